@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The one header shared by the kernel programs (classify.bpf.c) and user space (abi.ts mirrors it;
+ * a test compiles this file and proves the mirror equal). Everything here is the layout of maps,
+ * marks and stamps; nothing here decides anything.
+ *
+ * Words: a *colour* is the monotonic number of an epoch (u32, serial arithmetic, never reused, not
+ * even after a rollback: DESIGN of proxy/core). A *stamp* is what a frame carries across the hold
+ * pair. A *nic* is one port of one member; its index is global to the daemon.
+ */
+#ifndef SLUICE_ABI_H
+#define SLUICE_ABI_H
+
+#define SLUICE_ABI_VERSION 1
+
+#define SLUICE_GROUPS_MAX 256  /* groups of one daemon */
+#define SLUICE_NICS_MAX 4096   /* member ports of one daemon: 12 bits of the stamp; index 0 is never used */
+#define SLUICE_MEMBERS_MAX 4096 /* members of one daemon; index 0 is never used */
+#define SLUICE_GROUP_NICS_MAX 256 /* nics of one group: the bound of a split's walk */
+#define SLUICE_DEVICES_MAX 8192 /* devices of all guarded bridges */
+#define SLUICE_RESIDUES 64     /* slots of groups[].heldIn: colour modulo this */
+
+/*
+ * Stamp, 32 bits:  | class 2 | nic 12 | lead 4 | colour 14 |
+ * It rides in skb->hash towards the ring (the ring hands it over as tp_rxhash) and in skb->mark
+ * both towards the ring and back (a sender sets it with SO_MARK). A stamp is never 0.
+ *
+ *   class HELD  nic = source nic.        lead = 1: members already have a split copy, else 0.
+ *   class EARLY nic = destination nic.   lead = 0. Waits until the receiver's colour reaches colour.
+ *   class LATE  nic = destination nic.   lead = receiver's colour - colour (1..15). A record only:
+ *                                        the frame itself was delivered.
+ * Towards the wire the same stamp says what becomes of the frame: HELD re-enters the bridge at the
+ * source nic's port; EARLY and LATE go straight to the destination nic's port.
+ */
+#define SLUICE_CLASS_NONE 0
+#define SLUICE_CLASS_HELD 1
+#define SLUICE_CLASS_EARLY 2
+#define SLUICE_CLASS_LATE 3
+#define SLUICE_CLASS_SHIFT 30
+#define SLUICE_NIC_SHIFT 18
+#define SLUICE_NIC_MASK 0xfffu
+#define SLUICE_LEAD_SHIFT 14
+#define SLUICE_LEAD_MASK 0xfu
+#define SLUICE_COLOUR_BITS 14
+#define SLUICE_COLOUR_MASK 0x3fffu
+
+/*
+ * Marks: a field of skb->mark on the bridge's side of the hold pair, 3 bits inside a configurable
+ * mask (struct sluice_config). Values of the field, before shifting:
+ */
+#define SLUICE_MARK_NONE 0
+#define SLUICE_MARK_RELEASED 1       /* committed: may leave through any port */
+#define SLUICE_MARK_RELEASED_SPLIT 2 /* the same, and the members have had their copies */
+#define SLUICE_MARK_INTRA 3          /* only to members of the sender's group */
+#define SLUICE_MARK_LOCAL 4          /* sent by the host itself through the bridge device */
+
+/* nic flags */
+#define SLUICE_NIC_PROTECTED 1u    /* hold what is not intra; without it every frame passes */
+#define SLUICE_NIC_DRAIN 2u        /* protection ends: held frames leave, then new ones pass (I6) */
+#define SLUICE_NIC_FOREIGN_DROP 4u /* a source MAC that is not the nic's: drop instead of hold */
+#define SLUICE_NIC_INTRA_BRIDGE 8u /* intra frames go marked through the bridge, not redirected */
+#define SLUICE_NIC_READY 16u       /* may receive intra frames; without it they queue as early */
+
+/* verdicts: indices of struct sluice_stats.verdict */
+#define SLUICE_VERDICT_PASS 0
+#define SLUICE_VERDICT_INTRA 1
+#define SLUICE_VERDICT_HELD 2
+#define SLUICE_VERDICT_EARLY 3
+#define SLUICE_VERDICT_LATE 4
+#define SLUICE_VERDICT_SPLIT 5
+#define SLUICE_VERDICT_DROP 6
+#define SLUICE_VERDICT_RELEASED 7 /* a released frame on its way back into the bridge */
+#define SLUICE_VERDICTS 8
+
+#ifndef __SLUICE_NO_TYPES
+/* map `groups`: array, mmapable, index = group id. The first line is read per frame. */
+struct sluice_group {
+	__u32 colour;       /* the group's open epoch. A group cut is one store to it */
+	__u32 commit;       /* no held frame with a later colour passes the release program */
+	__u32 holdIfindex;  /* slh<g>, the bridge's side of the hold pair */
+	__u32 firstNic;     /* head of the list of the group's nics, 0 = none */
+	__u32 generation;   /* informational */
+	__u32 pad[11];
+	__u64 heldIn[SLUICE_RESIDUES]; /* held frames sent to the ring, by colour modulo RESIDUES */
+};
+
+/* map `nics`: array, mmapable, index = nic */
+struct sluice_nic {
+	__u32 ifindex;
+	__u32 bridge;   /* ifindex of the bridge the port is in */
+	__u32 group;
+	__u32 member;   /* index into `members` */
+	__u32 next;     /* next nic of the group, 0 = end */
+	__u32 flags;    /* SLUICE_NIC_* */
+	__u16 vlan;     /* 0 = untagged */
+	__u8 mac[6];
+	__u64 heldIn;   /* held frames from this nic sent to the ring */
+	__u64 heldOut;  /* of these, came back at the port's ingress (user space adds the lost ones) */
+	__u64 earlyIn;  /* early frames for this nic sent to the ring */
+	__u64 earlyOut; /* of these, delivered (user space adds the lost and the discarded ones) */
+};
+
+/* map `members`: array, mmapable. A member's colour is max(group's, its own), serially. */
+struct sluice_member {
+	__u32 colour;
+	__u32 pad;
+};
+
+/* map `ports`: hash ifindex -> nic index (u32) */
+
+/* map `macs`: hash -> nic index (u32) */
+struct sluice_mac_key {
+	__u32 bridge;
+	__u16 vlan;
+	__u8 mac[6];
+};
+
+/* map `guarded`: hash -> nic index (u32): every protected source MAC, whatever its VLAN */
+struct sluice_guard_key {
+	__u32 bridge;
+	__u16 zero;
+	__u8 mac[6];
+};
+
+/* map `devices`: hash ifindex -> bridge ifindex (u32): ports that user space has looked at */
+
+/* map `stats`: per-CPU hash ifindex -> counters. Entries are made by user space. */
+struct sluice_count {
+	__u64 frames;
+	__u64 bytes;
+};
+struct sluice_stats {
+	struct sluice_count in;                        /* every frame at a member port's ingress */
+	struct sluice_count verdict[SLUICE_VERDICTS];  /* their sum equals `in` */
+	__u64 splitCopies;  /* copies given to members by split */
+	__u64 leakBlocked;  /* egress: from a protected port or MAC, without the released mark. Must stay 0 */
+	__u64 unvetted;     /* egress: came from a port user space has not looked at yet */
+	__u64 confined;     /* egress: intra frame at a port outside its group */
+	__u64 duplicate;    /* egress: released multicast the member already had */
+	__u64 refused;      /* hold pair: stamp not valid, or not committed. Must stay 0 */
+	__u64 redelivered;  /* hold pair: recorded in-transit frames delivered again */
+};
+
+/* .rodata of the programs, set before they are loaded */
+struct sluice_config {
+	__u32 markMask;   /* 3 adjacent bits */
+	__u32 markShift;
+};
+#endif
+
+#endif

@@ -1,0 +1,195 @@
+/**
+ * The vocabulary of the core: what a group is, what may be asked of it, what it asks of the world.
+ * Nothing here runs; nothing here is imported from anywhere else.
+ *
+ * Watermarks, and the one inequality that holds after every step:
+ *
+ *     released <= committed <= acked <= sealed      open = sealed + 1
+ *
+ *        1   2   3   4   5   6   7   8      epochs of one generation
+ *        └released┘   │       │   └ open: being filled
+ *                committed  sealed          (acked between them)
+ *
+ * An *epoch* is the number the engine knows; after a rollback to R it counts on from R + 1.
+ * A *colour* is its name in the data plane: it only grows, so a frame of an execution that was
+ * rolled back can never be taken for one of the execution that replaced it (I5, I7).
+ */
+
+declare const brand: unique symbol;
+type Branded<T, B extends string> = T & { readonly [brand]: B };
+
+/** Epoch number as the engine counts it: 1 is the first after protect; 0 is the state at protect. */
+export type Epoch = Branded<number, 'epoch'>;
+/** Fencing number of a group; only a takeover or a new protection raises it. At least 1. */
+export type Generation = Branded<number, 'generation'>;
+/** Monotonic number of an epoch in the data plane, u32, compared by serial arithmetic. */
+export type Colour = Branded<number, 'colour'>;
+
+export const epoch = (n: number): Epoch => n as Epoch;
+export const generation = (n: number): Generation => n as Generation;
+export const colour = (n: number): Colour => (n >>> 0) as Colour;
+
+/** a - b on the serial circle of u32: negative, zero or positive. */
+export const colourDiff = (a: Colour, b: Colour): number => (a - b) | 0;
+
+/** Most epochs between `released` and the newest open one; a further cut is denied. */
+export const EPOCHS_IN_FLIGHT_MAX = 1024;
+/** Most epochs a member may be ahead of the group: a late frame's lead has 4 bits (abi.h). */
+export const MEMBER_LEAD_MAX = 8;
+
+export interface NicSpec {
+  readonly port: string;
+  /** Lower case, colon separated. */
+  readonly mac: string;
+  /** 0 = untagged. */
+  readonly vlan: number;
+}
+export interface MemberSpec {
+  readonly name: string;
+  readonly nics: readonly NicSpec[];
+}
+export interface GroupSpec {
+  readonly group: string;
+  readonly commit: 'explicit' | 'acks';
+  readonly members: readonly MemberSpec[];
+  readonly hold: { readonly bytes: number; readonly highWater: number };
+  readonly foreignSource: 'hold' | 'drop';
+  readonly intraPath: 'redirect' | 'bridge';
+}
+/** What becomes of held frames when protection ends. */
+export type HeldFate = 'release' | 'discard';
+
+/**
+ * idle       no program attached, every frame passes
+ * protected  holding
+ * draining   unprotect(release): held frames leave in order, then new ones pass (I6)
+ */
+export type Phase = 'idle' | 'protected' | 'draining';
+
+export interface MemberState {
+  readonly name: string;
+  /** Last epoch this member has sealed; its open epoch is sealed + 1. >= the group's sealed. */
+  readonly sealed: Epoch;
+  /** Last epoch of this member that is durable at its backup. <= its sealed. */
+  readonly acked: Epoch;
+  /** False from a join under protection until every frame held for it before is released (I6). */
+  readonly ready: boolean;
+  /** Epoch that was open (the newest of any member) when it joined; 0 = member since protect. */
+  readonly joinedAt: Epoch;
+}
+
+/** The whole of what the core knows of one group. Plain data: JSON in, JSON out (the journal). */
+export interface GroupState {
+  readonly spec: GroupSpec;
+  readonly phase: Phase;
+  /** Highest generation ever used; 0 = never protected. */
+  readonly generation: Generation;
+  readonly released: Epoch;
+  readonly committed: Epoch;
+  readonly acked: Epoch;
+  readonly sealed: Epoch;
+  /** colour of epoch e of the present execution = colourBase + e (u32). */
+  readonly colourBase: Colour;
+  readonly members: readonly MemberState[];
+  /** Generation and epoch of the takeover that began this generation, to know an exact repeat. */
+  readonly takeover?: { readonly generation: Generation; readonly epoch: Epoch };
+}
+
+/** Commands come from outside; facts come from the data plane. Time is in the input where needed. */
+export type Command =
+  | { readonly kind: 'apply'; readonly spec: GroupSpec }
+  | { readonly kind: 'delete' }
+  | { readonly kind: 'join'; readonly member: MemberSpec }
+  | { readonly kind: 'leave'; readonly member: string; readonly held?: HeldFate }
+  | { readonly kind: 'protect'; readonly generation?: Generation }
+  | { readonly kind: 'cut'; readonly generation: Generation; readonly epoch: Epoch; readonly member?: string }
+  | { readonly kind: 'ack'; readonly generation: Generation; readonly epoch: Epoch; readonly members?: readonly string[] }
+  | { readonly kind: 'commit'; readonly generation: Generation; readonly epoch: Epoch }
+  | { readonly kind: 'rollback'; readonly generation: Generation; readonly epoch: Epoch }
+  | { readonly kind: 'takeover'; readonly generation: Generation; readonly epoch: Epoch }
+  | { readonly kind: 'unprotect'; readonly generation: Generation; readonly held: HeldFate };
+
+export type Fact =
+  /** Every held frame of colours <= `colour` was handed to the kernel. */
+  | { readonly kind: 'released'; readonly colour: Colour }
+  /** unprotect(release): nothing is held any more and new frames pass. */
+  | { readonly kind: 'drained' };
+
+export type Input = Command | Fact;
+
+/** Why a command was denied. Codes are a contract (API): never renamed, never reused. */
+export type DenialCode =
+  | 'bad_request'
+  | 'no_such_group'
+  | 'no_such_member'
+  | 'epoch_out_of_order'
+  | 'not_acked'
+  | 'fenced'
+  | 'not_protected'
+  | 'already_protected'
+  | 'member_held'
+  | 'too_many_epochs';
+
+export interface Denial {
+  readonly code: DenialCode;
+  /** One sentence: what is wrong and what to do. */
+  readonly message: string;
+}
+
+/** ignored: an exact repeat of something already done; nothing changed. */
+export type Reply =
+  | { readonly outcome: 'accepted' | 'ignored' }
+  | { readonly outcome: 'denied'; readonly denial: Denial };
+
+/**
+ * What the step asks of the world: data, in order. The executor performs them one after the other
+ * and stops at the first that fails. `persist` stands before anything that lets a frame out.
+ */
+export type Effect =
+  /** Write the state to the journal. durable: fsync before the next effect. */
+  | { readonly kind: 'persist'; readonly durable: boolean }
+  | { readonly kind: 'forget' }
+  /** Attach programs, fill maps, open the ring: from here on frames are held, in `colour`. */
+  | { readonly kind: 'attach'; readonly colour: Colour; readonly epoch: Epoch }
+  /** Take everything down; what is still held is dropped. */
+  | { readonly kind: 'detach' }
+  /** Bring attached nics in line with the spec (a member joined or left, or an option changed). */
+  | { readonly kind: 'reattach' }
+  /** One store: the group's open epoch. The hold plane labels `colour` as `epoch`. */
+  | { readonly kind: 'cutGroup'; readonly colour: Colour; readonly epoch: Epoch }
+  | { readonly kind: 'cutMember'; readonly member: string; readonly colour: Colour; readonly epoch: Epoch }
+  /** Every held frame of colours <= colour leaves; in-transit records no longer needed are dropped. */
+  | { readonly kind: 'release'; readonly colour: Colour }
+  /**
+   * The group is at `restored` again and goes on in `next` (labelled `epoch`): held frames of
+   * colours in (restored, next) are discarded, recorded in-transit frames of colours <= restored
+   * that their receivers got after `restored` are delivered again.
+   */
+  | { readonly kind: 'restore'; readonly restored: Colour; readonly next: Colour; readonly epoch: Epoch }
+  /** Frames held from or for this member: release or discard them, then let its new ones pass. */
+  | { readonly kind: 'drainMember'; readonly member: string; readonly held: HeldFate }
+  /** The member may receive intra frames: everything held for it before has left. */
+  | { readonly kind: 'ready'; readonly member: string }
+  /** Release everything, then let new frames pass; the fact `drained` follows. */
+  | { readonly kind: 'drain' }
+  /** Announce the members' addresses through the bridge (RARP from each nic). */
+  | { readonly kind: 'announce' }
+  | { readonly kind: 'emit'; readonly event: CoreEvent };
+
+export type CoreEvent =
+  | { readonly type: 'protected' }
+  | { readonly type: 'unprotected'; readonly held: HeldFate }
+  | { readonly type: 'cut'; readonly epoch: Epoch; readonly member?: string }
+  | { readonly type: 'acked'; readonly epoch: Epoch; readonly members: readonly string[] }
+  | { readonly type: 'committed'; readonly epoch: Epoch }
+  | { readonly type: 'released'; readonly epoch: Epoch }
+  | { readonly type: 'rolled-back'; readonly epoch: Epoch }
+  | { readonly type: 'taken-over'; readonly epoch: Epoch }
+  | { readonly type: 'joined'; readonly member: string }
+  | { readonly type: 'left'; readonly member: string };
+
+export interface Step {
+  readonly state: GroupState | undefined;
+  readonly effects: readonly Effect[];
+  readonly reply: Reply;
+}
