@@ -95,9 +95,13 @@ struct sluice_nic {
 	__u16 vlan;     /* 0 = untagged */
 	__u8 mac[6];
 	__u64 heldIn;   /* held frames from this nic sent to the ring */
-	__u64 heldOut;  /* of these, came back at the port's ingress (user space adds the lost ones) */
+	__u64 heldOut;  /* of these, came back at the port's ingress */
 	__u64 earlyIn;  /* early frames for this nic sent to the ring */
-	__u64 earlyOut; /* of these, delivered (user space adds the lost and the discarded ones) */
+	__u64 earlyOut; /* of these, delivered or refused by the release program */
+	/* Written by user space alone (the cells above by the kernel alone, so no update is lost): */
+	__u64 heldGone;  /* held frames from this nic that will never come back: discarded, lost */
+	__u64 earlyGone; /* early frames for this nic that will never be delivered */
+	/* A queue is empty when in == out + gone. */
 };
 
 /* map `members`: array, mmapable. A member's colour is max(group's, its own), serially. */
