@@ -1,0 +1,50 @@
+# Sluice: every target does its own set-up; `make demo` is the place to begin.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+NODE_STAMP := node_modules/.package-lock.json
+SOURCES := $(shell find proxy classifier checkpoint-hooks bench -name '*.ts' 2>/dev/null)
+
+.PHONY: help setup build check unit test demo bench longrun object clean
+
+help: ## what there is
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(NODE_STAMP): package.json package-lock.json
+	@deploy/setup.sh build
+	npm ci --no-audit --no-fund
+	@touch $@
+
+dist/.built: $(SOURCES) $(NODE_STAMP) tsconfig.json tsconfig.build.json
+	node_modules/.bin/tsc -p tsconfig.build.json
+	@touch $@
+
+setup: $(NODE_STAMP) ## packages of the system (as root) and of npm
+	@deploy/setup.sh run
+
+build: dist/.built ## bin/sluiced and bin/sluice run from here afterwards
+
+check: dist/.built ## types, lint, unit tests: needs no root
+	node_modules/.bin/tsc -p tsconfig.json --noEmit
+	node_modules/.bin/eslint .
+	node_modules/.bin/vitest run --project unit
+
+test: setup dist/.built ## everything; as root also namespaces, kernel programs, real traffic
+	@deploy/setup.sh test
+	node_modules/.bin/tsc -p tsconfig.json --noEmit
+	node_modules/.bin/eslint .
+	node_modules/.bin/vitest run
+
+demo: setup dist/.built ## two members, an outsider, real traffic; writes out/demo.json
+	@node dist/bench/demo.js
+
+bench: setup dist/.built ## quick ratios to the plain bridge; writes out/bench.json
+	@node dist/bench/quick.js
+
+longrun: setup dist/.built ## 10 minutes of mixed traffic at 100 epochs a second
+	@node dist/bench/longrun.js
+
+object: ## rebuild classifier/classify.bpf.o (clang and libbpf-dev needed; users need neither)
+	classifier/build.sh
+
+clean: ## what was built, not what was installed
+	rm -rf dist out coverage

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Installs what a job needs from Debian's packages, and only what is missing.
+#   setup.sh build   to build the native addons of npm packages
+#   setup.sh run     to run the daemon and the demo
+#   setup.sh test    to run the tests
+set -euo pipefail
+
+case "${1:-}" in
+  build) want=(g++ make python3 libpcap-dev) ;;
+  run)   want=(iproute2 libbpf1 libpcap0.8 ethtool iperf3 tcpdump iputils-ping procps kmod util-linux) ;;
+  test)  want=(clang libbpf-dev tshark) ;;
+  *) echo "usage: $0 build|run|test" >&2; exit 2 ;;
+esac
+
+node_major=$(node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0)
+if [ "$node_major" -lt 20 ]; then
+  echo "sluice: Node 20 or later is needed, found $(node --version 2>/dev/null || echo none): install it from nodejs.org" >&2
+  exit 1
+fi
+
+missing=()
+for package in "${want[@]}"; do
+  case "$(dpkg-query -W -f='${Status}' "$package" 2>/dev/null)" in
+    'install ok installed') ;;
+    *) missing+=("$package") ;;
+  esac
+done
+# A library or tool that came another way is as good as its package.
+have() { case "$1" in
+  g++|make|python3|clang|tshark|ethtool|iperf3|tcpdump) command -v "$1" ;;
+  *) return 1 ;; esac; }
+need=()
+for package in "${missing[@]}"; do have "$package" >/dev/null 2>&1 || need+=("$package"); done
+[ "${#need[@]}" -eq 0 ] && exit 0
+
+if ! command -v apt-get >/dev/null; then
+  echo "sluice: install these packages and try again: ${need[*]}" >&2; exit 1
+fi
+if [ "$(id -u)" -ne 0 ]; then
+  echo "sluice: not root, so please run: apt-get install ${need[*]}" >&2; exit 1
+fi
+echo "sluice: installing ${need[*]}"
+export DEBIAN_FRONTEND=noninteractive
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if ! { apt-get install -y --no-install-recommends "${need[@]}" >"$log" 2>&1 ||
+       { apt-get update >"$log" 2>&1 && apt-get install -y --no-install-recommends "${need[@]}" >>"$log" 2>&1; }; }; then
+  tail -20 "$log" >&2
+  echo "sluice: the packages above could not be installed" >&2
+  exit 1
+fi
