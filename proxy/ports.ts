@@ -77,6 +77,11 @@ export interface Gate {
   setDraining(id: GroupId, member: string | undefined): void;
 }
 
+/** Tells the network where a group now lives: one RARP from each nic's port, as if its VM sent it. */
+export interface Announcer {
+  announce(id: GroupId, spec: GroupSpec, nics: readonly NicPlace[]): Promise<void>;
+}
+
 export interface GateMember {
   readonly name: string;
   readonly colour: Colour;

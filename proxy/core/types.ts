@@ -36,6 +36,15 @@ export const colourDiff = (a: Colour, b: Colour): number => (a - b) | 0;
 export const EPOCHS_IN_FLIGHT_MAX = 1024;
 /** Most epochs a member may be ahead of the group: a late frame's lead has 4 bits (abi.h). */
 export const MEMBER_LEAD_MAX = 8;
+/**
+ * Most colours between the last one known released and the newest, rollbacks included; one more
+ * rollback is denied. A quarter of the stamps' 14-bit circle, so a stamp is never ambiguous.
+ */
+export const COLOURS_IN_FLIGHT_MAX = 2 * EPOCHS_IN_FLIGHT_MAX;
+/** Largest epoch or generation taken from outside: sums with a colour stay exact in a double. */
+export const NUMBER_MAX = 2 ** 48;
+/** Most nics of one group: the bound of the classifier's walk over them (abi.h). */
+export const GROUP_NICS_MAX = 256;
 
 export interface NicSpec {
   readonly port: string;
@@ -90,6 +99,15 @@ export interface GroupState {
   readonly sealed: Epoch;
   /** colour of epoch e of the present execution = colourBase + e (u32). */
   readonly colourBase: Colour;
+  /** Newest colour ever used: >= that of any member's open epoch, kept when a leading member leaves. */
+  readonly colourNewest: Colour;
+  /** Newest colour of which the data plane said that nothing is held any more. */
+  readonly colourReleased: Colour;
+  /**
+   * The last rollback's target in the colours before it. A fact about an older colour, still on its
+   * way when the base was raised, is read through this seam. Absent: none since protect or restart.
+   */
+  readonly seam?: { readonly colour: Colour; readonly epoch: Epoch };
   readonly members: readonly MemberState[];
   /** Generation and epoch of the takeover that began this generation, to know an exact repeat. */
   readonly takeover?: { readonly generation: Generation; readonly epoch: Epoch };
@@ -128,7 +146,9 @@ export type DenialCode =
   | 'not_protected'
   | 'already_protected'
   | 'member_held'
-  | 'too_many_epochs';
+  | 'too_many_epochs'
+  /** The group's bounded queue of commands is full. */
+  | 'busy';
 
 export interface Denial {
   readonly code: DenialCode;
@@ -192,4 +212,9 @@ export interface Step {
   readonly state: GroupState | undefined;
   readonly effects: readonly Effect[];
   readonly reply: Reply;
+  /**
+   * What a failure after `persist` means. back: nothing irrevocable happened, the executor restores
+   * the state before (attach, reattach). forward: it is decided, the rest is owed and tried again.
+   */
+  readonly onFailure: 'back' | 'forward';
 }
