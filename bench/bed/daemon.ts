@@ -1,0 +1,130 @@
+/**
+ * A sluiced of the bed's own: own configuration, state, socket and pins, started in the bed's host
+ * namespace; stopped, frozen, killed and started again as the test likes.
+ */
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Api } from './api.ts';
+import { end, startIn, until, type Running } from './commands.ts';
+
+export interface DaemonOptions {
+  readonly namespace: string;
+  /** Everything of the daemon is below this directory, but its pins. */
+  readonly directory: string;
+  readonly pins: string;
+  readonly attach?: 'auto' | 'tcx' | 'clsact';
+  /** Where the journal is, if not below `directory`. */
+  readonly state?: string;
+  readonly cpu?: number;
+}
+
+/** The repository's root, from this file's place in the sources or in dist/. */
+export function repositoryRoot(): string {
+  let at = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(at, 'package.json'))) at = dirname(at);
+  return at;
+}
+
+export class Daemon {
+  readonly socket: string;
+  readonly #config: string;
+  readonly #options: DaemonOptions;
+  #running: Running | undefined;
+  #api: Api | undefined;
+  #said = '';
+
+  constructor(options: DaemonOptions) {
+    this.#options = options;
+    this.socket = join(options.directory, 'control.sock');
+    this.#config = join(options.directory, 'sluice.yaml');
+    const config = {
+      host: 'bed',
+      control: { socket: this.socket },
+      state: options.state ?? join(options.directory, 'state'),
+      pins: options.pins,
+      attach: options.attach ?? 'auto',
+      log: { level: 'info', format: 'json' },
+      ...(options.cpu === undefined ? {} : { worker: { cpu: options.cpu } }),
+    };
+    writeFileSync(this.#config, JSON.stringify(config));
+  }
+
+  /** Starts it and waits until it answers. `ready`: also until everything is in place. */
+  async start(wanted: 'live' | 'ready' = 'ready'): Promise<void> {
+    if (this.#running !== undefined) throw new Error('the daemon is running already');
+    const running = startIn(this.#options.namespace, process.execPath, [
+      join(repositoryRoot(), 'bin/sluiced'), '--config', this.#config,
+    ]);
+    this.#running = running;
+    let gone: number | string | undefined;
+    void running.ended.then((code) => (gone = code));
+    const api = new Api(this.socket);
+    this.#api = api;
+    await until(`sluiced is ${wanted}`, async () => {
+      if (gone !== undefined) throw new Error(`sluiced ended with ${gone}: ${running.output()}`);
+      const answer = await api.call('GET', wanted === 'live' ? '/healthz' : '/readyz').catch(() => undefined);
+      return answer?.status === 200;
+    }, 20_000).catch((error: unknown) => {
+      throw new Error(`${error instanceof Error ? error.message : String(error)}\n${running.output()}`);
+    });
+  }
+
+  get api(): Api {
+    if (this.#api === undefined) throw new Error('the daemon was never started');
+    return this.#api;
+  }
+
+  get pid(): number {
+    const pid = this.#running?.child.pid;
+    if (pid === undefined) throw new Error('the daemon is not running');
+    return pid;
+  }
+
+  /** What it has logged, over all its lives. */
+  log(): string {
+    return this.#said + (this.#running?.output() ?? '');
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    process.kill(this.pid, signal);
+  }
+
+  /** SIGKILL, at once, and gone. */
+  kill(): Promise<void> {
+    return this.#end('SIGKILL');
+  }
+
+  stop(): Promise<void> {
+    return this.#end('SIGTERM');
+  }
+
+  /** Resident memory of the process, bytes. */
+  residentBytes(): number {
+    const status = readFileSync(`/proc/${this.pid}/status`, 'utf8');
+    return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1] ?? Number.NaN) * 1024;
+  }
+
+  /** Process ids of children: none today, but a table of attacks must not rely on it. */
+  children(): number[] {
+    const tasks = `/proc/${this.pid}/task`;
+    return readdirSync(tasks).flatMap((task) =>
+      readFileSync(join(tasks, task, 'children'), 'utf8').split(' ').filter(Boolean).map(Number),
+    );
+  }
+
+  /** Ends the daemon and removes what outlives it: the pins, and with them every attachment. */
+  async close(): Promise<void> {
+    await this.stop();
+    rmSync(this.#options.pins, { recursive: true, force: true });
+  }
+
+  async #end(signal: NodeJS.Signals): Promise<void> {
+    const running = this.#running;
+    if (running === undefined) return;
+    await end(running, signal, 10_000);
+    await this.#api?.close();
+    this.#said += running.output();
+    this.#running = undefined;
+  }
+}
