@@ -28,6 +28,7 @@ export const ERROR_STATUS = {
   unsupported_media_type: 415,
   too_many_epochs: 429,
   too_many_clients: 429,
+  busy: 429,
   rate_limited: 429,
   internal: 500,
   journal_failed: 503,

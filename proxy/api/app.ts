@@ -1,0 +1,104 @@
+/**
+ * The REST API: builds fastify and never listens, so that it can be asked without a socket.
+ *
+ *     request ─► auth (TCP only) ─► rate limit ─► JSON ─► strict schema ─► route ─► control
+ *                                   any error on the way ─► refuse ─► {code, message, …}
+ *
+ * Bad input is never a 5xx. The same app is built once for the unix socket and once for TCP.
+ */
+import bearerAuth from '@fastify/bearer-auth';
+import rateLimit from '@fastify/rate-limit';
+import swagger from '@fastify/swagger';
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import fastify from 'fastify';
+import type { FastifySchemaCompiler } from 'fastify';
+import type Type from 'typebox';
+import { Value } from 'typebox/value';
+import { addCommandRoutes } from './commands.ts';
+import type { App } from './commands.ts';
+import { checker, problemText } from './contract.ts';
+import type { ApiDeps } from './deps.ts';
+import { addObserveRoutes } from './observe.ts';
+import { refuse, Refused } from './refuse.ts';
+import { EventStreams } from './sse.ts';
+import type { SseOptions } from './sse.ts';
+
+/** A group of 256 NICs is 30 KB of JSON. */
+const BODY_BYTES_MAX = 256 * 1024;
+/** Requests of one client in a second: far above what an engine at 100 epochs/s needs. */
+const REQUESTS_PER_SECOND_MAX = 20_000;
+
+export interface AppOptions extends SseOptions {
+  /** Bearer tokens, one of which a request must carry; none = no tokens asked. */
+  readonly tokens?: readonly string[];
+  readonly tls?: { readonly cert: string; readonly key: string; readonly clientCa: string | undefined };
+  readonly requestsPerSecondMax?: number;
+}
+
+export async function buildApp(deps: ApiDeps, options: AppOptions = {}): Promise<App> {
+  const app: App = fastify({ ...serverOptions(options), bodyLimit: BODY_BYTES_MAX, logger: false, forceCloseConnections: true, return503OnClosing: true })
+    .withTypeProvider<TypeBoxTypeProvider>();
+  app.setErrorHandler((error, request, reply) => refuse(deps, error, request, reply));
+  app.setNotFoundHandler((request, reply) =>
+    refuse(deps, new Refused('not_found', `there is no ${request.method} ${request.url.split('?')[0]}; /openapi.json lists what there is`), request, reply));
+  app.setValidatorCompiler(strictValidator);
+  readJson(app);
+  if (options.tokens !== undefined && options.tokens.length > 0) await requireToken(app, options.tokens);
+  await app.register(rateLimit, {
+    max: options.requestsPerSecondMax ?? REQUESTS_PER_SECOND_MAX,
+    timeWindow: 1000,
+    keyGenerator: (request) => request.ip ?? 'unix', // a unix socket has no address
+    addHeaders: { 'x-ratelimit-limit': false, 'x-ratelimit-remaining': false, 'x-ratelimit-reset': false },
+    errorResponseBuilder: (_request, { max }) => new Refused('rate_limited', `more than ${max} requests in a second; slow down`),
+  });
+  await app.register(swagger, {
+    openapi: { openapi: '3.1.0', info: { title: 'Sluice', description: 'Holds the output of protected VM groups until their checkpoint commits', version: deps.version } },
+  });
+  const streams = new EventStreams(deps, options);
+  app.addHook('preClose', () => Promise.resolve(streams.close()));
+  addCommandRoutes(app, deps);
+  addObserveRoutes(app, deps, streams);
+  await app.ready();
+  return app;
+}
+
+function serverOptions({ tls }: AppOptions): object {
+  if (tls === undefined) return {};
+  const { cert, key, clientCa } = tls;
+  return { https: { cert, key, ...(clientCa === undefined ? {} : { ca: clientCa, requestCert: true, rejectUnauthorized: true }) } };
+}
+
+/** No body at all is an empty object; `__proto__` and its like are unknown fields like any other. */
+function readJson(app: App): void {
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('application/json', { parseAs: 'string' }, (_request, body, done) => {
+    const text = body.toString();
+    if (text === '') return done(null, undefined);
+    try {
+      done(null, JSON.parse(text));
+    } catch (error) {
+      done(new Refused('bad_request', `the body is not JSON: ${error instanceof Error ? error.message : String(error)}`), undefined);
+    }
+  });
+}
+
+const strictValidator: FastifySchemaCompiler<Type.TSchema> = ({ schema, httpPart }) => {
+  const check = checker(schema);
+  return (input: unknown) => {
+    const value = httpPart === 'body' ? (input ?? {}) : Value.Convert(schema, input); // numbers in a query are text
+    const result = check(value);
+    return result.ok ? { value } : { error: new Refused('bad_request', problemText(result.problem)) };
+  };
+};
+
+async function requireToken(app: App, tokens: readonly string[]): Promise<void> {
+  await app.register(bearerAuth, {
+    keys: new Set(tokens),
+    contentType: 'application/json',
+    verifyErrorLogLevel: 'silent',
+    errorResponse: (error) => {
+      const refusal = { code: 'unauthorized', message: `${error.message}; send "authorization: Bearer" and one of the configured tokens`, error: error.message };
+      return refusal;
+    },
+  });
+}

@@ -1,0 +1,76 @@
+/**
+ * Events, from the parts that publish them to the clients that follow them.
+ *
+ *     publish ──► history (last HISTORY_MAX) ──► resume after Last-Event-ID
+ *        └──────► every subscriber, at once, in order
+ *
+ * An id is `<boot>-<n>`: n counts from 1 in each life of the daemon, boot tells the lives apart. A
+ * client that resumes with an id that is not in the history (another life, or too long ago) first
+ * gets a `gap`: it must read the groups' state again. Publishing never waits: a subscriber that
+ * can't keep up is its transport's problem (sse.ts closes it).
+ */
+import type { ApiEvent } from './contract.ts';
+
+/** Events kept for resuming; the oldest go first. */
+const HISTORY_MAX = 4096;
+
+export interface Stamped {
+  readonly id: string;
+  readonly event: ApiEvent;
+  /** The event as one server-sent message, made once for all clients. */
+  readonly text: string;
+}
+export type Listener = (stamped: Stamped) => void;
+
+export class EventHub {
+  readonly #boot: string;
+  readonly #historyMax: number;
+  readonly #history: Stamped[] = [];
+  readonly #listeners = new Set<Listener>();
+  #count = 0;
+
+  /** `boot` must differ between two lives of the daemon. */
+  constructor(boot: string, historyMax = HISTORY_MAX) {
+    this.#boot = boot;
+    this.#historyMax = historyMax;
+  }
+
+  publish(event: ApiEvent): void {
+    this.#count += 1;
+    const stamped = this.#stamp(event);
+    this.#history.push(stamped);
+    if (this.#history.length > this.#historyMax) this.#history.shift();
+    for (const listener of this.#listeners) listener(stamped);
+  }
+
+  /** Returns the call that ends the subscription. */
+  subscribe(listener: Listener): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** What a client that last saw `id` has missed. `nowMs` dates the gap, if there is one. */
+  since(id: string, nowMs: number): readonly Stamped[] {
+    const seen = this.#number(id);
+    const oldest = this.#count - this.#history.length;
+    if (seen === undefined || seen < oldest || seen > this.#count) {
+      return [this.#stamp({ type: 'gap', atMs: nowMs })];
+    }
+    return this.#history.slice(seen - oldest);
+  }
+
+  get subscribers(): number {
+    return this.#listeners.size;
+  }
+
+  #stamp(event: ApiEvent): Stamped {
+    const id = `${this.#boot}-${this.#count}`;
+    return { id, event, text: `id: ${id}\nevent: ${event.type}\ndata: ${JSON.stringify(event)}\n\n` };
+  }
+
+  #number(id: string): number | undefined {
+    const cut = id.lastIndexOf('-');
+    const n = id.slice(cut + 1);
+    return id.slice(0, cut) === this.#boot && /^[0-9]{1,15}$/.test(n) ? Number(n) : undefined;
+  }
+}

@@ -1,0 +1,59 @@
+/**
+ * One mapping from everything that can go wrong to one reply: {code, message, group, generation,
+ * open}. A refusal is an expected answer; only what is none of these is a fault of the daemon (500,
+ * logged with its stack).
+ */
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { EdgeError } from '../ports.ts';
+import { ERROR_STATUS } from './contract.ts';
+import type { ErrorCode, Refusal } from './contract.ts';
+import type { ApiDeps } from './deps.ts';
+
+export class Refused extends Error {
+  override readonly name = 'Refused';
+  readonly code: ErrorCode;
+  constructor(code: ErrorCode, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** fastify's own errors, by the status it gave them. */
+const BY_STATUS: Readonly<Record<number, { code: ErrorCode; message?: string }>> = {
+  400: { code: 'bad_request' },
+  413: { code: 'too_large', message: 'the body is too large; a group file of 256 NICs fits well within the limit' },
+  414: { code: 'bad_request', message: 'the address is too long' },
+  415: { code: 'unsupported_media_type', message: 'send JSON with the header content-type: application/json' },
+  429: { code: 'rate_limited' },
+};
+
+function refusalOf(error: unknown): { code: ErrorCode; message: string } {
+  if (error instanceof Refused) return { code: error.code, message: error.message };
+  if (error instanceof EdgeError) return { code: error.code, message: `${error.message}; ${error.fix}` };
+  if (error instanceof Error && 'statusCode' in error && typeof error.statusCode === 'number') {
+    const known = BY_STATUS[error.statusCode];
+    if (known !== undefined) return { code: known.code, message: known.message ?? error.message };
+  }
+  return { code: 'internal', message: 'the daemon failed in a way it did not expect; its log has the cause' };
+}
+
+export function refuse(deps: ApiDeps, error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  const { code, message } = refusalOf(error);
+  const group = groupOf(request.params);
+  const state = group === undefined ? undefined : deps.control.get(group);
+  const refusal: Refusal = {
+    code,
+    message,
+    ...(group === undefined ? {} : { group }),
+    ...(state === undefined ? {} : { generation: state.generation, open: state.sealed + 1 }),
+  };
+  deps.metrics.refusal(code);
+  if (code === 'internal') deps.log.error({ err: error, url: request.url, group }, 'internal error');
+  else deps.log.info({ code, url: request.url, group, generation: refusal.generation }, message);
+  return reply.code(ERROR_STATUS[code]).send(refusal);
+}
+
+function groupOf(params: unknown): string | undefined {
+  const has = typeof params === 'object' && params !== null && 'group' in params;
+  return has && typeof params.group === 'string' ? params.group : undefined;
+}

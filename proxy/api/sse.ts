@@ -1,0 +1,89 @@
+/**
+ * GET /v1/events: server-sent events over a connection of its own.
+ *
+ *     hub ──► write ──► socket buffer ──► client
+ *                └─ more than QUEUE_BYTES_MAX waiting: the client is closed
+ *
+ * The queue of a client is its socket's: bounded, and never waited for. A client that was closed
+ * comes back with Last-Event-ID and misses nothing while the history reaches back. A comment every
+ * HEARTBEAT_MS keeps middle boxes from closing a quiet connection. It does not retry or acknowledge.
+ */
+import type { ServerResponse } from 'node:http';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { ApiDeps } from './deps.ts';
+import type { Stamped } from './events.ts';
+import { Refused } from './refuse.ts';
+
+const HEARTBEAT_MS = 15_000;
+/** Bytes waiting for one client; beyond it the client is closed. */
+const QUEUE_BYTES_MAX = 256 * 1024;
+const CLIENTS_MAX = 64;
+
+export interface SseOptions {
+  readonly heartbeatMs?: number;
+  readonly queueBytesMax?: number;
+  readonly clientsMax?: number;
+}
+
+export class EventStreams {
+  readonly #deps: ApiDeps;
+  readonly #queueBytesMax: number;
+  readonly #clientsMax: number;
+  readonly #clients = new Set<ServerResponse>();
+  readonly #timer: NodeJS.Timeout;
+  #closing = false;
+
+  constructor(deps: ApiDeps, options: SseOptions) {
+    this.#deps = deps;
+    this.#queueBytesMax = options.queueBytesMax ?? QUEUE_BYTES_MAX;
+    this.#clientsMax = options.clientsMax ?? CLIENTS_MAX;
+    this.#timer = setInterval(() => this.#beat(), options.heartbeatMs ?? HEARTBEAT_MS);
+    this.#timer.unref();
+  }
+
+  /** Takes the connection over from fastify; it stays open until either side closes it. */
+  open(request: FastifyRequest, reply: FastifyReply, group: string | undefined): void {
+    if (this.#closing) throw new Refused('stopping', 'the daemon is stopping');
+    if (this.#clients.size >= this.#clientsMax) {
+      throw new Refused('too_many_clients', `${this.#clientsMax} clients follow events already; close one first`);
+    }
+    const last = request.headers['last-event-id'];
+    reply.hijack();
+    const raw = reply.raw;
+    raw.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store', 'x-accel-buffering': 'no' });
+    raw.write('retry: 1000\n\n');
+    const send = (stamped: Stamped): void => {
+      const mine = group === undefined || stamped.event.group === undefined || stamped.event.group === group;
+      if (mine) this.#write(raw, stamped.text);
+    };
+    if (typeof last === 'string') for (const missed of this.#deps.events.since(last, Date.now())) send(missed);
+    const leave = this.#deps.events.subscribe(send);
+    this.#clients.add(raw);
+    raw.once('close', () => {
+      leave();
+      this.#clients.delete(raw);
+    });
+    // A reset connection is an ordinary end; `close` follows and cleans up.
+    raw.on('error', () => raw.destroy());
+  }
+
+  /** Ends every stream: the daemon stops. */
+  close(): void {
+    this.#closing = true;
+    clearInterval(this.#timer);
+    for (const raw of this.#clients) raw.end();
+  }
+
+  #write(raw: ServerResponse, text: string): void {
+    if (raw.destroyed || raw.writableEnded) return;
+    raw.write(text);
+    if (raw.writableLength <= this.#queueBytesMax) return;
+    this.#deps.metrics.slowClient();
+    this.#deps.log.info({ queuedBytes: raw.writableLength }, 'an event client was too slow and is closed');
+    raw.destroy();
+  }
+
+  #beat(): void {
+    for (const raw of this.#clients) this.#write(raw, ': beat\n\n');
+  }
+}
