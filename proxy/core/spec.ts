@@ -1,0 +1,55 @@
+/** Questions about a group's spec: is it sound, are two the same, what differs. Pure. */
+import { GROUP_NICS_MAX } from './types.ts';
+import type { GroupSpec, MemberSpec, NicSpec } from './types.ts';
+
+function firstTwice(values: readonly string[]): string | undefined {
+  const seen = new Set<string>();
+  return values.find((value) => seen.size === seen.add(value).size);
+}
+
+/** What is wrong with it, one sentence with what to do; undefined = sound. */
+export function specFault(spec: GroupSpec): string | undefined {
+  const nics = spec.members.flatMap((member) => member.nics);
+  if (spec.members.length === 0) return 'a group has at least one member: name one';
+  if (nics.length > GROUP_NICS_MAX) return `${nics.length} nics are more than a group's ${GROUP_NICS_MAX}: split the group`;
+  const bare = spec.members.find((member) => member.nics.length === 0);
+  if (bare !== undefined) return `member ${bare.name} has no nic: give it a port and a mac`;
+  const name = firstTwice(spec.members.map((member) => member.name));
+  if (name !== undefined) return `two members are called ${name}: rename one`;
+  const port = firstTwice(nics.map((nic) => nic.port));
+  if (port !== undefined) return `port ${port} is named twice: a nic has a port of its own`;
+  const address = firstTwice(nics.map((nic) => `${nic.mac} (vlan ${nic.vlan})`));
+  if (address !== undefined) return `mac ${address} is named twice: a nic has an address of its own`;
+  return undefined;
+}
+
+const sameNic = (a: NicSpec, b: NicSpec): boolean => a.port === b.port && a.mac === b.mac && a.vlan === b.vlan;
+
+export function sameNics(a: MemberSpec, b: MemberSpec): boolean {
+  return a.nics.length === b.nics.length && a.nics.every((nic, i) => b.nics.some((other, j) => i === j && sameNic(nic, other)));
+}
+
+export const sameHold = (a: GroupSpec, b: GroupSpec): boolean =>
+  a.hold.bytes === b.hold.bytes && a.hold.highWater === b.hold.highWater;
+
+/** Equal but for the order in which members are named. */
+export function sameSpec(a: GroupSpec, b: GroupSpec): boolean {
+  return (
+    a.group === b.group &&
+    a.commit === b.commit &&
+    a.foreignSource === b.foreignSource &&
+    a.intraPath === b.intraPath &&
+    sameHold(a, b) &&
+    a.members.length === b.members.length &&
+    a.members.every((member) => b.members.some((other) => other.name === member.name && sameNics(member, other)))
+  );
+}
+
+/** Members of `now` that `wanted` lacks or gives other nics: a protected group would lose frames of them. */
+export function lostMembers(now: GroupSpec, wanted: GroupSpec): readonly MemberSpec[] {
+  return now.members.filter((member) => !wanted.members.some((other) => other.name === member.name && sameNics(member, other)));
+}
+
+export function newMembers(now: GroupSpec, wanted: GroupSpec): readonly MemberSpec[] {
+  return wanted.members.filter((member) => !now.members.some((other) => other.name === member.name));
+}
