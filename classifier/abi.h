@@ -54,6 +54,13 @@
 #define SLUICE_MARK_INTRA 3          /* only to members of the sender's group */
 #define SLUICE_MARK_LOCAL 4          /* sent by the host itself through the bridge device */
 
+/* The field's place unless the operator chooses another. */
+#define SLUICE_MARK_MASK_DEFAULT 0x0e000000u
+#define SLUICE_MARK_SHIFT_DEFAULT 25
+
+/* VLAN domain of a frame that no nic can be in: an outer tag other than 802.1Q. */
+#define SLUICE_VLAN_OTHER 0xffff
+
 /* nic flags */
 #define SLUICE_NIC_PROTECTED 1u    /* hold what is not intra; without it every frame passes */
 #define SLUICE_NIC_DRAIN 2u        /* protection ends: held frames leave, then new ones pass (I6) */

@@ -1,0 +1,96 @@
+/**
+ * The mirror of abi.h: every constant, offset and layout, under the same names less the prefix.
+ * A unit test compiles abi.h and proves the two equal. Nothing here allocates.
+ *
+ *   stamp   | class 2 | nic 12 | lead 4 | colour 14 |      u32, never 0
+ *   mark    three bits of skb->mark inside MARK_MASK_DEFAULT (or the operator's mask)
+ */
+export const ABI_VERSION = 1;
+
+export const GROUPS_MAX = 256;
+export const NICS_MAX = 4096;
+export const MEMBERS_MAX = 4096;
+export const GROUP_NICS_MAX = 256;
+export const DEVICES_MAX = 8192;
+export const RESIDUES = 64;
+
+export const STAMP_CLASS = { none: 0, held: 1, early: 2, late: 3 } as const;
+export type StampClass = (typeof STAMP_CLASS)[keyof typeof STAMP_CLASS];
+
+export const CLASS_SHIFT = 30;
+export const NIC_SHIFT = 18;
+export const NIC_MASK = 0xfff;
+export const LEAD_SHIFT = 14;
+export const LEAD_MASK = 0xf;
+export const COLOUR_BITS = 14;
+export const COLOUR_MASK = 0x3fff;
+
+export const MARK = { none: 0, released: 1, releasedSplit: 2, intra: 3, local: 4 } as const;
+export type Mark = (typeof MARK)[keyof typeof MARK];
+export const MARK_MASK_DEFAULT = 0x0e000000;
+export const MARK_SHIFT_DEFAULT = 25;
+
+/** VLAN domain of a frame that no nic can be in: an outer tag other than 802.1Q. */
+export const VLAN_OTHER = 0xffff;
+
+export const NIC_FLAG = { protected: 1, drain: 2, foreignDrop: 4, intraBridge: 8, ready: 16 } as const;
+
+/** Index of each verdict in `sluice_stats.verdict`, in order. */
+export const VERDICTS = ['pass', 'intra', 'held', 'early', 'late', 'split', 'drop', 'released'] as const;
+export type Verdict = (typeof VERDICTS)[number];
+
+/** Programs of the object, and the hook each is made for. */
+export const PROGRAMS = ['classify', 'guard', 'guard_self', 'local', 'enter', 'release', 'sink'] as const;
+export type Program = (typeof PROGRAMS)[number];
+
+export const MAPS = ['groups', 'nics', 'members', 'ports', 'macs', 'guarded', 'devices', 'stats'] as const;
+export type MapName = (typeof MAPS)[number];
+
+/** Offsets inside `struct sluice_group`. */
+export const GROUP = {
+  size: 576, colour: 0, commit: 4, holdIfindex: 8, firstNic: 12, generation: 16, heldIn: 64,
+} as const;
+
+/** Offsets inside `struct sluice_nic`. */
+export const NIC = {
+  size: 80, ifindex: 0, bridge: 4, group: 8, member: 12, next: 16, flags: 20, vlan: 24, mac: 26,
+  heldIn: 32, heldOut: 40, earlyIn: 48, earlyOut: 56, heldGone: 64, earlyGone: 72,
+} as const;
+
+/** Offsets inside `struct sluice_member`. */
+export const MEMBER = { size: 8, colour: 0 } as const;
+
+/** Key of `macs` and, with vlan 0, of `guarded`. */
+export const MAC_KEY = { size: 12, bridge: 0, vlan: 4, mac: 6 } as const;
+
+/** Offsets inside `struct sluice_stats`; each count is frames, then bytes. */
+export const STATS = {
+  size: 200, in: 0, verdict: 16, countSize: 16, splitCopies: 144, leakBlocked: 152, unvetted: 160,
+  confined: 168, duplicate: 176, refused: 184, redelivered: 192,
+} as const;
+
+export const CONFIG = { size: 8, markMask: 0, markShift: 4 } as const;
+
+/** Bytes of one entry and number of entries, for maps that user space maps into its memory. */
+export const CELLS = {
+  groups: { stride: GROUP.size, entries: GROUPS_MAX },
+  nics: { stride: NIC.size, entries: NICS_MAX },
+  members: { stride: MEMBER.size, entries: MEMBERS_MAX },
+} as const;
+
+/** nic 1..4095, lead 0..15; only the lower 14 bits of colour go in. */
+export const stampPack = (cls: StampClass, nic: number, lead: number, colour: number): number =>
+  ((cls << CLASS_SHIFT) | (nic << NIC_SHIFT) | (lead << LEAD_SHIFT) | (colour & COLOUR_MASK)) >>> 0;
+
+export const stampClass = (stamp: number): number => stamp >>> CLASS_SHIFT;
+export const stampNic = (stamp: number): number => (stamp >>> NIC_SHIFT) & NIC_MASK;
+export const stampLead = (stamp: number): number => (stamp >>> LEAD_SHIFT) & LEAD_MASK;
+/** The lower 14 bits of the colour. */
+export const stampColour = (stamp: number): number => stamp & COLOUR_MASK;
+
+/** a - b on the circle of 14 bits; either may be a whole colour. */
+export const serial14 = (a: number, b: number): number => ((a - b) << 18) >> 18;
+/** a - b on the circle of 32 bits. */
+export const serial32 = (a: number, b: number): number => (a - b) | 0;
+/** The whole colour whose lower bits are `bits` and that is nearest to `near`. */
+export const colourNear = (bits: number, near: number): number => (near + serial14(bits, near)) >>> 0;
