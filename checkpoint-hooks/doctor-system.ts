@@ -1,0 +1,145 @@
+/**
+ * The real System of `sluice doctor`: files, `ip`, `ethtool`, the loader's cache, the daemon's
+ * socket. It decides nothing and changes nothing; every failure becomes a reason in a Seen.
+ */
+import { execFile } from 'node:child_process';
+import { access, readFile, readdir } from 'node:fs/promises';
+import { release } from 'node:os';
+import { promisify } from 'node:util';
+import { gunzipSync } from 'node:zlib';
+import { SluiceClient, Unreachable } from './client.ts';
+import type { Target } from './client.ts';
+import { absent, hidden, seen } from './doctor.ts';
+import type { DaemonSeen, Link, Seen, System } from './doctor.ts';
+
+const run = promisify(execFile);
+const COMMAND_TIMEOUT_MS = 5000;
+const OUTPUT_BYTES_MAX = 32 * 1024 * 1024;
+/** Where a user's PATH may not lead. */
+const PATH = `${process.env['PATH'] ?? ''}:/usr/local/sbin:/usr/sbin:/sbin`;
+const LIBRARY_DIRS = ['/lib', '/usr/lib', '/lib64', '/usr/lib64', '/usr/local/lib', `/usr/lib/${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}-linux-gnu`];
+
+function reasonOf(error: unknown): Seen<never> {
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (code === 'ENOENT' || code === 'ENOTDIR') return absent;
+  if (code === 'EACCES' || code === 'EPERM') return hidden('not allowed');
+  return hidden(code ?? message.split('\n')[0] ?? 'failed');
+}
+
+async function command(file: string, args: readonly string[]): Promise<Seen<string>> {
+  try {
+    const options = { timeout: COMMAND_TIMEOUT_MS, maxBuffer: OUTPUT_BYTES_MAX, env: { ...process.env, PATH, LC_ALL: 'C' } };
+    const { stdout } = await run(file, [...args], options);
+    return seen(stdout);
+  } catch (error) {
+    const { stderr } = error as { readonly stderr?: string };
+    return stderr === undefined || stderr === '' ? reasonOf(error) : hidden(stderr.trim().split('\n')[0] ?? 'failed');
+  }
+}
+
+interface IpLink {
+  readonly ifname?: string;
+  readonly address?: string;
+  readonly flags?: readonly string[];
+  readonly master?: string;
+  readonly linkinfo?: { readonly info_kind?: string; readonly info_slave_kind?: string; readonly info_data?: { readonly vlan_filtering?: number } };
+}
+
+function linkOf(link: IpLink): Link {
+  return {
+    name: link.ifname ?? '',
+    mac: link.address ?? '',
+    up: link.flags?.includes('UP') ?? false,
+    kind: link.linkinfo?.info_kind ?? '',
+    bridge: link.linkinfo?.info_slave_kind === 'bridge' ? link.master : undefined,
+    vlanFiltering: link.linkinfo?.info_data?.vlan_filtering === 1,
+  };
+}
+
+async function readText(path: string): Promise<Seen<string>> {
+  try {
+    return seen(await readFile(path, 'utf8'));
+  } catch (error) {
+    return reasonOf(error);
+  }
+}
+
+function optionsOf(config: string): ReadonlyMap<string, string> {
+  return new Map(config.split('\n').flatMap((line) => {
+    const match = /^(CONFIG_\w+)=(.*)$/.exec(line);
+    return match === null ? [] : [[match[1] ?? '', match[2] ?? ''] as const];
+  }));
+}
+
+async function kernelConfig(): Promise<Seen<ReadonlyMap<string, string>>> {
+  try {
+    return seen(optionsOf(gunzipSync(await readFile('/proc/config.gz')).toString('latin1')));
+  } catch {
+    const boot = await readText(`/boot/config-${release()}`);
+    return boot.kind === 'seen' ? seen(optionsOf(boot.value)) : boot;
+  }
+}
+
+async function links(): Promise<Seen<readonly Link[]>> {
+  const shown = await command('ip', ['-j', '-d', 'link', 'show']);
+  if (shown.kind !== 'seen') return shown;
+  return seen((JSON.parse(shown.value) as readonly IpLink[]).map(linkOf));
+}
+
+async function offloads(port: string): Promise<Seen<ReadonlyMap<string, boolean>>> {
+  const shown = await command('ethtool', ['-k', port]);
+  if (shown.kind === 'absent') return hidden('no `ethtool`: apt-get install ethtool');
+  if (shown.kind === 'hidden') return /no such device/i.test(shown.reason) ? absent : shown;
+  return seen(new Map([...shown.value.matchAll(/^\s*([\w-]+): (on|off)/gm)].map((match) => [match[1] ?? '', match[2] === 'on'])));
+}
+
+/** The loader's cache; where there is none, the usual directories. Names may go on (`.so.0.8`). */
+async function library(name: string): Promise<Seen<string>> {
+  const cache = await command('ldconfig', ['-p']);
+  if (cache.kind === 'seen') {
+    const line = cache.value.split('\n').find((entry) => entry.trim().startsWith(name));
+    if (line !== undefined) return seen(line.split(' => ')[1] ?? line.trim());
+  }
+  for (const dir of LIBRARY_DIRS) {
+    const found = await readdir(dir).catch((): string[] => []);
+    const file = found.find((entry) => entry.startsWith(name));
+    if (file !== undefined) return seen(`${dir}/${file}`);
+  }
+  return absent;
+}
+
+async function list(path: string): Promise<Seen<readonly string[]>> {
+  try {
+    await access(path);
+    return seen(await readdir(path));
+  } catch (error) {
+    return reasonOf(error);
+  }
+}
+
+async function daemon(target: Target): Promise<DaemonSeen> {
+  const client = new SluiceClient(target);
+  try {
+    const readiness = await client.readyz();
+    return readiness.ready ? { kind: 'ready' } : { kind: 'not_ready', missing: readiness.missing };
+  } catch (error) {
+    if (error instanceof Unreachable) return { kind: 'unreachable', message: error.message, fix: error.fix };
+    return { kind: 'not_ready', missing: [(error as Error).message] };
+  } finally {
+    await client.close();
+  }
+}
+
+export function realSystem(target: Target): System {
+  return {
+    nodeVersion: process.version,
+    kernelRelease: release(),
+    readText,
+    list,
+    kernelConfig,
+    links,
+    offloads,
+    library,
+    daemon: () => daemon(target),
+  };
+}

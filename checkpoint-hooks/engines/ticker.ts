@@ -1,0 +1,304 @@
+/**
+ * The reference engine: it has no VMs, it cuts and commits by the clock, as an engine with VMs
+ * would. What it shows of the API (order, repeats, recovery) is what a real engine has to do.
+ *
+ *   cut lane     |cut 1   |cut 2   |cut 3   |cut 4          every interval, one call at a time
+ *                 └─ delay ─┐ └─ delay ─┐                   "the checkpoint is on its way"
+ *   commit lane             |commit 1   |commit 2           oldest due first, several in flight
+ *
+ *   on output:   cut when `output-pending` says that the open epoch has something to say, and the
+ *                checkpoint before is durable (Kemari's rule); the interval, if given, is then
+ *                the longest epoch.
+ *
+ * Generation and open epoch follow the replies. After `epoch_out_of_order` (someone rolled the
+ * group back, or cut it) or a lost connection it asks for the group's state and goes on from
+ * there; what it does not know to be sealed is forgotten, never committed. `fenced` ends it: another
+ * engine has taken over (`follow` goes on in the new generation, for demonstrations).
+ *
+ * Bounds: IN_FLIGHT_MAX epochs between cut and commit; at the bound a beat is skipped and counted.
+ * A daemon that does not answer is retried for unreachableMaxMs, then Unreachable is thrown.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { CommandReply } from '../../proxy/api/contract.ts';
+import { Refused, Unreachable } from '../client.ts';
+import type { SluiceClient } from '../client.ts';
+import { Latency } from './latency.ts';
+import type { LatencySummary } from './latency.ts';
+import { Pace } from './pace.ts';
+import { Wakeup } from './wakeup.ts';
+
+const IN_FLIGHT_MAX = 512;
+const RETRY_MS = 50;
+/** Refusals that pass by themselves: the beat is skipped. */
+const PASSING: readonly string[] = ['too_many_epochs', 'rate_limited', 'too_many_clients'];
+/** The daemon or its disk is in trouble: the same as not being reached. */
+const TROUBLE: readonly string[] = ['journal_failed', 'plane_down', 'stopping', 'internal'];
+
+export interface TickerOptions {
+  readonly group: string;
+  /** undefined: no timer, only output cuts. */
+  readonly intervalMs: number | undefined;
+  readonly commitDelayMs: number;
+  readonly onOutput: boolean;
+  /** End after so many cuts. */
+  readonly epochs: number | undefined;
+  /** Leave out every n-th ack or commit (but the last): a lossy backup, for tests. 0 = none. */
+  readonly dropEvery: number;
+  readonly follow: boolean;
+  readonly unreachableMaxMs: number;
+}
+
+export interface TickerSummary {
+  readonly group: string;
+  readonly generation: number;
+  readonly epochs: number;
+  readonly commits: number;
+  readonly droppedAcks: number;
+  readonly skipped: number;
+  readonly missedBeats: number;
+  readonly resyncs: number;
+  readonly open: number;
+  readonly committed: number;
+  readonly released: number;
+  readonly heldFrames: number;
+  readonly inFlight: number;
+  readonly cutMs: LatencySummary;
+  readonly commitMs: LatencySummary;
+}
+
+type TickerClient = Pick<SluiceClient, 'group' | 'cut' | 'commit' | 'ack' | 'events'>;
+interface InFlight {
+  readonly epoch: number;
+  readonly dueMs: number;
+}
+
+export class Ticker {
+  private readonly client: TickerClient;
+  private readonly options: TickerOptions;
+  private readonly cutWake = new Wakeup();
+  private readonly commitWake = new Wakeup();
+  private readonly cutLatency = new Latency();
+  private readonly commitLatency = new Latency();
+  private pace: Pace | undefined;
+  private inFlight: InFlight[] = [];
+  private state: Pick<CommandReply, 'generation' | 'open' | 'sealed' | 'committed' | 'released' | 'held'> | undefined;
+  private mode: 'explicit' | 'acks' = 'explicit';
+  private outputPending = false;
+  private stopping = false;
+  private cutting = true;
+  private failed = false;
+  private cuts = 0;
+  private commits = 0;
+  private sends = 0;
+  private droppedAcks = 0;
+  private skipped = 0;
+  private resyncs = 0;
+
+  constructor(client: TickerClient, options: TickerOptions) {
+    if (options.intervalMs === undefined && !options.onOutput) throw new RangeError('an interval or onOutput is needed');
+    this.client = client;
+    this.options = options;
+  }
+
+  /** Runs until the signal, the number of epochs, or an error; commits what is in flight before it returns. */
+  async run(signal: AbortSignal): Promise<TickerSummary> {
+    await this.sync();
+    const stop = (): void => this.stop();
+    signal.addEventListener('abort', stop, { once: true });
+    if (signal.aborted) stop();
+    const events = new AbortController();
+    const lanes = [this.lane(() => this.cutLane()), this.lane(() => this.commitLane())];
+    const listening = this.options.onOutput ? this.lane(() => this.outputLane(events.signal)) : Promise.resolve();
+    try {
+      await Promise.all(lanes);
+    } finally {
+      await Promise.allSettled(lanes);
+      events.abort();
+      await listening.catch(() => undefined);
+      signal.removeEventListener('abort', stop);
+    }
+    await listening;
+    return this.summary();
+  }
+
+  summary(): TickerSummary {
+    return {
+      group: this.options.group,
+      generation: this.state?.generation ?? 0,
+      epochs: this.cuts,
+      commits: this.commits,
+      droppedAcks: this.droppedAcks,
+      skipped: this.skipped,
+      missedBeats: this.pace?.missed ?? 0,
+      resyncs: this.resyncs,
+      open: this.state?.open ?? 0,
+      committed: this.state?.committed ?? 0,
+      released: this.state?.released ?? 0,
+      heldFrames: this.state?.held.frames ?? 0,
+      inFlight: this.inFlight.length,
+      cutMs: this.cutLatency.summary(),
+      commitMs: this.commitLatency.summary(),
+    };
+  }
+
+  private stop(): void {
+    this.stopping = true;
+    this.cutWake.wake();
+  }
+
+  /** A lane that fails ends the others; its error is run's. */
+  private async lane(work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      this.failed = true;
+      this.stop();
+      this.commitWake.wake();
+      throw error;
+    }
+  }
+
+  private async cutLane(): Promise<void> {
+    const { intervalMs, epochs } = this.options;
+    this.pace = intervalMs === undefined ? undefined : new Pace(performance.now(), intervalMs);
+    while (!this.failed && this.cuts < (epochs ?? Infinity) && (await this.beat())) {
+      if (this.inFlight.length >= IN_FLIGHT_MAX) this.skipped += 1;
+      else await this.cutOnce();
+    }
+    this.cutting = false;
+    this.commitWake.wake();
+  }
+
+  /** Waits for the next reason to cut; false when it is time to stop. */
+  private async beat(): Promise<boolean> {
+    const dueMs = this.pace?.nextMs(performance.now()) ?? Infinity;
+    while (!this.stopping) {
+      if (this.outputPending && this.inFlight.length === 0) break;
+      const leftMs = dueMs - performance.now();
+      if (leftMs <= 0) break;
+      await this.cutWake.wait(leftMs);
+    }
+    this.outputPending = false;
+    return !this.stopping;
+  }
+
+  private async cutOnce(): Promise<void> {
+    const { generation, open } = this.mustState();
+    const beganMs = performance.now();
+    const reply = await this.attempt(() => this.client.cut(this.options.group, { generation, epoch: open }));
+    if (reply === undefined) return;
+    const nowMs = performance.now();
+    this.cutLatency.add(nowMs - beganMs);
+    this.cuts += 1;
+    this.inFlight.push({ epoch: open, dueMs: nowMs + this.options.commitDelayMs });
+    this.commitWake.wake();
+  }
+
+  private async commitLane(): Promise<void> {
+    while (!this.failed && (this.cutting || this.inFlight.length > 0)) {
+      const next = this.inFlight[0];
+      const leftMs = next === undefined ? Infinity : next.dueMs - performance.now();
+      if (leftMs > 0) {
+        await this.commitWake.wait(leftMs);
+        continue;
+      }
+      await this.commitDue(performance.now());
+      this.cutWake.wake();
+    }
+  }
+
+  /** All that is due goes in one call: a commit to e covers every epoch before it. */
+  private async commitDue(nowMs: number): Promise<void> {
+    const due = this.inFlight.filter(({ dueMs }) => dueMs <= nowMs);
+    this.inFlight = this.inFlight.slice(due.length);
+    const epoch = due.at(-1)?.epoch;
+    if (epoch === undefined) return;
+    this.sends += 1;
+    const last = !this.cutting && this.inFlight.length === 0;
+    if (this.options.dropEvery > 0 && this.sends % this.options.dropEvery === 0 && !last) {
+      this.droppedAcks += 1;
+      return;
+    }
+    const body = { generation: this.mustState().generation, epoch };
+    const beganMs = performance.now();
+    const send = (): Promise<CommandReply> => (this.mode === 'acks' ? this.client.ack(this.options.group, body) : this.client.commit(this.options.group, body));
+    if ((await this.attempt(send)) === undefined) {
+      const sealed = this.mustState().sealed;
+      if (epoch <= sealed && !this.failed) this.inFlight.unshift({ epoch, dueMs: performance.now() + RETRY_MS });
+      return;
+    }
+    this.commitLatency.add(performance.now() - beganMs);
+    this.commits += 1;
+  }
+
+  private async outputLane(signal: AbortSignal): Promise<void> {
+    const pending = (): void => {
+      this.outputPending = true;
+      this.cutWake.wake();
+    };
+    // An event may have been missed while nobody listened: one cut more does no harm.
+    const follow = this.client.events({ group: this.options.group, signal, onConnected: pending });
+    for await (const { event } of follow) {
+      if (event.type === 'gap' || (event.type === 'output-pending' && (event.epoch ?? 0) >= this.mustState().open)) pending();
+    }
+  }
+
+  /** The reply, or undefined if the call was refused for a passing reason and the state is known again. */
+  private async attempt(call: () => Promise<CommandReply>): Promise<CommandReply | undefined> {
+    try {
+      const reply = await call();
+      this.learn(reply);
+      return reply;
+    } catch (error) {
+      if (error instanceof Refused && PASSING.includes(error.code)) {
+        this.skipped += 1;
+        return undefined;
+      }
+      if (!this.mayRecover(error)) throw error;
+      await this.sync();
+      return undefined;
+    }
+  }
+
+  private mayRecover(error: unknown): boolean {
+    if (error instanceof Unreachable) return true;
+    if (!(error instanceof Refused)) return false;
+    return error.code === 'epoch_out_of_order' || TROUBLE.includes(error.code) || (error.code === 'fenced' && this.options.follow);
+  }
+
+  /** Two lanes learn from replies that may overtake each other: within a generation the newer one has more sealed. */
+  private learn(reply: CommandReply): void {
+    const known = this.state;
+    if (known !== undefined && reply.generation === known.generation && reply.open < known.open) return;
+    this.state = reply;
+  }
+
+  /** Asks for the group's state until it is known, or the daemon was silent for too long. */
+  private async sync(): Promise<void> {
+    const beganMs = performance.now();
+    const known = this.state;
+    if (known !== undefined) this.resyncs += 1;
+    for (;;) {
+      try {
+        const view = await this.client.group(this.options.group);
+        if (view.phase !== 'protected') throw new Refused(409, { code: 'not_protected', message: `group ${view.group} is ${view.phase}; protect it first: sluice protect ${view.group}` });
+        if (known !== undefined && view.generation !== known.generation && !this.options.follow) {
+          throw new Refused(409, { code: 'fenced', message: `group ${view.group} is at generation ${view.generation}, this engine at ${known.generation}: another has taken over` });
+        }
+        this.state = view;
+        this.mode = view.spec.commit ?? 'explicit';
+        this.inFlight = this.inFlight.filter(({ epoch }) => epoch <= view.sealed);
+        return;
+      } catch (error) {
+        const silent = error instanceof Unreachable || (error instanceof Refused && TROUBLE.includes(error.code));
+        if (!silent || known === undefined || performance.now() - beganMs > this.options.unreachableMaxMs) throw error;
+        await sleep(RETRY_MS);
+      }
+    }
+  }
+
+  private mustState(): NonNullable<Ticker['state']> {
+    if (this.state === undefined) throw new Error('the group\'s state is asked for before anything else');
+    return this.state;
+  }
+}
