@@ -31,7 +31,8 @@ export class Engine {
   readonly commitUs: number[] = [];
   #running: Promise<void> | undefined;
   #stopping = false;
-  failure: unknown;
+  /** What ended the run, if it was not `stop()`. */
+  failure: Error | undefined;
 
   constructor(api: Api, group: string, oracle?: Oracle) {
     this.#api = api;
@@ -100,7 +101,7 @@ export class Engine {
     this.#stopping = false;
     this.failure = undefined;
     this.#running = this.#loop(cadence).catch((error: unknown) => {
-      this.failure = error;
+      this.failure = error instanceof Error ? error : new Error(String(error));
     });
   }
 

@@ -43,6 +43,8 @@ export class Traffic {
   readonly #inside: (() => FramePort)[] = [];
   readonly #outside: FramePort;
   #timer: NodeJS.Timeout | undefined;
+  /** Frames meant for a member that were captured outside: each is a leak. */
+  strays = 0;
   #watch: ((frame: Uint8Array, atUs: number) => void) | undefined;
 
   constructor(bed: Bed, oracle: Oracle) {
@@ -128,7 +130,11 @@ export class Traffic {
 
   #note(id: number, seq: number, kind: Flow['kind']): void {
     const flow = this.#flows.get(id);
-    if (flow === undefined || flow.kind !== kind) return;
+    if (flow === undefined) return;
+    if (flow.kind !== kind) {
+      if (kind === 'external') this.strays++;
+      return;
+    }
     flow.seen++;
     if (seq > flow.last) flow.last = seq;
     else if (seq === flow.last) flow.repeats++;

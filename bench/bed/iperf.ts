@@ -1,0 +1,82 @@
+/**
+ * iperf3 between two places of a bed: one server process a run, both ends pinned to a core each,
+ * cubic (bbr paces itself to half on such links, unpinned runs scatter by 40 %).
+ */
+import { CommandError, end, runIn, startIn, until, type Running } from './commands.ts';
+import type { Bed, Place } from './bed.ts';
+
+export interface IperfRun {
+  readonly from: Place;
+  readonly to: Pick<Place, 'namespace' | 'ip' | 'name'>;
+  readonly seconds: number;
+  /** UDP at this rate instead of TCP. */
+  readonly udpMbps?: number;
+  readonly port?: number;
+  readonly clientCpu?: number;
+  readonly serverCpu?: number;
+}
+
+interface Summary {
+  readonly bits_per_second: number;
+  readonly lost_percent?: number;
+  readonly retransmits?: number;
+}
+interface Report {
+  readonly error?: string;
+  readonly end: { readonly sum_received?: Summary; readonly sum_sent?: Summary; readonly sum?: Summary };
+}
+
+export interface IperfResult {
+  readonly gbps: number;
+  readonly lostPercent: number;
+  readonly retransmits: number;
+  /** iperf3's own JSON. */
+  readonly raw: string;
+}
+
+let ports = 5201;
+
+export async function iperf(_bed: Bed, options: IperfRun): Promise<IperfResult> {
+  const port = String(options.port ?? ports++);
+  const server = await listen(options, port);
+  try {
+    const kind = options.udpMbps === undefined ? ['-C', 'cubic'] : ['-u', '-b', `${options.udpMbps}M`, '-l', '1400'];
+    const raw = await runIn(needsNamespace(options.from), 'taskset', [
+      '-c', String(options.clientCpu ?? 0), 'iperf3', '-c', options.to.ip, '-p', port, '-t', String(options.seconds), '-J', ...kind,
+    ]);
+    return parse(raw);
+  } finally {
+    await end(server, 'SIGKILL');
+  }
+}
+
+export const tcpGbps = async (bed: Bed, options: IperfRun): Promise<number> => (await iperf(bed, options)).gbps;
+
+async function listen(options: IperfRun, port: string): Promise<Running> {
+  const server = startIn(needsNamespace(options.to), 'taskset', [
+    '-c', String(options.serverCpu ?? 1), 'iperf3', '-s', '-1', '-p', port, '--forceflush',
+  ]);
+  await until(`iperf3 listens on ${port}`, () => {
+    if (server.child.exitCode !== null) throw new CommandError(`iperf3 -s: ${server.output()}`);
+    return server.output().includes('listening');
+  });
+  return server;
+}
+
+function parse(raw: string): IperfResult {
+  const report = JSON.parse(raw) as Report;
+  if (report.error !== undefined) throw new CommandError(`iperf3: ${report.error}`);
+  const received = report.end.sum_received ?? report.end.sum;
+  if (received === undefined) throw new CommandError(`iperf3 said nothing of use: ${raw.slice(0, 400)}`);
+  return {
+    gbps: received.bits_per_second / 1e9,
+    lostPercent: report.end.sum?.lost_percent ?? 0,
+    retransmits: report.end.sum_sent?.retransmits ?? 0,
+    raw,
+  };
+}
+
+function needsNamespace(place: Pick<Place, 'namespace' | 'name'>): string {
+  if (place.namespace === undefined) throw new Error(`${place.name} is a tap: it has no TCP stack`);
+  return place.namespace;
+}

@@ -1,0 +1,182 @@
+/**
+ * I9: what leaves equals what arrived.
+ *
+ * The corpus goes over two beds: a plain bridge and one with Sluice, where it is held in one epoch
+ * and then committed. The outsider must get the same frames, byte for byte, in the same order; the
+ * other member the same set (its copies of broadcasts come at once, the rest after the commit).
+ * What a bridge itself does not forward is missing on both.
+ *
+ * Super-frames: TCP over veth members must still be larger than the MTU on the outsider's side of
+ * the hold, and TCP inside VXLAN inside a member must flow.
+ */
+import { describe, expect, it } from 'vitest';
+import { Bed } from '../../bench/bed/bed.ts';
+import { runIn, sleep } from '../../bench/bed/commands.ts';
+import { Engine } from '../../bench/bed/engine.ts';
+import { tcpGbps } from '../../bench/bed/iperf.ts';
+import type { FramePort } from '../../bench/bed/frame-port.ts';
+import { macBytes } from '../../bench/bed/probe.ts';
+import { corpus, type CorpusFrame } from '../corpus/corpus.ts';
+import { UNPRIVILEGED } from './privilege.ts';
+
+const MTU = 9000;
+const text = (frame: Uint8Array): string => Buffer.from(frame).toString('hex');
+
+interface Received {
+  readonly outside: string[];
+  readonly member: string[];
+}
+
+class Collector {
+  readonly frames: string[] = [];
+  readonly #port: FramePort;
+  constructor(port: FramePort) {
+    this.#port = port;
+    port.drain(() => undefined);
+  }
+  /** Reads until nothing came for 80 ms. */
+  async settle(): Promise<void> {
+    for (let quiet = 0; quiet < 16; quiet++) {
+      if (this.#port.drain((frame) => this.frames.push(text(frame))) > 0) quiet = 0;
+      await sleep(5);
+    }
+  }
+  take(): void {
+    this.#port.drain((frame) => this.frames.push(text(frame)));
+  }
+}
+
+/** Sends the corpus from member 0's tap; `between` runs after the last frame was sent. */
+async function through(bed: Bed, frames: readonly CorpusFrame[], between: (sofar: Received) => Promise<void>): Promise<Received> {
+  const outside = new Collector(bed.outside());
+  const member = new Collector(bed.tap(1));
+  for (const [i, { bytes }] of frames.entries()) {
+    expect(bed.tap(0).send(bytes)).toBe(true);
+    if (i % 32 === 31) {
+      await sleep(1);
+      outside.take();
+      member.take();
+    }
+  }
+  await sleep(20);
+  outside.take();
+  await between({ outside: outside.frames, member: member.frames });
+  await outside.settle();
+  await member.settle();
+  return { outside: outside.frames, member: member.frames };
+}
+
+/** Names of the frames in `missing`, for a message that says what went wrong. */
+function names(frames: readonly CorpusFrame[], missing: readonly string[]): string[] {
+  const byText = new Map(frames.map((frame) => [text(frame.bytes), frame.name]));
+  return missing.map((each) => byText.get(each) ?? `altered: ${each.slice(0, 120)}`);
+}
+
+const without = (these: readonly string[], those: readonly string[]): string[] => {
+  const left = new Map<string, number>();
+  for (const each of those) left.set(each, (left.get(each) ?? 0) + 1);
+  return these.filter((each) => {
+    const n = left.get(each) ?? 0;
+    left.set(each, n - 1);
+    return n <= 0;
+  });
+};
+
+async function onPlainBridge(frames: readonly CorpusFrame[]): Promise<Received> {
+  const bed = await Bed.create({ members: ['tap', 'tap'], mtu: MTU, addresses: false });
+  try {
+    return await through(bed, frames, () => Promise.resolve());
+  } finally {
+    await bed.close();
+  }
+}
+
+async function heldAndReleased(frames: readonly CorpusFrame[]): Promise<Received> {
+  const bed = await Bed.create({ members: ['tap', 'tap'], mtu: MTU, addresses: false });
+  try {
+    const daemon = bed.daemon();
+    await daemon.start('live');
+    const engine = new Engine(daemon.api, 'exact');
+    await engine.protect(bed.groupFile('exact'));
+    return await through(bed, frames, async (sofar) => {
+      expect(sofar.outside, 'nothing may leave before the commit').toEqual([]);
+      await engine.cut();
+      await engine.commit(1, '?wait=released');
+    });
+  } finally {
+    await bed.close();
+  }
+}
+
+const ofBed = { source: macBytes('02:51:00:00:00:01'), outsider: macBytes('02:51:00:00:00:fe'), mtu: MTU };
+
+describe.skipIf(UNPRIVILEGED !== undefined)('byte-exact (I9)', () => {
+  it('the corpus comes out as it went in, in order, and nothing before the commit', async () => {
+    const seed = Number(process.env['SLUICE_SEED'] ?? 20_170_717);
+    const frames = corpus(ofBed, seed);
+    const plain = await onPlainBridge(frames);
+    const held = await heldAndReleased(frames);
+    console.log(`corpus seed ${seed}: ${frames.length} frames sent, ${plain.outside.length} forwarded by the plain bridge, ${held.outside.length} released`);
+    expect(plain.outside.length).toBeGreaterThan(400);
+    expect(names(frames, without(plain.outside, held.outside)), 'missing outside').toEqual([]);
+    expect(names(frames, without(held.outside, plain.outside)), 'too many outside').toEqual([]);
+    expect(held.outside).toEqual(plain.outside);
+    expect(names(frames, without(plain.member, held.member)), 'missing at the member').toEqual([]);
+    expect(names(frames, without(held.member, plain.member)), 'too many at the member').toEqual([]);
+  });
+
+  it('TCP keeps its super-frames across the hold', async () => {
+    await withEngine({ members: ['veth', 'veth'] }, async (bed) => {
+      const eye = bed.outside();
+      let frames = 0;
+      let large = 0;
+      let largest = 0;
+      const timer = setInterval(() => eye.drain((frame) => {
+        frames++;
+        if (frame.length > 1514) large++;
+        largest = Math.max(largest, frame.length);
+      }), 2);
+      try {
+        const gbps = await tcpGbps(bed, { from: bed.member(0), to: bed.outsider, seconds: 1 });
+        console.log(`held TCP ${gbps.toFixed(2)} Gbit/s: ${large} of ${frames} frames larger than the MTU, largest ${largest} bytes`);
+        expect(gbps).toBeGreaterThan(0);
+        expect(largest).toBeGreaterThan(9000);
+      } finally {
+        clearInterval(timer);
+      }
+    });
+  });
+
+  it('TCP inside VXLAN inside a member flows', async () => {
+    await withEngine({ members: ['veth', 'veth'] }, async (bed) => {
+      const ends = [bed.member(0), bed.outsider] as const;
+      for (const [i, end] of ends.entries()) {
+        const other = ends[1 - i] ?? end;
+        const ns = end.namespace ?? '';
+        await runIn(ns, 'ip', ['link', 'add', 'vx0', 'type', 'vxlan', 'id', '42', 'dstport', '4789', 'remote', other.ip, 'local', end.ip, 'dev', 'eth0']);
+        await runIn(ns, 'ip', ['addr', 'add', `10.82.0.${i + 1}/24`, 'dev', 'vx0']);
+        await runIn(ns, 'ip', ['link', 'set', 'vx0', 'up']);
+      }
+      const gbps = await tcpGbps(bed, { from: bed.member(0), to: { ...bed.outsider, ip: '10.82.0.2' }, seconds: 1 });
+      console.log(`held TCP inside VXLAN ${gbps.toFixed(3)} Gbit/s`);
+      expect(gbps).toBeGreaterThan(0.01);
+    });
+  });
+});
+
+/** A protected bed whose engine cuts every millisecond and commits at once. */
+async function withEngine(options: { members: ('tap' | 'veth')[] }, job: (bed: Bed) => Promise<void>): Promise<void> {
+  const bed = await Bed.create(options);
+  try {
+    const daemon = bed.daemon();
+    await daemon.start('live');
+    const engine = new Engine(daemon.api, 'exact');
+    await engine.protect(bed.groupFile('exact'));
+    engine.run({ intervalMs: 1, commitDelayMs: 0 });
+    await job(bed);
+    await engine.stop();
+    expect(engine.failure).toBeUndefined();
+  } finally {
+    await bed.close();
+  }
+}
