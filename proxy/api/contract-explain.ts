@@ -128,6 +128,8 @@ function wrong(schema: AnySchema, value: unknown, path: Problem['path']): Proble
 
 /** The value as the user wrote it, cut short: error messages are one line. */
 function quote(value: unknown): string {
-  const text = value === undefined ? 'nothing' : JSON.stringify(value);
+  if (Array.isArray(value)) return 'a list';
+  if (isRecord(value)) return 'a map';
+  const text = value === undefined ? 'nothing' : (JSON.stringify(value) ?? typeof value);
   return text.length > 60 ? `${text.slice(0, 57)}...` : text;
 }

@@ -6,6 +6,7 @@
  * Codes are a contract: never renamed, never given a second meaning.
  */
 import Type from 'typebox';
+import { NUMBER_MAX } from '../core/types.ts';
 
 const strict = { additionalProperties: false } as const;
 
@@ -67,12 +68,12 @@ const Mac = Type.String({
 const Vlan = Type.Integer({ minimum: 1, maximum: 4094, description: 'a VLAN number, 1 to 4094; leave it out for untagged' });
 export const Generation = Type.Integer({
   minimum: 1,
-  maximum: Number.MAX_SAFE_INTEGER,
+  maximum: NUMBER_MAX,
   description: 'a generation: a whole number from 1',
 });
 export const Epoch = Type.Integer({
   minimum: 0,
-  maximum: Number.MAX_SAFE_INTEGER,
+  maximum: NUMBER_MAX,
   description: 'an epoch: a whole number from 0',
 });
 const HeldFate = Type.Enum(['release', 'discard'], {

@@ -9,6 +9,7 @@
  * gets a `gap`: it must read the groups' state again. Publishing never waits: a subscriber that
  * can't keep up is its transport's problem (sse.ts closes it).
  */
+import type { CoreEvent, GroupState } from '../core/types.ts';
 import type { ApiEvent } from './contract.ts';
 
 /** Events kept for resuming; the oldest go first. */
@@ -21,6 +22,12 @@ export interface Stamped {
   readonly text: string;
 }
 export type Listener = (stamped: Stamped) => void;
+
+/** An event of the core as clients see it. */
+export function eventOf(event: CoreEvent, state: GroupState | undefined, group: string, atMs: number): ApiEvent {
+  const base = { atMs, group, ...(state === undefined ? {} : { generation: state.generation }) };
+  return event.type === 'acked' ? { ...base, ...event, members: [...event.members] } : { ...base, ...event };
+}
 
 export class EventHub {
   readonly #boot: string;

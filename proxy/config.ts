@@ -1,0 +1,198 @@
+/**
+ * Configuration of sluiced: flags over environment over file over defaults.
+ *
+ *     flags ─┐
+ *     SLUICE_* ─┼─► one setting each (settings.ts) ─► rules between them ─► Config
+ *     YAML ──┘
+ *
+ * Strict: an unknown key, flag or variable of ours is an error, since a misspelt one would silently
+ * be the default. Each error is one line: where, what is wrong, what to write instead.
+ */
+import { readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { parseArgs } from 'node:util';
+import { isMap, isScalar, LineCounter, parseDocument } from 'yaml';
+import type { Node, Pair } from 'yaml';
+import { flagOf, SETTING_NAMES, SETTINGS, variableOf } from './settings.ts';
+import type { Given, Listen, Read, SettingName } from './settings.ts';
+
+export const CONFIG_FILE_DEFAULT = '/etc/sluice/sluice.yaml';
+
+export interface Tls {
+  readonly cert: string;
+  readonly key: string;
+  readonly clientCa: string | undefined;
+}
+export interface Config {
+  readonly host: string;
+  readonly control: {
+    readonly socket: string;
+    readonly group: string;
+    readonly tcp: { readonly listen: Listen; readonly tls: Tls | undefined; readonly tokens: string | undefined } | undefined;
+  };
+  readonly state: string;
+  readonly log: { readonly level: string; readonly format: 'json' | 'pretty' };
+  /** Directory of the pins; undefined = named after the state directory. */
+  readonly pins: string | undefined;
+  readonly attach: 'auto' | 'tcx' | 'clsact';
+  readonly mark: { readonly mask: number };
+  readonly worker: { readonly cpu: number | undefined };
+}
+
+/** An error its reader can mend: one line, no stack. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+}
+
+export type Request = { readonly kind: 'run'; readonly config: Config } | { readonly kind: 'help' } | { readonly kind: 'version' };
+
+export function readConfig(argv: readonly string[], env: Readonly<Record<string, string | undefined>>): Request {
+  const flags = readFlags(argv);
+  if (flags.kind !== 'run') return flags;
+  const file = flags.config ?? env['SLUICE_CONFIG'];
+  const given = { ...readFile(file ?? CONFIG_FILE_DEFAULT, file !== undefined), ...readEnvironment(env), ...flags.given };
+  return { kind: 'run', config: assemble(given) };
+}
+
+/** Sets one setting from text; the type of `given` follows from the table. */
+function take<N extends SettingName>(given: Given, name: N, text: string, where: string): void {
+  const result: Read<unknown> = SETTINGS[name].read(text);
+  if (!result.ok) throw new ConfigError(`${where}: ${result.message}`);
+  Object.assign(given, { [name]: result.value });
+}
+
+function readFlags(argv: readonly string[]): { kind: 'help' } | { kind: 'version' } | { kind: 'run'; config: string | undefined; given: Given } {
+  const named = Object.fromEntries(SETTING_NAMES.map((name) => [flagOf(name), { type: 'string' as const }]));
+  let values: Record<string, string | boolean | undefined>;
+  try {
+    const options = { ...named, config: { type: 'string' as const }, help: { type: 'boolean' as const, short: 'h' }, version: { type: 'boolean' as const } };
+    values = parseArgs({ args: [...argv], options, strict: true, allowPositionals: false }).values;
+  } catch (error) {
+    const [first] = (error instanceof Error ? error.message : String(error)).split('. ');
+    throw new ConfigError(`${first}; sluiced --help lists the flags`);
+  }
+  if (values['help'] === true) return { kind: 'help' };
+  if (values['version'] === true) return { kind: 'version' };
+  const given: Given = {};
+  for (const name of SETTING_NAMES) {
+    const text = values[flagOf(name)];
+    if (typeof text === 'string') take(given, name, text, `--${flagOf(name)}`);
+  }
+  return { kind: 'run', config: typeof values['config'] === 'string' ? values['config'] : undefined, given };
+}
+
+/** A misspelt variable of these families is an error; other SLUICE_ variables belong to other tools. */
+const FAMILY = /^SLUICE_(CONTROL|LOG|MARK|WORKER)_/;
+
+function readEnvironment(env: Readonly<Record<string, string | undefined>>): Given {
+  const given: Given = {};
+  for (const [variable, text] of Object.entries(env)) {
+    if (!variable.startsWith('SLUICE_') || text === undefined) continue;
+    const name = SETTING_NAMES.find((one) => variableOf(one) === variable);
+    if (name === undefined && !FAMILY.test(variable)) continue;
+    if (name === undefined) throw new ConfigError(`environment: ${variable} is unknown; known are ${SETTING_NAMES.map(variableOf).join(', ')}`);
+    take(given, name, text, `environment: ${variable}`);
+  }
+  return given;
+}
+
+function readFile(file: string, named: boolean): Given {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : undefined;
+    if (code === 'ENOENT' && !named) return {};
+    throw new ConfigError(`${file}: can't be read (${code}); name the file with --config, or leave it out for the defaults`);
+  }
+  return readYaml(file, text);
+}
+
+/** Exported for the table of errors: text in, settings or one line out. */
+export function readYaml(file: string, text: string): Given {
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
+  const at = (offset: number | undefined): string => `${file}:${lines.linePos(offset ?? 0).line}`;
+  const [fault] = document.errors;
+  if (fault !== undefined) throw new ConfigError(`${at(fault.pos[0])}: not YAML: ${fault.message.split('\n')[0]}`);
+  const given: Given = {};
+  if (document.contents === null || (isScalar(document.contents) && document.contents.value === null)) return given;
+  readMap(given, document.contents, '', at);
+  return given;
+}
+
+function readMap(given: Given, node: Node, prefix: string, at: (offset: number | undefined) => string): void {
+  const known = [...new Set(SETTING_NAMES.flatMap((name) => childOf(prefix, SETTINGS[name].key)))];
+  if (!isMap(node)) throw new ConfigError(`${at(node.range?.[0])}: ${prefix || 'the file'} must be a map of ${known.join(', ')}`);
+  for (const pair of node.items) readPair(given, pair as Pair<Node, Node | null>, prefix, known, at);
+}
+
+/** First step of `key` below `prefix`: socket of control.socket below control. */
+function childOf(prefix: string, key: string): string[] {
+  const below = prefix === '' ? key : key.startsWith(`${prefix}.`) ? key.slice(prefix.length + 1) : undefined;
+  return below === undefined ? [] : [below.split('.')[0] ?? below];
+}
+
+function readPair(given: Given, pair: Pair<Node, Node | null>, prefix: string, known: readonly string[], at: (offset: number | undefined) => string): void {
+  const step = isScalar(pair.key) ? String(pair.key.value) : '?';
+  const key = prefix === '' ? step : `${prefix}.${step}`;
+  const where = at(pair.key.range?.[0]);
+  if (!known.includes(step)) throw new ConfigError(`${where}: ${key} is not a setting; ${prefix === '' ? 'settings are' : `below ${prefix} there are`} ${known.join(', ')}`);
+  const node = pair.value;
+  if (node === null || (isScalar(node) && node.value === null)) return; // `key:` alone = the default
+  const name = SETTING_NAMES.find((one) => SETTINGS[one].key === key);
+  if (name === undefined) return readMap(given, node, key, at);
+  if (isScalar(node)) return take(given, name, textOf(node), `${where}: ${key}`);
+  // `ledger: { etcd: … }` is the one setting that may be a map: its first key says which it is.
+  const [first] = isMap(node) && name === 'ledger' ? node.items : [];
+  take(given, name, isScalar(first?.key) ? String(first.key.value) : 'a list or map', `${where}: ${key}`);
+}
+
+/** 0x70000000 as written, not as the number YAML made of it. */
+const textOf = (node: { value: unknown; source?: string }): string =>
+  typeof node.value === 'number' && node.source !== undefined ? node.source : String(node.value);
+
+function assemble(given: Given): Config {
+  return {
+    host: given.host ?? hostname(),
+    control: { socket: given.socket ?? '/run/sluice/control.sock', group: given.group ?? 'sluice', tcp: assembleTcp(given) },
+    state: given.state ?? '/var/lib/sluice',
+    log: { level: given.level ?? 'info', format: given.format ?? 'json' },
+    pins: given.pins,
+    attach: given.attach ?? 'auto',
+    mark: { mask: given.mask ?? 0x70000000 },
+    worker: { cpu: given.cpu },
+  };
+}
+
+/** TCP is for those who prove who they are: a client certificate or a token; anything else is refused. */
+function assembleTcp(given: Given): Config['control']['tcp'] {
+  const { listen, cert, key, clientCa, tokens } = given;
+  if (listen === undefined) {
+    const lonely = (['cert', 'key', 'clientCa', 'tokens'] as const).find((name) => given[name] !== undefined);
+    if (lonely !== undefined) throw new ConfigError(`${SETTINGS[lonely].key} is set but control.tcp.listen is not; add control.tcp.listen or take it out`);
+    return undefined;
+  }
+  if ((cert === undefined) !== (key === undefined)) throw new ConfigError('control.tcp.tls needs both cert and key; add the missing one');
+  if (clientCa !== undefined && cert === undefined) throw new ConfigError('control.tcp.tls.clientCa needs cert and key too; add them');
+  if (clientCa === undefined && tokens === undefined) {
+    throw new ConfigError('control.tcp would be open to everyone; add control.tcp.tls with cert, key and clientCa, or control.tcp.tokens');
+  }
+  return { listen, tls: cert === undefined || key === undefined ? undefined : { cert, key, clientCa }, tokens };
+}
+
+export function helpText(): string {
+  const rows = SETTING_NAMES.map((name) => `  --${flagOf(name)} VALUE`.padEnd(38) + SETTINGS[name].expected);
+  return [
+    'sluiced: holds the output of protected VM groups until their checkpoint commits',
+    '',
+    'usage: sluiced [--config FILE] [flags]',
+    '',
+    `  --config FILE`.padEnd(38) + `the settings as YAML; default ${CONFIG_FILE_DEFAULT}`,
+    ...rows,
+    '  --version, --help',
+    '',
+    'Each flag has a key in the file (control.socket) and an environment variable (SLUICE_CONTROL_SOCKET).',
+    '',
+  ].join('\n');
+}

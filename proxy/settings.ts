@@ -1,0 +1,93 @@
+/**
+ * Every setting of sluiced, as a table: its key in the file, how its text is read, what is expected.
+ * Flag and environment variable follow from the key: control.socket is --control-socket and
+ * SLUICE_CONTROL_SOCKET. config.ts reads the three sources and puts the result together.
+ */
+export type Read<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly message: string };
+
+export interface Setting<T> {
+  readonly key: string;
+  readonly expected: string;
+  /** From the text as the user wrote it. */
+  readonly read: (text: string) => Read<T>;
+}
+
+const value = <T>(of: T): Read<T> => ({ ok: true, value: of });
+
+function setting<T>(key: string, expected: string, read: (text: string) => T | undefined): Setting<T> {
+  return {
+    key,
+    expected,
+    read: (text) => {
+      const result = read(text);
+      return result === undefined ? { ok: false, message: `${JSON.stringify(text)} is not right; expected ${expected}` } : value(result);
+    },
+  };
+}
+
+const path = (key: string, what: string): Setting<string> =>
+  setting(key, `the absolute path of ${what}`, (text) => (text.startsWith('/') && text.length > 1 && !text.includes('\0') ? text : undefined));
+
+function choice<const C extends readonly string[]>(key: string, choices: C): Setting<C[number]> {
+  return setting(key, choices.join(' or '), (text): C[number] | undefined => choices.find((one) => one === text));
+}
+
+/** A choice of which this version has only the first. */
+function only<C extends string>(key: string, has: C, lacks: readonly string[]): Setting<C> {
+  const plain = choice(key, [has]);
+  return {
+    ...plain,
+    read: (text) =>
+      lacks.includes(text) ? { ok: false, message: `"${text}" is not in this version; write ${has} or leave it out` } : plain.read(text),
+  };
+}
+
+export interface Listen {
+  readonly host: string;
+  readonly port: number;
+}
+function listen(text: string): Listen | undefined {
+  const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([^:[\]\s]+)):([0-9]{1,5})$/.exec(text);
+  const port = Number(match?.[3]);
+  const host = match?.[1] ?? match?.[2];
+  return host === undefined || port < 1 || port > 65535 ? undefined : { host, port };
+}
+
+/** The mark's field: exactly three adjacent bits (abi.h). */
+function mask(text: string): number | undefined {
+  const bits = /^(0x[0-9a-f]{1,8}|[0-9]{1,10})$/i.test(text) ? Number(text) : 0;
+  const lowest = bits & -bits;
+  return bits <= 0xffffffff && bits !== 0 && bits === (lowest >>> 0) * 7 ? bits : undefined;
+}
+
+const CPUS_MAX = 4096;
+const LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
+
+export const SETTINGS = {
+  host: setting('host', 'a name of 1 to 64 letters, digits, ".", "_" or "-"', (text) => (/^[A-Za-z0-9._-]{1,64}$/.test(text) ? text : undefined)),
+  socket: setting('control.socket', 'an absolute path of at most 107 bytes', (text) => (text.startsWith('/') && Buffer.byteLength(text) <= 107 ? text : undefined)),
+  group: setting('control.group', 'the name of a group of this machine', (text) => (/^[a-zA-Z_][a-zA-Z0-9_.-]{0,31}$/.test(text) ? text : undefined)),
+  listen: setting('control.tcp.listen', 'an address and port, as 127.0.0.1:7443 or [::1]:7443', listen),
+  cert: path('control.tcp.tls.cert', 'the server\'s certificate (PEM)'),
+  key: path('control.tcp.tls.key', 'the server\'s private key (PEM)'),
+  clientCa: path('control.tcp.tls.clientCa', 'the CA that signed the clients\' certificates (PEM)'),
+  tokens: path('control.tcp.tokens', 'a file with one bearer token a line'),
+  state: path('state', 'the journal\'s directory'),
+  plane: only('plane', 'ebpf', ['pcap']),
+  ledger: only('ledger', 'embedded', ['etcd']),
+  level: choice('log.level', LEVELS),
+  format: choice('log.format', ['json', 'pretty']),
+  pins: setting('pins', 'an absolute path below /sys/fs/bpf', (text) => (/^\/sys\/fs\/bpf\/[A-Za-z0-9._-]+$/.test(text) && !/\/\.+$/.test(text) ? text : undefined)),
+  attach: choice('attach', ['auto', 'tcx', 'clsact']),
+  mask: setting('mark.mask', 'three adjacent bits, as 0x70000000', mask),
+  cpu: setting('worker.cpu', 'the number of a CPU', (text) => (/^[0-9]{1,4}$/.test(text) && Number(text) < CPUS_MAX ? Number(text) : undefined)),
+} as const;
+
+export type SettingName = keyof typeof SETTINGS;
+export const SETTING_NAMES = Object.keys(SETTINGS).filter((name): name is SettingName => name in SETTINGS);
+/** What was given, by any source, already read. */
+export type Given = { -readonly [N in SettingName]?: (typeof SETTINGS)[N] extends Setting<infer T> ? T : never };
+
+const dashed = (key: string): string => key.replaceAll('.', '-').replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+export const flagOf = (name: SettingName): string => dashed(SETTINGS[name].key);
+export const variableOf = (name: SettingName): string => `SLUICE_${dashed(SETTINGS[name].key).replaceAll('-', '_').toUpperCase()}`;
