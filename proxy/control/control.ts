@@ -1,0 +1,234 @@
+/**
+ * All groups of the daemon: who they are, which number each has in the kernel, who claims a port.
+ *
+ *    submit(group, command) ──► Group ──► answer          plane facts ──► the group's mailbox
+ *                                 └──► events ──► listeners ◄── output-pending, high-water, overflow
+ *
+ * Groups don't wait for each other; they share only the journal, which shares its syncs. Bounds:
+ * 256 groups (cells of the kernel's map), `COMMANDS_MAX` commands waiting for each.
+ * A fault of the program (a broken invariant) or a dead hold loop is told to `onFatal`, everybody
+ * who waits is answered, and nothing is taken any more: the process should end, the kernel holds.
+ */
+import type { Command, CoreEvent, GroupState, NicSpec } from '../core/types.ts';
+import { deny } from '../core/watermarks.ts';
+import { EdgeError } from '../ports.ts';
+import type { AttachResult, GroupId, JournalRecord, PlaneFact } from '../ports.ts';
+import { asEdgeError } from './executor.ts';
+import type { World } from './executor.ts';
+import { COMMANDS_MAX, Group } from './group.ts';
+import type { Answer } from './group.ts';
+import { MailboxFull } from './mailbox.ts';
+
+export type { Answer } from './group.ts';
+
+/** Groups of one daemon (abi.h); a further one is denied. */
+export const GROUPS_MAX = 256;
+
+export type PlaneEvent =
+  | { readonly type: 'output-pending'; readonly epoch: number }
+  | { readonly type: 'high-water'; readonly occupancy: number; readonly heldBytes: number }
+  | { readonly type: 'overflow'; readonly frames: number };
+export interface ControlEvent {
+  readonly group: string;
+  readonly generation: number;
+  readonly event: CoreEvent | PlaneEvent;
+}
+export interface ControlOptions extends World {
+  /** Something failed and will be tried again; nobody waits for it. */
+  readonly trouble: (group: string, error: EdgeError) => void;
+  /** Default: setTimeout. */
+  readonly later?: (run: () => void, ms: number) => () => void;
+}
+
+function afterMs(run: () => void, ms: number): () => void {
+  const timer = setTimeout(run, ms);
+  timer.unref();
+  return () => {
+    clearTimeout(timer);
+  };
+}
+
+export class Control {
+  readonly #options: ControlOptions;
+  readonly #groups = new Map<string, Group>();
+  readonly #byId = new Map<GroupId, Group>();
+  /** port -> group, of all groups' specs and of what is just being applied. */
+  readonly #claims = new Map<string, string>();
+  readonly #eventListeners = new Set<(event: ControlEvent) => void>();
+  readonly #fatalListeners = new Set<(reason: Error) => void>();
+  #closed: EdgeError | undefined;
+
+  constructor(options: ControlOptions) {
+    this.#options = options;
+    options.plane.onFact((fact) => {
+      this.#fact(fact);
+    });
+  }
+
+  /** Takes up the journalled groups. What could not be put in place is owed, retried, and returned. */
+  async start(records: readonly JournalRecord[]): Promise<readonly { readonly group: string; readonly error: EdgeError }[]> {
+    const failed: { group: string; error: EdgeError }[] = [];
+    for (const { id, state } of records) {
+      const name = state.spec.group;
+      if (this.#byId.has(id) || this.#groups.has(name) || id < 0 || id >= GROUPS_MAX) {
+        throw new EdgeError('journal_failed', `the journal names group ${name} or its number ${id} twice`, 'move the state directory away and apply the groups again');
+      }
+      const group = this.#add(id, name);
+      const error = await group.resume(state);
+      this.#reclaim(group);
+      if (error !== undefined) failed.push({ group: name, error });
+    }
+    return failed;
+  }
+
+  /** Throws EdgeError when the journal or the data plane failed. */
+  async submit(name: string, command: Command): Promise<Answer> {
+    if (this.#closed !== undefined) throw this.#closed;
+    if (command.kind === 'apply' && command.spec.group !== name) {
+      return { reply: deny('bad_request', `the file is of group ${command.spec.group}, not of ${name}`), state: this.get(name) };
+    }
+    const group = this.#groups.get(name) ?? (command.kind === 'apply' ? this.#create(name) : undefined);
+    if (group === undefined) {
+      const full = command.kind === 'apply';
+      return { reply: full ? deny('bad_request', `this daemon has its ${GROUPS_MAX} groups: delete one first`) : deny('no_such_group', `there is no group ${name}: apply its file first`), state: undefined };
+    }
+    try {
+      return await group.submit(command);
+    } catch (error) {
+      if (!(error instanceof MailboxFull)) throw error;
+      return { reply: deny('busy', `${COMMANDS_MAX} commands of group ${name} wait already: wait for their answers`), state: group.state };
+    }
+  }
+
+  get(name: string): GroupState | undefined {
+    return this.#groups.get(name)?.state;
+  }
+  list(): readonly GroupState[] {
+    return [...this.#groups.values()].flatMap(({ state }) => (state === undefined ? [] : [state]));
+  }
+  idOf(name: string): GroupId | undefined {
+    return this.#groups.get(name)?.id;
+  }
+  /** Devices and nics of a group that is in place. */
+  attached(name: string): AttachResult | undefined {
+    return this.#groups.get(name)?.attached;
+  }
+  /** What is not in place, one sentence each. */
+  missing(): readonly string[] {
+    return [...this.#groups.values()].flatMap(({ name, owes }) => (owes === undefined ? [] : [`group ${name}: ${owes.message}`]));
+  }
+
+  onEvent(listener: (event: ControlEvent) => void): () => void {
+    this.#eventListeners.add(listener);
+    return () => this.#eventListeners.delete(listener);
+  }
+  onFatal(listener: (reason: Error) => void): () => void {
+    this.#fatalListeners.add(listener);
+    return () => this.#fatalListeners.delete(listener);
+  }
+
+  /** Everybody who waits is answered; protection stays in the kernel. */
+  async close(): Promise<void> {
+    this.#closed ??= new EdgeError('plane_down', 'the daemon is ending', 'ask again when it is back');
+    const reason = this.#closed;
+    await Promise.all([...this.#groups.values()].map((group) => group.close(reason)));
+  }
+
+  #create(name: string): Group | undefined {
+    for (let id = 0; id < GROUPS_MAX; id += 1) {
+      if (!this.#byId.has(id)) return this.#add(id, name);
+    }
+    return undefined;
+  }
+
+  #add(id: GroupId, name: string): Group {
+    const group: Group = new Group(id, name, this.#options, {
+      emit: (event, generation) => {
+        this.#emit({ group: name, generation, event });
+      },
+      trouble: (error) => {
+        this.#options.trouble(name, error);
+      },
+      claim: (command) => this.#claim(group, command),
+      changed: () => {
+        this.#reclaim(group);
+      },
+      idle: () => {
+        this.#maybeForget(group);
+      },
+      fault: (fault) => {
+        this.#fatal(fault);
+      },
+      later: this.#options.later ?? afterMs,
+    });
+    this.#groups.set(name, group);
+    this.#byId.set(id, group);
+    return group;
+  }
+
+  /** A group that was deleted, or whose creation was refused, gives its number back. */
+  #maybeForget(group: Group): void {
+    if (group.state !== undefined || !group.idle || this.#groups.get(group.name) !== group) return;
+    this.#groups.delete(group.name);
+    this.#byId.delete(group.id);
+  }
+
+  /** Ports belong to one group; those a command names are taken until it is answered. */
+  #claim(group: Group, command: Command): string | undefined {
+    const ports = portsOf(command);
+    for (const { port } of ports) {
+      const owner = this.#claims.get(port);
+      if (owner !== undefined && owner !== group.name) return `port ${port} is claimed by group ${owner}: a port is of one group`;
+    }
+    for (const { port } of ports) this.#claims.set(port, group.name);
+    return undefined;
+  }
+
+  #reclaim(group: Group): void {
+    for (const [port, owner] of this.#claims) {
+      if (owner === group.name) this.#claims.delete(port);
+    }
+    for (const { nics } of group.state?.spec.members ?? []) {
+      for (const { port } of nics) this.#claims.set(port, group.name);
+    }
+  }
+
+  #fact(fact: PlaneFact): void {
+    if (fact.kind === 'dead') {
+      this.#fatal(new EdgeError('plane_down', `the hold loop ended: ${fact.reason}`, 'restart the daemon; frames stay held'));
+      return;
+    }
+    const group = this.#byId.get(fact.id);
+    if (group?.state === undefined) return;
+    if (fact.kind === 'released') {
+      group.tell({ kind: 'released', colour: fact.colour });
+      return;
+    }
+    this.#emit({ group: group.name, generation: group.state.generation, event: planeEvent(fact) });
+  }
+
+  #emit(event: ControlEvent): void {
+    for (const listener of this.#eventListeners) listener(event);
+  }
+
+  #fatal(fault: unknown): void {
+    if (this.#closed !== undefined) return;
+    this.#closed = new EdgeError('plane_down', 'the daemon is ending after a fault', 'ask again when it is back', fault);
+    void this.close();
+    const reason = fault instanceof Error ? fault : asEdgeError(fault);
+    for (const listener of this.#fatalListeners) listener(reason);
+  }
+}
+
+function planeEvent(fact: Exclude<PlaneFact, { kind: 'released' | 'dead' }>): PlaneEvent {
+  switch (fact.kind) {
+    case 'output-pending': return { type: fact.kind, epoch: fact.epoch };
+    case 'high-water': return { type: fact.kind, occupancy: fact.occupancy, heldBytes: fact.heldBytes };
+    case 'overflow': return { type: fact.kind, frames: fact.frames };
+  }
+}
+
+function portsOf(command: Command): readonly NicSpec[] {
+  if (command.kind === 'apply') return command.spec.members.flatMap(({ nics }) => nics);
+  return command.kind === 'join' ? command.member.nics : [];
+}

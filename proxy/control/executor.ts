@@ -1,0 +1,263 @@
+/**
+ * Performs a step's effects on one group's part of the world, in order.
+ *
+ *    step ──► [ persist | move … | emit … ]
+ *                 │          │
+ *                 │          └ fails ─┬ onFailure back:    undo, journal the state before; as if never asked
+ *                 │                   └ onFailure forward: it is decided; the rest is *owed*
+ *                 └ fails ──► nothing was done: memory stays at the state before (the group holds)
+ *
+ * What is owed is done before anything else of the group (`settle`); until then its commands are
+ * answered `plane_down`. Every effect may therefore be performed again: each brings the world to
+ * what it says instead of by a step towards it. Nothing here decides; `step` did.
+ *
+ * Orders that matter, and what each would cost if it were the other way round:
+ *   attach     gate, then commit cell, then ring: a ring never sends while the kernel's own bound
+ *              (D4) is a stale one of an earlier protection.
+ *   cut        label, then the one store, then the receivers: an early frame goes only when its
+ *              receiver's cell says so (I2).
+ *   release    commit cell, then cursor: the other way the kernel would refuse the first frames.
+ *   restore    colour, then commit cell, then ring: a frame classified after the reply has the new
+ *              colour; one that was on its way has a dead one and is dropped (I5, I7).
+ *   drain      flag, then ring: the kernel lets frames of any colour out only while draining.
+ */
+import { colourDiff } from '../core/types.ts';
+import type { Colour, CoreEvent, Effect, Epoch, GroupState, Step } from '../core/types.ts';
+import { steppedBack } from '../core/step.ts';
+import { colourOf, openOf } from '../core/watermarks.ts';
+import { EdgeError } from '../ports.ts';
+import type { Announcer, AttachResult, Gate, GateMember, GroupId, HoldPlane, Journal, NicIndex } from '../ports.ts';
+
+export interface World {
+  readonly journal: Journal;
+  readonly gate: Gate;
+  readonly plane: HoldPlane;
+  readonly announcer: Announcer;
+}
+export interface ExecutorHooks {
+  emit(event: CoreEvent, state: GroupState | undefined): void;
+  /** unprotect(release) of the present attachment is through. */
+  drained(): void;
+  /** Something failed that no caller waits for. */
+  trouble(error: EdgeError): void;
+}
+export interface Outcome {
+  /** What the memory holds from now on. */
+  readonly state: GroupState | undefined;
+  readonly error?: EdgeError;
+}
+
+type EffectOf<K extends Effect['kind']> = Extract<Effect, { kind: K }>;
+/** An effect without a handler does not compile. */
+type Handlers = { readonly [K in Effect['kind']]: (effect: EffectOf<K>, state: GroupState | undefined) => void | Promise<void> };
+interface Owed {
+  readonly effects: readonly Effect[];
+  readonly state: GroupState | undefined;
+}
+
+/**
+ * A member's own cell is only written when it is cut alone; left alone for 2^31 colours it would
+ * count as ahead of the group's (serial arithmetic). So cells follow the group's this often.
+ */
+const CELLS_FOLLOW_COLOURS = 2 ** 20;
+
+export class Executor {
+  readonly id: GroupId;
+  readonly #group: string;
+  readonly #world: World;
+  readonly #hooks: ExecutorHooks;
+  #attached: AttachResult | undefined;
+  /** Counts attachments, so that the end of an earlier one's drain is not taken for this one's. */
+  #session = 0;
+  #cellsFollowed: Colour | undefined;
+  #owed: Owed | undefined;
+  #owedWhy: EdgeError | undefined;
+
+  constructor(id: GroupId, group: string, world: World, hooks: ExecutorHooks) {
+    this.id = id;
+    this.#group = group;
+    this.#world = world;
+    this.#hooks = hooks;
+  }
+
+  get attached(): AttachResult | undefined {
+    return this.#attached;
+  }
+  /** Why something is owed; undefined = all is in place. */
+  get owes(): EdgeError | undefined {
+    return this.#owedWhy;
+  }
+
+  async perform(before: GroupState | undefined, taken: Step): Promise<Outcome> {
+    const failure = await this.#run(taken.effects, taken.state);
+    if (failure === undefined) return { state: taken.state };
+    const failed = taken.effects[failure.at]?.kind;
+    if (failed === 'persist' || failed === 'forget') return { state: before, error: failure.error };
+    if (taken.onFailure === 'back') return this.#back(before, taken, failure.error);
+    this.owe(taken.effects.slice(failure.at), taken.state, failure.error);
+    return { state: taken.state, error: recorded(failure.error) };
+  }
+
+  owe(effects: readonly Effect[], state: GroupState | undefined, why: EdgeError): void {
+    this.#owed = { effects, state };
+    this.#owedWhy = why;
+  }
+
+  /** Does what is owed. Throws the EdgeError when it still cannot be done. */
+  async settle(): Promise<void> {
+    const owed = this.#owed;
+    if (owed === undefined) return;
+    const failure = await this.#run(owed.effects, owed.state);
+    if (failure === undefined) {
+      this.#owed = undefined;
+      this.#owedWhy = undefined;
+      return;
+    }
+    this.owe(owed.effects.slice(failure.at), owed.state, failure.error);
+    throw failure.error;
+  }
+
+  /** As if the step had never been asked for; only its colours stay used. */
+  async #back(before: GroupState | undefined, taken: Step, error: EdgeError): Promise<Outcome> {
+    const state = steppedBack(before, taken.state);
+    const world: Effect = before?.phase === 'protected' ? { kind: 'reattach' } : { kind: 'detach' };
+    const undo: readonly Effect[] = [world, { kind: 'persist', durable: true }];
+    const failure = await this.#run(undo, state);
+    if (failure !== undefined) this.owe(undo.slice(failure.at), state, failure.error);
+    return { state, error };
+  }
+
+  /** undefined = all done. Only operating errors are values; a fault of the program goes through. */
+  async #run(effects: readonly Effect[], state: GroupState | undefined): Promise<{ at: number; error: EdgeError } | undefined> {
+    for (const [at, effect] of effects.entries()) {
+      try {
+        const done = this.#perform(effect, state);
+        if (done !== undefined) await done;
+      } catch (error) {
+        if (error instanceof EdgeError) return { at, error };
+        throw error;
+      }
+    }
+    return undefined;
+  }
+
+  #perform<K extends Effect['kind']>(effect: EffectOf<K>, state: GroupState | undefined): void | Promise<void> {
+    const handler: Handlers[K] = this.#handlers[effect.kind];
+    return handler(effect, state);
+  }
+
+  readonly #handlers: Handlers = {
+    persist: ({ durable }, state) => this.#world.journal.append({ id: this.id, state: mustHave(state) }, durable),
+    forget: () => this.#world.journal.forget(this.#group),
+    attach: ({ colour, epoch }, state) => this.#attach(colour, epoch, mustHave(state)),
+    detach: () => this.#detach(),
+    reattach: async (_effect, state) => {
+      const now = mustHave(state);
+      this.#attached = await this.#world.gate.reattach(this.id, now.spec, gateMembers(now));
+    },
+    cutGroup: ({ colour, epoch }, state) => this.#cutGroup(colour, epoch, mustHave(state)),
+    cutMember: ({ member, colour, epoch }) => {
+      this.#world.plane.advance(this.id, colour, epoch);
+      this.#world.gate.setMemberColour(this.id, member, colour);
+      this.#world.plane.receiver(this.id, this.#nicsOf([member]), colour);
+    },
+    release: ({ colour }) => {
+      this.#world.gate.setCommit(this.id, colour);
+      this.#world.plane.release(this.id, colour);
+    },
+    restore: ({ restored, next, epoch }) => {
+      this.#world.gate.setColour(this.id, next);
+      this.#world.gate.setCommit(this.id, restored);
+      return this.#world.plane.restore(this.id, restored, next, epoch);
+    },
+    drainMember: async ({ member, held }) => {
+      if (held === 'release') this.#world.gate.setDraining(this.id, member);
+      await this.#world.plane.drain(this.id, this.#nicsOf([member]), held);
+    },
+    ready: ({ member }) => {
+      this.#world.gate.setReady(this.id, member);
+    },
+    drain: () => {
+      this.#drain();
+    },
+    announce: (_effect, state) => this.#announce(mustHave(state)),
+    emit: ({ event }, state) => {
+      this.#hooks.emit(event, state);
+    },
+  };
+
+  async #attach(colour: Colour, epoch: Epoch, state: GroupState): Promise<void> {
+    const { gate, plane } = this.#world;
+    const attached = await gate.attach(this.id, state.spec, colour, gateMembers(state));
+    gate.setCommit(this.id, colourOf(state, state.committed));
+    const { holdDevice, ringDevice } = attached;
+    const { bytes, highWater } = state.spec.hold;
+    await plane.open(this.id, { holdDevice, ringDevice, bytes, highWater, colour, epoch });
+    for (const member of state.members) {
+      if (member.sealed > state.sealed) plane.advance(this.id, colourOf(state, openOf(member)), openOf(member));
+    }
+    this.#attached = attached;
+    this.#session += 1;
+    this.#cellsFollowed = colour;
+  }
+
+  /** The kernel first: while it still sends frames to the ring, a closed ring only drops them. */
+  async #detach(): Promise<void> {
+    await this.#world.gate.detach(this.id);
+    await this.#world.plane.close(this.id);
+    this.#attached = undefined;
+    this.#session += 1;
+  }
+
+  #cutGroup(colour: Colour, epoch: Epoch, state: GroupState): void {
+    const { gate, plane } = this.#world;
+    plane.advance(this.id, colour, epoch);
+    gate.setColour(this.id, colour);
+    const level = state.members.filter((member) => openOf(member) === epoch).map(({ name }) => name);
+    plane.receiver(this.id, this.#nicsOf(level), colour);
+    if (this.#cellsFollowed !== undefined && colourDiff(colour, this.#cellsFollowed) < CELLS_FOLLOW_COLOURS) return;
+    for (const { name, colour: own } of gateMembers(state)) gate.setMemberColour(this.id, name, own);
+    this.#cellsFollowed = colour;
+  }
+
+  /** Not waited for: frames leave as fast as the plane can, and the fact comes when it is through. */
+  #drain(): void {
+    const session = this.#session;
+    this.#world.gate.setDraining(this.id, undefined);
+    this.#world.plane.drain(this.id, undefined, 'release').then(
+      () => {
+        if (session === this.#session) this.#hooks.drained();
+      },
+      (error: unknown) => {
+        if (session === this.#session) this.#hooks.trouble(asEdgeError(error));
+      },
+    );
+  }
+
+  /** The network learns the new place a little later by the guests' own frames: no reason to fail. */
+  async #announce(state: GroupState): Promise<void> {
+    try {
+      await this.#world.announcer.announce(this.id, state.spec, this.#attached?.nics ?? []);
+    } catch (error) {
+      this.#hooks.trouble(asEdgeError(error));
+    }
+  }
+
+  #nicsOf(members: readonly string[]): readonly NicIndex[] {
+    return (this.#attached?.nics ?? []).filter(({ member }) => members.includes(member)).map(({ nic }) => nic);
+  }
+}
+
+const gateMembers = (state: GroupState): readonly GateMember[] =>
+  state.members.map((member) => ({ name: member.name, colour: colourOf(state, openOf(member)), ready: member.ready }));
+
+const recorded = (error: EdgeError): EdgeError =>
+  new EdgeError('plane_down', `${error.message}; the command is recorded and is carried out when that is mended`, error.fix, error);
+
+export const asEdgeError = (error: unknown): EdgeError =>
+  error instanceof EdgeError ? error : new EdgeError('plane_down', error instanceof Error ? error.message : String(error), 'look at the log of the daemon', error);
+
+function mustHave(state: GroupState | undefined): GroupState {
+  if (state === undefined) throw new TypeError('an effect of a group that is not there');
+  return state;
+}

@@ -1,0 +1,191 @@
+/**
+ * One group of the daemon: its state in memory, its mailbox, its executor.
+ *
+ *    command ─► mailbox ─► settle what is owed ─► step ─► perform ─► state taken ─► answer
+ *    fact ────►    │                                        └ fails ─► answer 503, remind later
+ *
+ * The state in memory is what the journal holds (or one released watermark ahead of it, which a
+ * restart takes from `committed`). A fact whose effects fail is kept and tried again: it is never
+ * lost, and nobody waits for it.
+ */
+import { colourDiff } from '../core/types.ts';
+import type { Command, CoreEvent, Fact, GroupState, Reply } from '../core/types.ts';
+import { resume } from '../core/resume.ts';
+import { step } from '../core/step.ts';
+import { EdgeError } from '../ports.ts';
+import type { AttachResult, GroupId } from '../ports.ts';
+import { Executor } from './executor.ts';
+import type { World } from './executor.ts';
+import { Mailbox } from './mailbox.ts';
+
+/** Commands that may wait for one group; one more is answered `busy`. */
+export const COMMANDS_MAX = 256;
+const REMIND_MS = 250;
+
+/** What became of a command; `state` is undefined when there is no such group (any more). */
+export interface Answer {
+  readonly reply: Reply;
+  readonly state: GroupState | undefined;
+}
+type Note = Fact | { readonly kind: 'settle' };
+
+export interface GroupHooks {
+  emit(event: CoreEvent, generation: number): void;
+  trouble(error: EdgeError): void;
+  /** A sentence that denies the command because of another group; undefined = none. */
+  claim(command: Command): string | undefined;
+  /** The state may have changed. */
+  changed(): void;
+  idle(): void;
+  fault(fault: unknown): void;
+  /** Runs `remind` once, later; returns what cancels it. */
+  later(remind: () => void, ms: number): () => void;
+}
+
+export class Group {
+  readonly name: string;
+  readonly #executor: Executor;
+  readonly #mailbox: Mailbox<Command, Answer, Note>;
+  readonly #hooks: GroupHooks;
+  readonly #kept = new Map<string, Note>();
+  #state: GroupState | undefined;
+  #cancelReminder: (() => void) | undefined;
+
+  constructor(id: GroupId, name: string, world: World, hooks: GroupHooks) {
+    this.name = name;
+    this.#hooks = hooks;
+    this.#executor = new Executor(id, name, world, {
+      emit: (event, state) => {
+        hooks.emit(event, state?.generation ?? 0);
+      },
+      drained: () => {
+        this.tell({ kind: 'drained' });
+      },
+      trouble: (error) => {
+        hooks.trouble(error);
+      },
+    });
+    this.#mailbox = new Mailbox<Command, Answer, Note>({
+      commandsMax: COMMANDS_MAX,
+      serve: (command) => this.#serve(command),
+      note: (note) => this.#heed(note),
+      merge: newer,
+      onIdle: () => {
+        hooks.idle();
+      },
+      onFault: (fault) => {
+        hooks.fault(fault);
+      },
+    });
+  }
+
+  get id(): GroupId {
+    return this.#executor.id;
+  }
+  get state(): GroupState | undefined {
+    return this.#state;
+  }
+  get attached(): AttachResult | undefined {
+    return this.#executor.attached;
+  }
+  get owes(): EdgeError | undefined {
+    return this.#executor.owes;
+  }
+  get idle(): boolean {
+    return this.#mailbox.idle;
+  }
+
+  submit(command: Command): Promise<Answer> {
+    return this.#mailbox.send(command);
+  }
+
+  tell(fact: Fact): void {
+    this.#mailbox.tell(fact);
+  }
+
+  /** After a restart of the daemon. What cannot be done now is owed, and returned. */
+  async resume(journalled: GroupState): Promise<EdgeError | undefined> {
+    const { state, effects } = resume(journalled);
+    this.#state = state;
+    this.#executor.owe(effects, state, new EdgeError('plane_down', 'the daemon is starting', 'wait'));
+    try {
+      await this.#executor.settle();
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof EdgeError)) throw error;
+      this.#remind({ kind: 'settle' });
+      return error;
+    }
+  }
+
+  async close(reason: EdgeError): Promise<void> {
+    this.#cancelReminder?.();
+    await this.#mailbox.close(reason);
+    this.#cancelReminder?.();
+  }
+
+  async #serve(command: Command): Promise<Answer> {
+    try {
+      await this.#executor.settle();
+      return await this.#take(command);
+    } catch (error) {
+      if (!(error instanceof EdgeError)) this.#hooks.fault(error);
+      throw error;
+    }
+  }
+
+  async #take(command: Command): Promise<Answer> {
+    const claimed = this.#hooks.claim(command);
+    if (claimed !== undefined) {
+      return { reply: { outcome: 'denied', denial: { code: 'bad_request', message: claimed } }, state: this.#state };
+    }
+    const taken = step(this.#state, command);
+    if (taken.reply.outcome === 'accepted') {
+      const { state, error } = await this.#executor.perform(this.#state, taken);
+      this.#state = state;
+      if (error !== undefined) {
+        this.#hooks.changed();
+        if (this.#executor.owes !== undefined) this.#remind({ kind: 'settle' });
+        throw error;
+      }
+    }
+    this.#hooks.changed();
+    return { reply: taken.reply, state: this.#state };
+  }
+
+  async #heed(note: Note): Promise<void> {
+    try {
+      await this.#executor.settle();
+      if (note.kind === 'settle') return;
+      const taken = step(this.#state, note);
+      if (taken.reply.outcome !== 'accepted') return;
+      const { state, error } = await this.#executor.perform(this.#state, taken);
+      const advanced = state === taken.state;
+      this.#state = state;
+      this.#hooks.changed();
+      if (error === undefined) return;
+      this.#hooks.trouble(error);
+      this.#remind(advanced ? { kind: 'settle' } : note);
+    } catch (error) {
+      if (!(error instanceof EdgeError)) throw error;
+      this.#remind(note);
+    }
+  }
+
+  /** One timer a group; what it should be reminded of is kept, the newest of each kind. */
+  #remind(note: Note): void {
+    const kept = this.#kept.get(note.kind);
+    this.#kept.set(note.kind, kept === undefined ? note : newer(kept, note));
+    this.#cancelReminder ??= this.#hooks.later(() => {
+      this.#cancelReminder = undefined;
+      const notes = [...this.#kept.values()];
+      this.#kept.clear();
+      for (const one of notes) this.#mailbox.tell(one);
+    }, REMIND_MS);
+  }
+}
+
+function newer(older: Note, note: Note): Note {
+  if (older.kind !== 'released' || note.kind !== 'released') return note;
+  return colourDiff(note.colour, older.colour) >= 0 ? note : older;
+}
