@@ -12,7 +12,7 @@
  *
  * The bridge has no address and IPv6 is off everywhere: nobody speaks but the test.
  */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ipBatch, namespacePath, run } from './commands.ts';
@@ -197,7 +197,14 @@ function place(name: string, port: string, namespace: string | undefined, last: 
   return { name, port, namespace, mac, ip, address: { mac: macBytes(mac), ip: ipBytes(ip) } };
 }
 
-/** In the thread's namespace: no IPv6 chatter from any device, present or future. */
+/**
+ * In the thread's namespace: no IPv6 chatter from any device, present or future, and no br_netfilter
+ * (it drops frames with a bad IP header and slows every one; `sluice doctor` reports it).
+ */
 function quiet(): void {
   for (const which of ['all', 'default']) writeFileSync(`/proc/sys/net/ipv6/conf/${which}/disable_ipv6`, '1');
+  for (const table of ['ip', 'ip6', 'arp']) {
+    const file = `/proc/sys/net/bridge/bridge-nf-call-${table}tables`;
+    if (existsSync(file)) writeFileSync(file, '0');
+  }
 }
