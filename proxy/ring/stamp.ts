@@ -8,8 +8,6 @@
  * A colour has 32 bits and the stamp carries 14 of them: `nearColour` finds the one next to a
  * colour that is known to be near. At most 1024 epochs are in flight, far below half the circle.
  */
-import type { Colour } from '../core/types.ts';
-
 export const CLASS_HELD = 1;
 export const CLASS_EARLY = 2;
 export const CLASS_LATE = 3;
@@ -28,6 +26,5 @@ export const stampColour = (stamp: number): number => stamp & COLOUR_MASK;
 export const packStamp = (cls: number, nic: number, lead: number, colour: number): number =>
   ((cls << 30) | (nic << 18) | (lead << 14) | (colour & COLOUR_MASK)) >>> 0;
 
-/** The colour with these 14 low bits that is nearest to `near`. */
-export const nearColour = (low14: number, near: number): Colour =>
-  ((near + (((low14 - near) << 18) >> 18)) >>> 0) as Colour;
+/** The colour (int32) with these 14 low bits that is nearest to `near`. */
+export const nearColour = (low14: number, near: number): number => (near + (((low14 - near) << 18) >> 18)) | 0;
