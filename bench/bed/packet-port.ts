@@ -161,7 +161,12 @@ export class PacketPort implements FramePort {
   }
 }
 
-function openSocket(options: PacketPortOptions): number {
+/** A socket that only sends. */
+export function openSender(options: PacketPortOptions): number {
+  return inNamespace(options.namespace, () => openSocket(options, 0));
+}
+
+function openSocket(options: PacketPortOptions, protocol = ETH_P_ALL_BE): number {
   const index = ifNametoindex(options.device);
   if (index === 0) throw new Error(`no device ${options.device} in ${options.namespace}`);
   const fd = socket(AF_PACKET, SOCK_RAW_CLOEXEC, 0); // nothing is received before the bind
@@ -174,7 +179,7 @@ function openSocket(options: PacketPortOptions): number {
   const address = new Uint8Array(20);
   const view = new DataView(address.buffer);
   view.setUint16(0, AF_PACKET, true);
-  view.setUint16(2, ETH_P_ALL_BE, true);
+  view.setUint16(2, protocol, true);
   view.setInt32(4, index, true);
   must('bind', bindSocket(fd, address));
   return fd;
