@@ -1,0 +1,341 @@
+/**
+ * The journal: what must outlive the daemon, in one file.
+ *
+ *    journal   │ header │ snapshot │ line │ line │ line │ 0 0 0 0 0 0 … 0 │   fixed size, zeros ahead
+ *                                                       └ next line goes here, in place
+ *    journal.next   the same, being made: filled with zeros while the present one is half used
+ *
+ * Lines go into space that is allocated and written already, so a sync flushes data and no
+ * metadata: 0.13 ms here (0.19 when the file grows with each line). The sync runs on the thread
+ * pool (0.05 ms more than a blocking call, which would stop the API for 4 ms now and then), one at
+ * a time; all appends that arrive during one share the next, whichever group they are of.
+ *
+ *    append(durable) ─► write ─► wait for a sync that began after the write
+ *    append          ─► write                     (a later durable append covers it: one file, in order)
+ *
+ * Full: the latest record of each group is written to journal.next, synced, renamed over journal,
+ * the directory synced. A failed write or sync makes the present file suspect (a page the kernel
+ * could not write may be dropped from its cache): nothing is appended to it again, a new file must
+ * be made first, and until that works every append fails with `journal_failed`. So half a line
+ * never stands before another. Making the new file is also tried once a second.
+ *
+ * It does not know what a record means. One process a directory: `lock` is held by flock.
+ */
+import { close, closeSync, fdatasync, fsync, ftruncateSync, mkdirSync, open, openSync, readFileSync, renameSync, rmSync, write, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import type { GroupId, Journal, JournalRecord } from '../ports.ts';
+import { EdgeError } from '../ports.ts';
+import type { GroupSpec } from '../core/types.ts';
+import { lockExclusively } from './ffi/flock.ts';
+import { FORMAT, JournalDamage, encode, parse } from './journal-format.ts';
+import type { Entry } from './journal-format.ts';
+
+const aOpen = promisify(open);
+const aClose = promisify(close);
+const aWrite = promisify<number, Buffer, number, number, number, number>(write);
+const aSync = promisify(fsync);
+const aDataSync = promisify(fdatasync);
+
+/** Size of a new journal; a larger one is made when a snapshot needs more than a quarter of it. */
+const BYTES_MIN = 4 * 1024 * 1024;
+const MEND_MS = 1000;
+
+export interface JournalOptions {
+  /** Default 4 MiB. */
+  readonly bytesMin?: number;
+  /** Told once at load when a torn tail was cut off. */
+  readonly onTorn?: (bytes: number) => void;
+}
+interface Waiter {
+  readonly resolve: () => void;
+  readonly reject: (error: EdgeError) => void;
+}
+interface File {
+  readonly fd: number;
+  readonly bytes: number;
+}
+
+export class JournalFile implements Journal {
+  readonly #dir: string;
+  readonly #options: JournalOptions;
+  readonly #lock: number;
+  readonly #latest = new Map<string, JournalRecord>();
+  /** Specs as written in the present file, by group number: a line with the same one leaves it out. */
+  readonly #specs = new Map<GroupId, GroupSpec>();
+  #file: File | undefined;
+  /** undefined inside: it could not be made. */
+  #spare: Promise<File | undefined> | undefined;
+  #pos = 0;
+  #seq = 0;
+  #synced = -1;
+  /** The present file takes no more lines. */
+  #suspect = true;
+  #writable = true;
+  #renewing: Promise<void> | undefined;
+  #waiters: Waiter[] = [];
+  #syncing: Promise<void> | undefined;
+  #mend: NodeJS.Timeout | undefined;
+  #closed = false;
+
+  /** Takes the directory, and nobody else can until `close` or the end of the process. */
+  static open(dir: string, options: JournalOptions = {}): JournalFile {
+    try {
+      mkdirSync(dir, { recursive: true, mode: 0o700 });
+      const lock = openSync(join(dir, 'lock'), 'a', 0o600);
+      if (lockExclusively(lock)) return new JournalFile(dir, options, lock);
+      closeSync(lock);
+    } catch (error) {
+      throw failed(`cannot use state directory ${dir}`, error, 'give a directory that this user may write (state:)');
+    }
+    throw new EdgeError('journal_failed', `state directory ${dir} is in use by another sluiced`, 'stop that one, or give this one a directory of its own (state:)');
+  }
+
+  private constructor(dir: string, options: JournalOptions, lock: number) {
+    this.#dir = dir;
+    this.#options = options;
+    this.#lock = lock;
+  }
+
+  get writable(): boolean {
+    return this.#writable;
+  }
+
+  async load(): Promise<readonly JournalRecord[]> {
+    for (const record of this.#read()) this.#latest.set(record.state.spec.group, record);
+    try {
+      await this.#renew();
+    } catch (error) {
+      if (!hasNoSpace(error)) throw error; // a full disk is no reason not to start: frames are held
+    }
+    return [...this.#latest.values()];
+  }
+
+  async append(record: JournalRecord, durable: boolean): Promise<void> {
+    const group = record.state.spec.group;
+    const before = this.#latest.get(group);
+    this.#latest.set(group, record);
+    try {
+      await this.#put(this.#entryOf(record), durable);
+      this.#specs.set(record.id, record.state.spec);
+    } catch (error) {
+      if (before === undefined) this.#latest.delete(group);
+      else this.#latest.set(group, before);
+      throw error;
+    }
+  }
+
+  async forget(group: string): Promise<void> {
+    const before = this.#latest.get(group);
+    this.#latest.delete(group);
+    try {
+      await this.#put({ gone: group }, true);
+    } catch (error) {
+      if (before !== undefined) this.#latest.set(group, before);
+      throw error;
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearTimeout(this.#mend);
+    await this.#renewing?.catch(() => undefined);
+    await this.#syncing;
+    const spare = await this.#spare;
+    for (const file of [this.#file, spare]) if (file !== undefined) await aClose(file.fd);
+    rmSync(this.#path('journal.next'), { force: true });
+    closeSync(this.#lock);
+  }
+
+  #path(name: string): string {
+    return join(this.#dir, name);
+  }
+
+  #read(): readonly JournalRecord[] {
+    let bytes: Buffer;
+    try {
+      bytes = readFileSync(this.#path('journal'));
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') return [];
+      throw failed(`cannot read ${this.#path('journal')}`, error, 'make it readable for this user');
+    }
+    try {
+      const { records, tornBytes } = parse(bytes);
+      if (tornBytes > 0) this.#options.onTorn?.(tornBytes);
+      return records;
+    } catch (error) {
+      if (!(error instanceof JournalDamage)) throw error;
+      throw new EdgeError(
+        'journal_failed',
+        `${this.#path('journal')} is damaged: ${error.message}; what is protected stays held`,
+        'restore the file from a copy; or, when the VMs of all groups are stopped, move it away and protect again',
+        error,
+      );
+    }
+  }
+
+  #entryOf({ id, state: { spec, ...rest } }: JournalRecord): Entry {
+    return this.#specs.get(id) === spec ? { id, state: rest } : { id, spec, state: rest };
+  }
+
+  /** The entry is in `#latest` already, so a new file has it in its snapshot. */
+  async #put(entry: Entry, durable: boolean): Promise<void> {
+    while (this.#renewing !== undefined) await this.#renewing.catch(() => undefined);
+    if (this.#closed) throw new EdgeError('journal_failed', 'the journal is closed', 'ask again when the daemon is back');
+    const file = this.#file;
+    const line = encode(this.#seq, this.#synced, entry);
+    if (file === undefined || this.#suspect || this.#pos + line.length > file.bytes) {
+      await this.#renew();
+      return;
+    }
+    this.#writeLine(file, line);
+    if (durable) await this.#sync();
+  }
+
+  #writeLine(file: File, line: Buffer): void {
+    try {
+      const written = writeSync(file.fd, line, 0, line.length, this.#pos);
+      if (written !== line.length) throw new Error(`only ${written} of ${line.length} bytes were written`);
+    } catch (error) {
+      throw this.#suspects(failed(`cannot write ${this.#path('journal')}`, error, 'look at the disk (dmesg)'));
+    }
+    this.#pos += line.length;
+    this.#seq += 1;
+    if (this.#pos > file.bytes / 2) this.#spare ??= this.#makeSpare(file.bytes).catch(() => undefined);
+  }
+
+  #suspects(error: EdgeError): EdgeError {
+    this.#suspect = true;
+    this.#writable = false;
+    this.#mendLater();
+    return error;
+  }
+
+  #sync(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#waiters.push({ resolve, reject });
+      this.#syncing ??= this.#syncAll();
+    });
+  }
+
+  /** One sync at a time; who comes during one waits for the next. Never rejects. */
+  async #syncAll(): Promise<void> {
+    await Promise.resolve(); // what is appended in the same turn shares this sync
+    while (this.#waiters.length > 0 && this.#file !== undefined) {
+      const waiters = this.#waiters;
+      this.#waiters = [];
+      const upTo = this.#seq - 1;
+      try {
+        if (this.#suspect) throw new Error('an earlier write of this file failed');
+        await aDataSync(this.#file.fd);
+        this.#synced = upTo;
+        for (const { resolve } of waiters) resolve();
+      } catch (error) {
+        const why = this.#suspects(failed(`cannot sync ${this.#path('journal')}`, error, 'look at the disk (dmesg)'));
+        for (const { reject } of waiters) reject(why);
+      }
+    }
+    this.#syncing = undefined;
+  }
+
+  /** Makes a new file with the latest of every group and goes on in it. */
+  #renew(): Promise<void> {
+    this.#renewing ??= this.#makeNew().finally(() => {
+      this.#renewing = undefined;
+    });
+    return this.#renewing;
+  }
+
+  async #makeNew(): Promise<void> {
+    await this.#syncing;
+    this.#suspect = true;
+    try {
+      const lines = this.#snapshot();
+      const spare = await this.#takeSpare(lines.length);
+      const old = this.#file;
+      this.#file = spare; // suspect until the end: no line goes into it before
+      this.#pos = lines.length;
+      if (old !== undefined) await aClose(old.fd);
+      await writeAll(spare.fd, lines, 0);
+      await aDataSync(spare.fd);
+      renameSync(this.#path('journal.next'), this.#path('journal'));
+      await this.#syncDirectory();
+    } catch (error) {
+      throw this.#suspects(failed(`cannot write a new journal in ${this.#dir}`, error, hasNoSpace(error) ? 'make room on that file system' : 'look at the disk (dmesg)'));
+    }
+    this.#synced = this.#seq - 1;
+    this.#suspect = false;
+    this.#writable = true;
+  }
+
+  #snapshot(): Buffer {
+    const last = this.#latest.size;
+    const lines = [encode(0, last, { format: FORMAT })];
+    this.#specs.clear();
+    for (const { id, state } of this.#latest.values()) {
+      const { spec, ...rest } = state;
+      lines.push(encode(lines.length, last, { id, spec, state: rest }));
+      this.#specs.set(id, spec);
+    }
+    this.#seq = lines.length;
+    return Buffer.concat(lines);
+  }
+
+  async #takeSpare(need: number): Promise<File> {
+    const ready = await this.#spare;
+    this.#spare = undefined;
+    if (ready !== undefined && ready.bytes >= 4 * need) return ready;
+    if (ready !== undefined) await aClose(ready.fd);
+    return this.#makeSpare(Math.max(this.#options.bytesMin ?? BYTES_MIN, 4 * need));
+  }
+
+  /** Zeros, written and on disk: from here on its space is its own. */
+  async #makeSpare(bytes: number): Promise<File> {
+    const fd = await aOpen(this.#path('journal.next'), 'w', 0o600);
+    try {
+      const zeros = Buffer.alloc(Math.min(bytes, 1024 * 1024));
+      for (let at = 0; at < bytes; at += zeros.length) await writeAll(fd, zeros.subarray(0, bytes - at), at);
+      await aSync(fd);
+      return { fd, bytes };
+    } catch (error) {
+      ftruncateSync(fd, 0); // give back what a full disk had room for
+      await aClose(fd);
+      throw error;
+    }
+  }
+
+  async #syncDirectory(): Promise<void> {
+    const fd = await aOpen(this.#dir, 'r');
+    try {
+      await aSync(fd);
+    } finally {
+      await aClose(fd);
+    }
+  }
+
+  #mendLater(): void {
+    if (this.#closed || this.#mend !== undefined) return;
+    this.#mend = setTimeout(() => {
+      this.#mend = undefined;
+      if (this.#suspect && !this.#closed) this.#renew().catch(() => undefined); // it reminds itself
+    }, MEND_MS);
+    this.#mend.unref();
+  }
+}
+
+async function writeAll(fd: number, bytes: Buffer, at: number): Promise<void> {
+  for (let done = 0; done < bytes.length; ) done += await aWrite(fd, bytes, done, bytes.length - done, at + done);
+}
+
+const codeOf = (error: unknown): string | undefined => (error instanceof Error && 'code' in error ? String(error.code) : undefined);
+
+function hasNoSpace(error: unknown): boolean {
+  const code = codeOf(error instanceof EdgeError ? error.cause : error);
+  return code === 'ENOSPC' || code === 'EDQUOT';
+}
+
+function failed(what: string, error: unknown, fix: string): EdgeError {
+  const why = error instanceof Error ? error.message : String(error);
+  return new EdgeError('journal_failed', `${what}: ${why}`, fix, error);
+}
