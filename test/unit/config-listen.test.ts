@@ -1,0 +1,102 @@
+import { chmodSync, existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import type { Server } from 'node:net';
+import { spawn } from 'node:child_process';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { groupId, listenUnix, tcpOptions } from '../../proxy/listen.ts';
+import { checkCapabilities, checkKernel } from '../../proxy/preflight.ts';
+
+let directory: string;
+let server: Server;
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), 'sl-listen-'));
+  server = createServer();
+});
+afterEach(() => {
+  server.close();
+  rmSync(directory, { recursive: true });
+});
+const app = { listen: (options: { path: string } | { host: string; port: number }): Promise<string> => new Promise((resolve, reject) => server.once('error', reject).listen(options, () => resolve(''))) };
+const messageOf = async (run: () => unknown): Promise<string> => {
+  try {
+    await run();
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+  return 'done';
+};
+
+describe('the unix socket', () => {
+  test('has mode 0660 and a directory made for it', async () => {
+    const socket = join(directory, 'run/sluice.sock');
+    const before = process.umask();
+    await listenUnix(app, socket, 'no-such-group-here');
+    expect(statSync(socket).mode & 0o777).toBe(0o660);
+    expect(process.umask()).toBe(before);
+  });
+
+  test('takes the place of one whose daemon was killed', async () => {
+    const socket = join(directory, 's.sock');
+    const child = spawn(process.execPath, ['-e', `require('net').createServer().listen(${JSON.stringify(socket)})`], { stdio: 'ignore' });
+    await vi.waitFor(() => expect(existsSync(socket)).toBe(true), 5000);
+    expect(await messageOf(() => listenUnix(app, socket, 'x'))).toMatch(/in use by a running daemon; stop it/);
+    const gone = new Promise((resolve) => child.once('exit', resolve));
+    child.kill('SIGKILL');
+    await gone;
+    expect(existsSync(socket)).toBe(true);
+    expect(await messageOf(() => listenUnix(app, socket, 'x'))).toBe('done');
+  });
+
+  test('never deletes a file that is no socket', async () => {
+    const file = join(directory, 'precious');
+    writeFileSync(file, 'x');
+    expect(await messageOf(() => listenUnix(app, file, 'x'))).toMatch(/is a file that is no socket; remove it/);
+    expect(existsSync(file)).toBe(true);
+    expect(await messageOf(() => listenUnix(app, join(file, 'below'), 'x'))).toMatch(/directory can't be made \(E\w+\)/);
+  });
+
+  test('its group by name', () => {
+    expect(groupId('b', 'a:x:1:\nb:x:22:u,v\nbb:x:3:')).toBe(22);
+    expect(groupId('c', 'a:x:1:')).toBeUndefined();
+  });
+});
+
+describe('tokens', () => {
+  const tokens = (text: string, mode = 0o600): string => {
+    const file = join(directory, 'tokens');
+    writeFileSync(file, text);
+    chmodSync(file, mode);
+    return file;
+  };
+  const options = (file: string): unknown => tcpOptions({ listen: { host: 'h', port: 1 }, tls: undefined, tokens: file });
+
+  test('one a line, comments aside', () => {
+    expect(options(tokens('# ours\n0123456789abcdef\n\n  fedcba9876543210  \n'))).toEqual({ tokens: ['0123456789abcdef', 'fedcba9876543210'] });
+  });
+  test.each([
+    ['none', '# nothing\n', 0o600, /has no token; write one a line/],
+    ['short', '0123456789abcdef\nsecret\n', 0o600, /token 2 is shorter than 16/],
+    ['open to all', '0123456789abcdef\n', 0o644, /can be read by everyone; chmod 600/],
+  ])('%s', async (_name, text, mode, expected) => {
+    expect(await messageOf(() => options(tokens(text, mode)))).toMatch(expected);
+  });
+  test('a file that is not there', async () => {
+    expect(await messageOf(() => options(join(directory, 'none')))).toMatch(/tokens .* can't be read \(ENOENT\)/);
+  });
+});
+
+describe('preflight', () => {
+  test('the kernel', () => {
+    for (const version of ['6.1.0-18-amd64', '6.18.3', '7.0']) expect(() => checkKernel(version), version).not.toThrow();
+    for (const version of ['6.0.9', '5.15.0', '4.19']) expect(() => checkKernel(version), version).toThrow(/too old; Linux 6\.1 or later/);
+  });
+  test('capabilities: what is lacking, what it is for, what to do', () => {
+    expect(() => checkCapabilities('CapEff:\t000001ffffffffff\n')).not.toThrow();
+    expect(() => checkCapabilities('CapEff:\t000000c000003000\n')).not.toThrow();
+    expect(() => checkCapabilities('CapEff:\t0000000000203000\n')).not.toThrow();
+    expect(() => checkCapabilities('CapEff:\t0000000000000000\n')).toThrow(/lacks CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_PERFMON .*run it as root, or grant/);
+    expect(() => checkCapabilities('CapEff:\t000000c000001000\n')).toThrow(/lacks CAP_NET_RAW \(to open packet sockets\)/);
+  });
+});
