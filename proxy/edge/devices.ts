@@ -1,0 +1,156 @@
+/**
+ * The hold pair of a group, and the file system that pins live on.
+ *
+ *   bridge side  slh<id> ═══veth═══ slr<id>  ring side
+ *
+ * Both ends: MTU 65535 (a larger frame than the MTU dies silently in veth), no IPv6, no ARP, an
+ * alias that says whose they are, and only those offloads whose frames a virtio_net_hdr can
+ * describe; whatever else arrives as a super-frame (tunnels, SCTP, fragment lists) is segmented by
+ * the stack before it enters. A device of the same name with another alias is not touched.
+ */
+import { mkdirSync, readFileSync, statfsSync, writeFileSync } from 'node:fs';
+import { release as kernelRelease } from 'node:os';
+import { LITTLE, addressOf, fixedBytes } from './ffi/bpf.ts';
+import { MissingPart } from './ffi/libbpf.ts';
+import { close, must, socket } from './ffi/libc.ts';
+import { ioctl, mount } from './ffi/sys.ts';
+import type { Link, Netlink } from './netlink.ts';
+
+const MTU = 65535;
+const BPF_FS_MAGIC = 0xcafe4a11;
+
+// ------------------------------------------------------------------------------- offload features
+
+const SIOCETHTOOL = 0x8946;
+const ETHTOOL = { strings: 0x1b, stringSets: 0x37, setFeatures: 0x3b } as const;
+const SS_FEATURES = 4;
+const STRING_BYTES = 32;
+
+/** Segmentation that virtio_net_hdr can describe. Anything else of its kind is switched off. */
+const EXPRESSIBLE = new Set(['tx-tcp-segmentation', 'tx-tcp6-segmentation', 'tx-tcp-ecn-segmentation', 'tx-udp-fragmentation', 'tx-gso-robust']);
+/** virtio_net_hdr learnt UDP segmentation in 6.2. */
+const USO_SINCE = [6, 2] as const;
+
+function expressible(feature: string): boolean {
+  if (feature === 'tx-udp-segmentation') return kernelAtLeast(...USO_SINCE);
+  if (/^tx-(gso-|.*-segmentation$)/.test(feature)) return EXPRESSIBLE.has(feature);
+  // Its checksum is not the one that a virtio_net_hdr can ask for.
+  return feature !== 'tx-checksum-sctp' && feature !== 'tx-checksum-fcoe-crc';
+}
+export function kernelAtLeast(major: number, minor: number): boolean {
+  const [a = 0, b = 0] = kernelRelease().split('.').map((part) => Number.parseInt(part, 10));
+  return a > major || (a === major && b >= minor);
+}
+
+function ethtool(fd: number, device: string, command: Uint8Array): void {
+  const request = fixedBytes(40);
+  request.set(Buffer.from(device).subarray(0, 15));
+  new DataView(request.buffer).setBigUint64(16, addressOf(command), LITTLE);
+  ioctl(fd, SIOCETHTOOL, request, `ethtool ${device}`);
+}
+const words = (bytes: Uint8Array): DataView => new DataView(bytes.buffer);
+
+function featureNames(fd: number, device: string): string[] {
+  const sets = fixedBytes(24);
+  words(sets).setUint32(0, ETHTOOL.stringSets, LITTLE);
+  words(sets).setBigUint64(8, 1n << BigInt(SS_FEATURES), LITTLE);
+  ethtool(fd, device, sets);
+  const count = words(sets).getUint32(16, LITTLE);
+  const strings = fixedBytes(12 + count * STRING_BYTES);
+  words(strings).setUint32(0, ETHTOOL.strings, LITTLE);
+  words(strings).setUint32(4, SS_FEATURES, LITTLE);
+  words(strings).setUint32(8, count, LITTLE);
+  ethtool(fd, device, strings);
+  const text = Buffer.from(strings.buffer);
+  return Array.from({ length: count }, (_, i) =>
+    text.subarray(12 + i * STRING_BYTES, 12 + (i + 1) * STRING_BYTES).toString('latin1').replace(/\0.*$/s, ''));
+}
+
+/** Switches off what a virtio_net_hdr can't say. Features that the device fixes stay as they are. */
+function limitOffloads(device: string): void {
+  const fd = must(socket(2, 2, 0), 'socket', 'ethtool');
+  try {
+    const names = featureNames(fd, device);
+    const blocks = Math.ceil(names.length / 32);
+    const set = fixedBytes(8 + blocks * 8);
+    words(set).setUint32(0, ETHTOOL.setFeatures, LITTLE);
+    words(set).setUint32(4, blocks, LITTLE);
+    names.forEach((name, i) => {
+      if (!name.startsWith('tx-') || expressible(name)) return;
+      const at = 8 + (i >> 5) * 8;
+      words(set).setUint32(at, (words(set).getUint32(at, LITTLE) | (1 << (i & 31))) >>> 0, LITTLE);
+    });
+    ethtool(fd, device, set);
+  } finally {
+    close(fd);
+  }
+}
+
+// ------------------------------------------------------------------------------------ hold pair
+
+export interface HoldPair {
+  readonly holdIfindex: number;
+  readonly ringIfindex: number;
+}
+export interface HoldNames {
+  readonly hold: string;
+  readonly ring: string;
+}
+
+/** No address, no router solicitation. A kernel without IPv6 has no such file. */
+function disableIpv6(device: string): void {
+  try {
+    writeFileSync(`/proc/sys/net/ipv6/conf/${device}/disable_ipv6`, '1');
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
+  }
+}
+function prepare(netlink: Netlink, link: Link, owner: string): void {
+  limitOffloads(link.name);
+  disableIpv6(link.name);
+  netlink.quieten(link.ifindex, owner);
+  netlink.setUp(link.ifindex);
+}
+const find = (links: readonly Link[], name: string): Link | undefined => links.find((link) => link.name === name);
+
+/** Makes the pair, or takes over the one that `owner` left there. */
+export function ensureHoldPair(netlink: Netlink, names: HoldNames, owner: string): HoldPair {
+  let links = netlink.links();
+  const there = find(links, names.hold);
+  if (there !== undefined && there.alias !== owner) {
+    throw new MissingPart(`device ${names.hold} exists already and belongs to '${there.alias}'`,
+      'end the other daemon, or give this one a network namespace of its own');
+  }
+  if (there === undefined) {
+    netlink.addVeth({ name: names.hold, peer: names.ring }, MTU);
+    links = netlink.links();
+  }
+  const hold = find(links, names.hold);
+  const ring = find(links, names.ring);
+  if (hold === undefined || ring === undefined) throw new Error(`hold pair ${names.hold}/${names.ring} is not complete`);
+  prepare(netlink, ring, owner);
+  prepare(netlink, hold, owner);
+  return { holdIfindex: hold.ifindex, ringIfindex: ring.ifindex };
+}
+/** Deletes the pair if it is `owner`'s. */
+export function deleteHoldPair(netlink: Netlink, names: HoldNames, owner: string): void {
+  const there = find(netlink.links(), names.hold);
+  if (there?.alias === owner) netlink.deleteLink(there.ifindex);
+}
+
+// ----------------------------------------------------------------------------------------- pins
+
+/** A directory on a bpf file system; `root` is mounted where it is not one yet. */
+export function ensurePinDir(root: string, name: string): string {
+  try {
+    mkdirSync(root, { recursive: true });
+    if (statfsSync(root).type !== BPF_FS_MAGIC) mount('bpf', root);
+  } catch (cause) {
+    const supported = readFileSync('/proc/filesystems', 'utf8').includes('\tbpf\n');
+    throw new MissingPart(`${root} is not a bpf file system and can't be mounted`,
+      supported ? 'run as root, or mount -t bpf bpf /sys/fs/bpf' : 'this kernel has no BPF file system (CONFIG_BPF_SYSCALL)', cause);
+  }
+  const dir = `${root}/${name}`;
+  mkdirSync(dir, { recursive: true, mode: 0o700 });
+  return dir;
+}

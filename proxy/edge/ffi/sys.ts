@@ -1,0 +1,41 @@
+/**
+ * Further calls of the C library that only set-up uses: netlink sends and receives, device
+ * ioctls, mount. None of them is in the frames' way.
+ */
+import koffi from 'koffi';
+import { SystemError, errno } from './libc.ts';
+
+const lib = koffi.load('libc.so.6');
+
+/** Bytes sent or received, or -1 with `errno()`. */
+export const send: (fd: number, bytes: Uint8Array, length: number, flags: number) => number =
+  lib.func('send', 'long', ['int', 'uint8_t *', 'size_t', 'int']);
+export const receive: (fd: number, bytes: Uint8Array, length: number, flags: number) => number =
+  lib.func('recv', 'long', ['int', 'uint8_t *', 'size_t', 'int']);
+
+const ioctlRaw: (fd: number, request: number, argument: Uint8Array) => number =
+  lib.func('ioctl', 'int', ['int', 'unsigned long', 'uint8_t *']);
+export function ioctl(fd: number, request: number, argument: Uint8Array, about: string): number {
+  const result = ioctlRaw(fd, request, argument);
+  if (result < 0) throw new SystemError('ioctl', about, errno());
+  return result;
+}
+
+const mountRaw: (source: string, target: string, type: string, flags: number, data: null) => number =
+  lib.func('mount', 'int', ['str', 'str', 'str', 'unsigned long', 'void *']);
+export function mount(type: string, target: string): void {
+  if (mountRaw(type, target, type, 0, null) < 0) throw new SystemError('mount', target, errno());
+}
+
+/**
+ * Calls `listener` whenever `fd` has something to read. The handle must be kept: collected, it
+ * stops in silence. It does not keep the process alive.
+ */
+export interface Poll {
+  close(): void;
+}
+export function pollReadable(fd: number, listener: () => void): Poll {
+  const handle = koffi.node.poll(fd, { readable: true }, () => listener());
+  handle.unref();
+  return handle;
+}

@@ -1,0 +1,304 @@
+/**
+ * Devices as the kernel tells them: one request at a time over rtnetlink, and a watch.
+ *
+ *   request ─► socket ─► replies until ACK or DONE      synchronous, well under a millisecond
+ *   watch   ─► socket in the groups LINK and TC ─► "something changed"      no detail: whoever
+ *              listens looks at the whole again, so a lost message (ENOBUFS) costs nothing
+ *
+ * Not /sys: the daemon may live in a network namespace whose /sys is another's. Sockets belong to
+ * the namespace of the thread that made them. Bounds: a reply of RECEIVE_BYTES, a wait of
+ * TIMEOUT_MS; beyond them the request fails.
+ */
+import { close, bind, errno, must, setOption, socket, EAGAIN, EINTR, ENOBUFS, MSG_DONTWAIT, SystemError } from './ffi/libc.ts';
+import { LITTLE, fixedBytes } from './ffi/bpf.ts';
+import { pollReadable, receive, send } from './ffi/sys.ts';
+
+const AF_NETLINK = 16;
+const AF_BRIDGE = 7;
+const AF_INET6 = 10;
+const SOCK_RAW_CLOEXEC = 3 | 0o2000000;
+const SOL_SOCKET = 1;
+const SO_RCVBUF = 8;
+const SO_RCVTIMEO = 20;
+const TIMEOUT_MS = 5000;
+const RECEIVE_BYTES = 1 << 18;
+const MESSAGE_BYTES = 1 << 12;
+
+const TYPE = { error: 2, done: 3, newLink: 16, delLink: 17, getLink: 18, newNeigh: 28, delNeigh: 29, getNeigh: 30 } as const;
+const FLAG = { request: 1, ack: 4, dump: 0x300, excl: 0x200, replace: 0x100, create: 0x400 } as const;
+const IFLA = { address: 1, name: 3, mtu: 4, master: 10, linkInfo: 18, alias: 20, afSpec: 26 } as const;
+const INFO = { kind: 1, data: 2 } as const;
+const VETH_PEER = 1;
+const INET6_ADDR_GEN_MODE = 8;
+const ADDR_GEN_NONE = 1;
+const IFF_UP = 0x1;
+const IFF_NOARP = 0x80;
+const NDA_LLADDR = 2;
+const NUD_NOARP = 0x40;
+const NUD_PERMANENT = 0x80;
+const NTF_MASTER = 0x04;
+const GROUPS_LINK_TC = 0x1 | 0x8;
+
+export const EEXIST = 17;
+export const ENODEV = 19;
+export const ENOENT = 2;
+
+export interface Link {
+  readonly ifindex: number;
+  readonly name: string;
+  /** ifindex of the bridge (or other master) it is in, 0 = none. */
+  readonly master: number;
+  /** Lower case, colon separated; empty where it has none. */
+  readonly mac: string;
+  /** 'bridge', 'veth', 'tun', …; empty for hardware. */
+  readonly kind: string;
+  readonly alias: string;
+  readonly mtu: number;
+  readonly up: boolean;
+}
+
+// ------------------------------------------------------------------------------------ messages
+
+/** A message under construction: header, fixed part, attributes. */
+class Message {
+  readonly #bytes = fixedBytes(MESSAGE_BYTES);
+  readonly #view = new DataView(this.#bytes.buffer);
+  #end = 16;
+
+  constructor(type: number, flags: number) {
+    this.#view.setUint16(4, type, LITTLE);
+    this.#view.setUint16(6, FLAG.request | flags, LITTLE);
+  }
+  /** struct ifinfomsg. `change` names the flags that count. */
+  link(ifindex: number, flags = 0, change = 0): this {
+    this.#view.setInt32(this.#end + 4, ifindex, LITTLE);
+    this.#view.setUint32(this.#end + 8, flags, LITTLE);
+    this.#view.setUint32(this.#end + 12, change, LITTLE);
+    this.#end += 16;
+    return this;
+  }
+  /** struct ndmsg of a forwarding entry. */
+  neighbour(ifindex: number, state: number): this {
+    this.#bytes[this.#end] = AF_BRIDGE;
+    this.#view.setInt32(this.#end + 4, ifindex, LITTLE);
+    this.#view.setUint16(this.#end + 8, state, LITTLE);
+    this.#bytes[this.#end + 10] = NTF_MASTER;
+    this.#end += 12;
+    return this;
+  }
+  bytes(type: number, value: Uint8Array): this {
+    const length = 4 + value.length;
+    this.#view.setUint16(this.#end, length, LITTLE);
+    this.#view.setUint16(this.#end + 2, type, LITTLE);
+    this.#bytes.set(value, this.#end + 4);
+    this.#end += (length + 3) & ~3;
+    return this;
+  }
+  text(type: number, value: string): this {
+    return this.bytes(type, Buffer.from(`${value}\0`));
+  }
+  u32(type: number, value: number): this {
+    const bytes = new Uint8Array(4);
+    new DataView(bytes.buffer).setUint32(0, value, LITTLE);
+    return this.bytes(type, bytes);
+  }
+  nest(type: number, fill: (m: this) => void): this {
+    const start = this.#end;
+    this.#end += 4;
+    fill(this);
+    this.#view.setUint16(start, this.#end - start, LITTLE);
+    this.#view.setUint16(start + 2, type, LITTLE);
+    return this;
+  }
+  finish(sequence: number): Uint8Array {
+    this.#view.setUint32(0, this.#end, LITTLE);
+    this.#view.setUint32(8, sequence, LITTLE);
+    return this.#bytes.subarray(0, this.#end);
+  }
+}
+
+interface Reply {
+  readonly type: number;
+  readonly body: DataView;
+}
+/** The messages of one reply that answer `sequence`. */
+function* replies(buffer: Uint8Array, length: number, sequence: number): Generator<Reply> {
+  const view = new DataView(buffer.buffer, buffer.byteOffset, length);
+  for (let at = 0; at + 16 <= length; ) {
+    const size = view.getUint32(at, LITTLE);
+    if (size < 16 || at + size > length) throw new Error('netlink: a reply that ends too early');
+    if (view.getUint32(at + 8, LITTLE) === sequence) {
+      yield { type: view.getUint16(at + 4, LITTLE), body: new DataView(buffer.buffer, buffer.byteOffset + at + 16, size - 16) };
+    }
+    at += (size + 3) & ~3;
+  }
+}
+function attributes(body: DataView, from: number): Map<number, DataView> {
+  const found = new Map<number, DataView>();
+  for (let at = from; at + 4 <= body.byteLength; ) {
+    const length = body.getUint16(at, LITTLE);
+    if (length < 4 || at + length > body.byteLength) break;
+    found.set(body.getUint16(at + 2, LITTLE) & 0x3fff, new DataView(body.buffer, body.byteOffset + at + 4, length - 4));
+    at += (length + 3) & ~3;
+  }
+  return found;
+}
+const asText = (value: DataView | undefined): string =>
+  value === undefined ? '' : Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('utf8').replace(/\0+$/, '');
+const asMac = (value: DataView | undefined): string =>
+  value === undefined ? '' : Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('hex').replace(/(..)(?!$)/g, '$1:');
+
+function linkOf(body: DataView): Link {
+  const found = attributes(body, 16);
+  const info = found.get(IFLA.linkInfo);
+  return {
+    ifindex: body.getInt32(4, LITTLE),
+    name: asText(found.get(IFLA.name)),
+    master: found.get(IFLA.master)?.getUint32(0, LITTLE) ?? 0,
+    mac: asMac(found.get(IFLA.address)),
+    kind: info === undefined ? '' : asText(attributes(info, 0).get(INFO.kind)),
+    alias: asText(found.get(IFLA.alias)),
+    mtu: found.get(IFLA.mtu)?.getUint32(0, LITTLE) ?? 0,
+    up: (body.getUint32(8, LITTLE) & IFF_UP) !== 0,
+  };
+}
+const macBytes = (mac: string): Uint8Array => Uint8Array.from(Buffer.from(mac.replaceAll(':', ''), 'hex'));
+
+// -------------------------------------------------------------------------------------- socket
+
+function openSocket(groups: number): number {
+  const fd = must(socket(AF_NETLINK, SOCK_RAW_CLOEXEC, 0), 'socket', 'netlink');
+  const name = new Uint8Array(12);
+  const view = new DataView(name.buffer);
+  view.setUint16(0, AF_NETLINK, LITTLE);
+  view.setUint32(8, groups, LITTLE);
+  bind(fd, name, 'netlink');
+  return fd;
+}
+
+export interface Veth {
+  readonly name: string;
+  readonly peer: string;
+}
+export interface Watch {
+  close(): void;
+}
+
+export class Netlink {
+  readonly #fd: number;
+  readonly #buffer = fixedBytes(RECEIVE_BYTES);
+  #sequence = 0;
+
+  constructor() {
+    this.#fd = openSocket(0);
+    setOption(this.#fd, SOL_SOCKET, SO_RCVTIMEO, [TIMEOUT_MS / 1000, 0, 0, 0], 'netlink timeout');
+  }
+  close(): void {
+    close(this.#fd);
+  }
+
+  links(): Link[] {
+    const found: Link[] = [];
+    this.#request(new Message(TYPE.getLink, FLAG.dump).link(0), (reply) => {
+      if (reply.type === TYPE.newLink) found.push(linkOf(reply.body));
+    });
+    return found;
+  }
+
+  /** Both ends, down, in this namespace. */
+  addVeth(veth: Veth, mtu: number): void {
+    const message = new Message(TYPE.newLink, FLAG.ack | FLAG.create | FLAG.excl).link(0)
+      .text(IFLA.name, veth.name).u32(IFLA.mtu, mtu)
+      .nest(IFLA.linkInfo, (m) => {
+        m.text(INFO.kind, 'veth').nest(INFO.data, (d) => {
+          d.nest(VETH_PEER, (p) => {
+            p.link(0).text(IFLA.name, veth.peer).u32(IFLA.mtu, mtu);
+          });
+        });
+      });
+    this.#request(message);
+  }
+  /** No addresses, no ARP, and whose it is. */
+  quieten(ifindex: number, alias: string): void {
+    this.#request(new Message(TYPE.newLink, FLAG.ack).link(ifindex, IFF_NOARP, IFF_NOARP).text(IFLA.alias, alias));
+    const noAddresses = new Message(TYPE.newLink, FLAG.ack).link(ifindex).nest(IFLA.afSpec, (m) => {
+      m.nest(AF_INET6, (a) => {
+        a.bytes(INET6_ADDR_GEN_MODE, Uint8Array.of(ADDR_GEN_NONE));
+      });
+    });
+    // A kernel without IPv6 has nothing to switch off.
+    this.#request(noAddresses, undefined, [97, 95, 22]);
+  }
+  setUp(ifindex: number): void {
+    this.#request(new Message(TYPE.newLink, FLAG.ack).link(ifindex, IFF_UP, IFF_UP));
+  }
+  /** Gone already is fine. */
+  deleteLink(ifindex: number): void {
+    this.#request(new Message(TYPE.delLink, FLAG.ack).link(ifindex), undefined, [ENODEV]);
+  }
+
+  /** A static forwarding entry of the port's bridge. False where the operator has one there. */
+  addForwarding(ifindex: number, mac: string): boolean {
+    if (this.#isStatic(ifindex, mac)) return false;
+    const message = new Message(TYPE.newNeigh, FLAG.ack | FLAG.create | FLAG.replace).neighbour(ifindex, NUD_NOARP);
+    this.#request(message.bytes(NDA_LLADDR, macBytes(mac)));
+    return true;
+  }
+  deleteForwarding(ifindex: number, mac: string): void {
+    const message = new Message(TYPE.delNeigh, FLAG.ack).neighbour(ifindex, NUD_NOARP).bytes(NDA_LLADDR, macBytes(mac));
+    this.#request(message, undefined, [ENOENT, ENODEV, 22, 95]);
+  }
+  #isStatic(ifindex: number, mac: string): boolean {
+    let isStatic = false;
+    const message = new Message(TYPE.getNeigh, 0).neighbour(ifindex, 0).bytes(NDA_LLADDR, macBytes(mac));
+    this.#request(message, (reply) => {
+      const sameport = reply.body.getInt32(4, LITTLE) === ifindex;
+      isStatic = reply.type === TYPE.newNeigh && sameport && (reply.body.getUint16(8, LITTLE) & (NUD_NOARP | NUD_PERMANENT)) !== 0;
+    }, [ENOENT, 95, 22]);
+    return isStatic;
+  }
+
+  /** Calls `listener` after devices or qdiscs changed. */
+  watch(listener: () => void): Watch {
+    const fd = openSocket(GROUPS_LINK_TC);
+    setOption(fd, SOL_SOCKET, SO_RCVBUF, [1 << 20], 'netlink buffer');
+    const buffer = fixedBytes(RECEIVE_BYTES);
+    const poll = pollReadable(fd, () => {
+      while (receive(fd, buffer, buffer.length, MSG_DONTWAIT) > 0 || errno() === ENOBUFS);
+      listener();
+    });
+    return {
+      close: () => {
+        poll.close();
+        close(fd);
+      },
+    };
+  }
+
+  /** Sends, and reads to the end of the answer. Errors in `fine` count as done. */
+  #request(message: Message, onReply?: (reply: Reply) => void, fine: readonly number[] = []): void {
+    this.#sequence += 1;
+    const bytes = message.finish(this.#sequence);
+    if (send(this.#fd, bytes, bytes.length, 0) < 0) throw new SystemError('netlink send', '', errno());
+    while (!this.#receive(onReply, fine));
+  }
+  /** True at the end of the answer. */
+  #receive(onReply: ((reply: Reply) => void) | undefined, fine: readonly number[]): boolean {
+    const length = receive(this.#fd, this.#buffer, this.#buffer.length, 0);
+    if (length < 0) {
+      if (errno() === EINTR) return false;
+      throw new SystemError('netlink receive', errno() === EAGAIN ? `no answer in ${TIMEOUT_MS} ms` : '', errno());
+    }
+    for (const reply of replies(this.#buffer, length, this.#sequence)) {
+      if (reply.type === TYPE.done) return true;
+      if (reply.type === TYPE.error) {
+        const code = -reply.body.getInt32(0, LITTLE);
+        if (code !== 0 && !fine.includes(code)) throw new SystemError('netlink', '', code);
+        return true;
+      }
+      onReply?.(reply);
+      if (reply.type === TYPE.newNeigh) return true;
+    }
+    return false;
+  }
+}
