@@ -1,0 +1,62 @@
+/**
+ * ICMP echo from the outsider to a member: what a client outside feels. The member's reply is
+ * output of the group, so it waits for its epoch's commit: round trip = hold time + a few
+ * hundred microseconds.
+ *
+ * One request at a time, `spacingMs` apart; a request without a reply after `timeoutMs` is lost.
+ */
+import raw from 'raw-socket';
+import type { Bed, Place } from './bed.ts';
+import { namespacePath, sleep } from './commands.ts';
+import { inNamespace, nowUs } from './libc.ts';
+
+export interface EchoResult {
+  readonly roundTripMs: readonly number[];
+  readonly lost: number;
+}
+
+export interface EchoOptions {
+  readonly count: number;
+  readonly spacingMs: number;
+  readonly timeoutMs: number;
+}
+
+export async function echo(bed: Bed, to: Place, options: EchoOptions): Promise<EchoResult> {
+  const socket = inNamespace(namespacePath(bed.outsider.namespace ?? bed.host), () => raw.createSocket({ protocol: raw.Protocol.ICMP }));
+  const id = process.pid & 0xffff;
+  const replies = new Map<number, number>();
+  let failure: Error | undefined;
+  socket.on('error', (error) => (failure = error));
+  socket.on('message', (packet, source) => {
+    const at = ((packet[0] ?? 0) & 15) * 4;
+    if (source !== to.ip || packet.length < at + 8 || packet[at] !== 0 || packet.readUInt16BE(at + 4) !== id) return;
+    replies.set(packet.readUInt16BE(at + 6), nowUs());
+  });
+  try {
+    const roundTripMs: number[] = [];
+    for (let seq = 1; seq <= options.count; seq++) {
+      const sentUs = await request(socket, to.ip, id, seq);
+      while (!replies.has(seq) && failure === undefined && nowUs() - sentUs < options.timeoutMs * 1e3) await sleep(1);
+      const atUs = replies.get(seq);
+      if (atUs !== undefined) roundTripMs.push((atUs - sentUs) / 1e3);
+      await sleep(options.spacingMs);
+    }
+    if (failure !== undefined) throw failure;
+    return { roundTripMs, lost: options.count - roundTripMs.length };
+  } finally {
+    socket.close();
+  }
+}
+
+/** Sends one request; its time. */
+function request(socket: ReturnType<typeof raw.createSocket>, to: string, id: number, seq: number): Promise<number> {
+  const packet = Buffer.alloc(64);
+  packet[0] = 8;
+  packet.writeUInt16BE(id, 4);
+  packet.writeUInt16BE(seq, 6);
+  raw.writeChecksum(packet, 2, raw.createChecksum(packet));
+  const sentUs = nowUs();
+  return new Promise((resolve, reject) => {
+    socket.send(packet, 0, packet.length, to, (error) => (error === null ? resolve(sentUs) : reject(error)));
+  });
+}
