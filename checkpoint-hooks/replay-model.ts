@@ -21,7 +21,7 @@ const DELAY_BUCKETS = 2000;
 export const REPLAY_VERDICTS = ['pass', 'intra', 'held', 'split', 'drop'] as const;
 export type ReplayVerdict = (typeof REPLAY_VERDICTS)[number];
 
-/** What is to become of one frame. `from`: the member's port it came in at; undefined = an outsider's. */
+/** What is to become of one frame. `from`: the member that sent it; undefined = an outsider. */
 export interface Classified {
   readonly verdict: ReplayVerdict;
   readonly from: string | undefined;

@@ -20,7 +20,9 @@ export interface ReplayJob {
   /** A line a frame, for a person or as JSON. */
   readonly verbose: 'text' | 'json' | undefined;
 }
+/** closed: whoever read our output wanted no more of it. */
 export type ReplayAnswer =
+  | { readonly kind: 'closed' }
   | { readonly kind: 'report'; readonly report: ReplayReport; readonly damaged: boolean }
   | { readonly kind: 'problem'; readonly message: string };
 
@@ -43,7 +45,10 @@ export async function replay(job: ReplayJob): Promise<ReplayAnswer> {
     return await new Promise<ReplayAnswer>((resolve, reject) => {
       child.once('message', (answer) => resolve(answer as ReplayAnswer));
       child.once('error', reject);
-      child.once('exit', (code, signal) => resolve({ kind: 'problem', message: `${job.path}: its reader ended early (${signal ?? `exit ${code}`})` }));
+      child.once('exit', (code, signal) => {
+        if (code === 0) resolve({ kind: 'closed' });
+        else resolve({ kind: 'problem', message: `${job.path}: its reader ended early (${signal ?? `exit ${code}`})` });
+      });
       child.send(job);
     });
   } finally {

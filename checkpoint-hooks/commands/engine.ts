@@ -1,7 +1,6 @@
 /** `sluice engine …`: checkpoint engines that come with Sluice. */
 import { InvalidArgumentError } from 'commander';
 import type { Command } from 'commander';
-import ora from 'ora';
 import { Ticker } from '../engines/ticker.ts';
 import type { TickerSummary } from '../engines/ticker.ts';
 import type { LatencySummary } from '../engines/latency.ts';
@@ -45,6 +44,18 @@ export function summaryText(summary: TickerSummary): string {
   ]);
 }
 
+/** The state line on a terminal; elsewhere nothing. Loaded here, since few commands need it. */
+async function stateOnTerminal(first: string, isWanted: boolean, text: () => string): Promise<() => void> {
+  if (!isWanted) return () => undefined;
+  const { default: ora } = await import('ora');
+  const spinner = ora({ stream: process.stderr, discardStdin: false }).start(first);
+  const timer = setInterval(() => (spinner.text = text()), STATE_LINE_MS);
+  return () => {
+    clearInterval(timer);
+    spinner.stop();
+  };
+}
+
 async function tick(context: Context, group: string, flags: TickerFlags, command: Command): Promise<void> {
   const ticker = new Ticker(context.client(command), {
     group,
@@ -62,16 +73,13 @@ async function tick(context: Context, group: string, flags: TickerFlags, command
     stop.abort();
   };
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
-  const spinner = ora({ stream: process.stderr, isEnabled: process.stderr.isTTY && !context.isJson(command), discardStdin: false, isSilent: !process.stderr.isTTY });
-  const line = setInterval(() => (spinner.text = stateLine(ticker.summary())), STATE_LINE_MS);
-  spinner.start(`${group}: cutting`);
+  const done = await stateOnTerminal(`${group}: cutting`, process.stderr.isTTY && !context.isJson(command), () => stateLine(ticker.summary()));
   try {
     const summary = await ticker.run(stop.signal);
-    spinner.stop();
+    done();
     context.show(command, summary, () => summaryText(summary));
   } finally {
-    spinner.stop();
-    clearInterval(line);
+    done();
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
   }
 }

@@ -32,6 +32,7 @@ async function runReplay(context: Context, path: string, flags: ReplayFlags, com
   const { spec } = await readGroupFile(flags.file);
   const clock = { epochMs: flags.epoch, commitDelayMs: flags.commitDelay };
   const answer = await replay({ path, spec, clock, verbose: flags.verbose === true ? form : undefined });
+  if (answer.kind === 'closed') return;
   if (answer.kind === 'problem') throw new Failure(answer.message);
   context.out(form === 'json' ? JSON.stringify({ ...answer.report, damaged: answer.damaged }) : reportText(answer.report, spec));
   if (answer.damaged) {
