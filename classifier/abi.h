@@ -67,6 +67,7 @@
 #define SLUICE_NIC_FOREIGN_DROP 4u /* a source MAC that is not the nic's: drop instead of hold */
 #define SLUICE_NIC_INTRA_BRIDGE 8u /* intra frames go marked through the bridge, not redirected */
 #define SLUICE_NIC_READY 16u       /* may receive intra frames; without it they queue as early */
+#define SLUICE_NIC_GUARDED 32u     /* the guards enforce: nothing from before protection is on its way */
 
 /* verdicts: indices of struct sluice_stats.verdict */
 #define SLUICE_VERDICT_PASS 0

@@ -33,7 +33,7 @@ export const MARK_SHIFT_DEFAULT = 25;
 /** VLAN domain of a frame that no nic can be in: an outer tag other than 802.1Q. */
 export const VLAN_OTHER = 0xffff;
 
-export const NIC_FLAG = { protected: 1, drain: 2, foreignDrop: 4, intraBridge: 8, ready: 16 } as const;
+export const NIC_FLAG = { protected: 1, drain: 2, foreignDrop: 4, intraBridge: 8, ready: 16, guarded: 32 } as const;
 
 /** Index of each verdict in `sluice_stats.verdict`, in order. */
 export const VERDICTS = ['pass', 'intra', 'held', 'early', 'late', 'split', 'drop', 'released'] as const;

@@ -615,9 +615,13 @@ int release(struct __sk_buff *skb)
 
 /* ------------------------------------------------------------------ every port of the bridge, egress */
 
+/*
+ * Every frame of this nic must be marked. Not yet where frames that passed before protection began
+ * may still be on their way (user space sets GUARDED after they have gone), and not while draining.
+ */
 always int holds(struct sluice_nic *nic)
 {
-	return nic && (ONCE(nic->flags) & (SLUICE_NIC_PROTECTED | SLUICE_NIC_DRAIN)) == SLUICE_NIC_PROTECTED;
+	return nic && (ONCE(nic->flags) & (SLUICE_NIC_GUARDED | SLUICE_NIC_DRAIN)) == SLUICE_NIC_GUARDED;
 }
 
 /* A released multicast at a member that has had its copy. */
@@ -685,10 +689,10 @@ int guard(struct __sk_buff *skb)
 		put_field(skb, skb->mark, SLUICE_MARK_NONE);
 		return TC_ACT_UNSPEC;
 	}
-	if (holds(nic_of(nic_index_at(from))) || is_guarded(skb, bridge_of(skb->ifindex)))
-		BLOCK(leakBlocked);
 	if (from && !bridge_of(from))
 		BLOCK(unvetted);
+	if (holds(nic_of(nic_index_at(from))) || is_guarded(skb, bridge_of(skb->ifindex)))
+		BLOCK(leakBlocked);
 	return TC_ACT_UNSPEC;
 }
 

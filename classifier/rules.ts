@@ -308,7 +308,7 @@ function releaseEarly(t: Tables, draft: Draft, d: NicRow, group: GroupRow, stamp
 // ------------------------------------------------------------------------- bridge ports, egress
 
 const holds = (nic: NicRow | undefined): boolean =>
-  nic !== undefined && (nic.flags & (NIC_FLAG.protected | NIC_FLAG.drain)) === NIC_FLAG.protected;
+  nic !== undefined && (nic.flags & (NIC_FLAG.guarded | NIC_FLAG.drain)) === NIC_FLAG.guarded;
 
 export function guard(t: Tables, bytes: Uint8Array, place: Place): Decision {
   const draft = new Draft(place.mark);
@@ -323,9 +323,9 @@ export function guard(t: Tables, bytes: Uint8Array, place: Place): Decision {
       draft.mark = putField(t, place.mark, MARK.none);
       return draft.end('next');
   }
+  if (place.ingressIfindex !== 0 && !t.devices.get(place.ingressIfindex)) return draft.block('unvetted');
   const bridge = t.devices.get(place.ifindex) ?? 0;
   if (holds(nicAt(t, place.ingressIfindex)) || isGuarded(t, bytes, bridge)) return draft.block('leakBlocked');
-  if (place.ingressIfindex !== 0 && !t.devices.get(place.ingressIfindex)) return draft.block('unvetted');
   return draft.end('next');
 }
 

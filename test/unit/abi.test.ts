@@ -46,6 +46,7 @@ const expected: Readonly<Record<string, number>> = {
   SLUICE_NIC_FOREIGN_DROP: abi.NIC_FLAG.foreignDrop,
   SLUICE_NIC_INTRA_BRIDGE: abi.NIC_FLAG.intraBridge,
   SLUICE_NIC_READY: abi.NIC_FLAG.ready,
+  SLUICE_NIC_GUARDED: abi.NIC_FLAG.guarded,
   SLUICE_VERDICTS: abi.VERDICTS.length,
   ...Object.fromEntries(abi.VERDICTS.map((name, i) => [`SLUICE_VERDICT_${name.toUpperCase()}`, i])),
   ...layout('struct sluice_group', abi.GROUP),

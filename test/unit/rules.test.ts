@@ -12,7 +12,7 @@ import type { Decision, Place, Tables } from '../../classifier/rules.ts';
  */
 const mac = (n: number): number => 0x0200_0000_0000 + n;
 const OUTSIDE = mac(0x99);
-const flags = NIC_FLAG.protected | NIC_FLAG.ready;
+const flags = NIC_FLAG.protected | NIC_FLAG.ready | NIC_FLAG.guarded;
 
 function world(): Tables {
   const t = emptyTables();
@@ -203,7 +203,10 @@ describe('guard', () => {
     expect(out(world(), frame(OUTSIDE, OUTSIDE), 20, 11).stats).toEqual(['leakBlocked']);
     expect(out(world(), plain, 14, 20).stats).toEqual(['leakBlocked']);
   });
-  test('not while the nic drains', () => {
+  test('not while the nic drains, nor before the guards are armed', () => {
+    const early = world();
+    nicOf(early, 1).flags = NIC_FLAG.protected | NIC_FLAG.ready;
+    expect(out(early, plain, 20, 11).answer).toBe('next');
     const t = world();
     nicOf(t, 1).flags |= NIC_FLAG.drain;
     expect(out(t, plain, 20, 11).answer).toBe('next');
@@ -243,7 +246,7 @@ describe('guard', () => {
 describe('whatever comes from a protected port', () => {
   test('goes to its hold device, to a member of its group, or nowhere (I1)', () => {
     const anyMac = fc.constantFrom(mac(1), mac(2), mac(3), mac(4), OUTSIDE, 0xffff_ffff_ffff, 0x0180_c200_0001, 0x3333_0000_0001);
-    const anyFlags = fc.integer({ min: 0, max: 31 }).map((f) => (f | NIC_FLAG.protected) & ~NIC_FLAG.drain);
+    const anyFlags = fc.integer({ min: 0, max: 63 }).map((f) => (f | NIC_FLAG.protected) & ~NIC_FLAG.drain);
     fc.assert(fc.property(anyMac, anyMac, fc.constantFrom(0x0800, 0x8100, 0x88a8, 0x86dd, 0x0806, 0x9000), anyFlags,
       fc.array(fc.integer({ min: 990, max: 1020 }), { minLength: 4, maxLength: 4 }), (dst, src, type, nicFlags, colours) => {
         const t = world();
