@@ -11,7 +11,7 @@ const KERNEL_MIN: readonly [number, number] = [6, 1];
 
 /**
  * What each capability is for; `any` of them is enough (CAP_SYS_ADMIN is the older, wider one).
- * The unit file in deploy/ grants exactly these.
+ * A unit that does not run the daemon as root must grant exactly these.
  */
 const NEEDED: readonly { readonly any: readonly number[]; readonly name: string; readonly what: string }[] = [
   { any: [12], name: 'CAP_NET_ADMIN', what: 'to attach to devices and make hold devices' },

@@ -1,0 +1,74 @@
+/**
+ * Between the parts that don't know each other: control and hold plane as the API sees them, what
+ * they report as events and log lines. No decision is made here.
+ */
+import type { Logger } from 'pino';
+import type { ApiControl } from './api/deps.ts';
+import { eventOf } from './api/events.ts';
+import type { EventHub } from './api/events.ts';
+import type { ApiEvent, EventType } from './api/contract.ts';
+import type { Control, ControlEvent } from './control/control.ts';
+import type { HoldCounters, HoldPlane } from './ports.ts';
+
+/** Wall clock with the fraction of a millisecond: captures are compared with it. */
+export const nowMs = (): number => performance.timeOrigin + performance.now();
+
+export function apiControl(control: Control, plane: HoldPlane): ApiControl {
+  const idOf = (group: string): number | undefined => control.attached(group)?.id;
+  const counters = (group: string): HoldCounters | undefined => {
+    const id = idOf(group);
+    return id === undefined ? undefined : plane.counters(id);
+  };
+  return {
+    submit: (group, command) => control.submit(group, command),
+    get: (group) => control.get(group),
+    list: () => control.list(),
+    counters,
+    nics: (group) => control.attached(group)?.nics ?? [],
+    held: async (group) => {
+      const id = idOf(group);
+      return id === undefined ? [] : plane.held(id);
+    },
+    dump: async (group, bytesMax) => {
+      const id = idOf(group);
+      return id === undefined ? [] : plane.dump(id, bytesMax);
+    },
+  };
+}
+
+/** Rare and worth a line; the others happen every epoch. */
+const NOTABLE: ReadonlySet<EventType> = new Set<EventType>([
+  'protected', 'unprotected', 'rolled-back', 'taken-over', 'joined', 'left', 'discarded', 'port-back',
+]);
+const ALARMING: ReadonlySet<EventType> = new Set<EventType>(['high-water', 'overflow', 'port-lost', 'leak-blocked', 'unvetted']);
+
+export function publish(hub: EventHub, log: Logger, event: ApiEvent): void {
+  hub.publish(event);
+  const { type, atMs, ...fields } = event;
+  if (ALARMING.has(type)) log.warn({ ...fields, atMs }, type);
+  else if (NOTABLE.has(type)) log.info({ ...fields, atMs }, type);
+  else log.debug({ ...fields, atMs }, type);
+}
+
+/**
+ * Control's events, and after a rollback or takeover how many frames it discarded: the hold plane
+ * only counts, so the difference to the last one is taken here.
+ */
+export function relay(control: Control, counters: (group: string) => HoldCounters | undefined, hub: EventHub, log: Logger): () => void {
+  const discarded = new Map<string, number>();
+  return control.onEvent(({ group, generation, event }: ControlEvent) => {
+    const atMs = nowMs();
+    const state = control.get(group);
+    if (event.type === 'output-pending' || event.type === 'high-water' || event.type === 'overflow') {
+      publish(hub, log, { atMs, group, generation, ...event });
+      return;
+    }
+    publish(hub, log, { ...eventOf(event, state, group, atMs), generation });
+    if (event.type === 'protected' || event.type === 'unprotected') discarded.delete(group);
+    if (event.type !== 'rolled-back' && event.type !== 'taken-over') return;
+    const total = counters(group)?.discardedFrames ?? 0;
+    const frames = Math.max(0, total - (discarded.get(group) ?? 0));
+    discarded.set(group, total);
+    publish(hub, log, { type: 'discarded', atMs, group, generation, epoch: event.epoch, frames });
+  });
+}
