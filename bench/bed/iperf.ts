@@ -11,6 +11,8 @@ export interface IperfRun {
   readonly seconds: number;
   /** UDP at this rate instead of TCP. */
   readonly udpMbps?: number;
+  /** TCP at no more than this rate. */
+  readonly tcpMbps?: number;
   readonly port?: number;
   readonly clientCpu?: number;
   readonly serverCpu?: number;
@@ -40,7 +42,7 @@ export async function iperf(_bed: Bed, options: IperfRun): Promise<IperfResult> 
   const port = String(options.port ?? ports++);
   const server = await listen(options, port);
   try {
-    const kind = options.udpMbps === undefined ? ['-C', 'cubic'] : ['-u', '-b', `${options.udpMbps}M`, '-l', '1400'];
+    const kind = protocol(options);
     const raw = await runIn(needsNamespace(options.from), 'taskset', [
       '-c', String(options.clientCpu ?? 0), 'iperf3', '-c', options.to.ip, '-p', port, '-t', String(options.seconds), '-J', ...kind,
     ]);
@@ -51,6 +53,11 @@ export async function iperf(_bed: Bed, options: IperfRun): Promise<IperfResult> 
 }
 
 export const tcpGbps = async (bed: Bed, options: IperfRun): Promise<number> => (await iperf(bed, options)).gbps;
+
+function protocol({ udpMbps, tcpMbps }: IperfRun): string[] {
+  if (udpMbps !== undefined) return ['-u', '-b', `${udpMbps}M`, '-l', '1400'];
+  return ['-C', 'cubic', ...(tcpMbps === undefined ? [] : ['-b', `${tcpMbps}M`])];
+}
 
 async function listen(options: IperfRun, port: string): Promise<Running> {
   const server = startIn(needsNamespace(options.to), 'taskset', [

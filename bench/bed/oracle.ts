@@ -100,20 +100,25 @@ export class Oracle {
     if (this.#waiting.delete(key)) this.#sent--;
   }
 
-  /** A frame was captured outside. Frames that are not the oracle's are ignored. */
-  seen(key: string, atUs: number): void {
+  /**
+   * A frame was captured outside. Frames that are not the oracle's are ignored. Returns how long
+   * it was under way, microseconds.
+   */
+  seen(key: string, atUs: number): number | undefined {
     const sent = this.#waiting.get(key);
     if (sent === undefined) {
       if (this.#gone.has(key)) this.#duplicates++;
-      return;
+      return undefined;
     }
     this.#waiting.delete(key);
     if (this.#keepSeen) this.#gone.add(key);
     this.#seen++;
     const allowedUs = firstAllowed(sent.floors);
-    if (allowedUs !== undefined && atUs >= allowedUs) return;
-    this.#leaked++;
-    if (this.leaks.length < LEAKS_KEPT_MAX) this.leaks.push({ key, sentUs: sent.atUs, seenUs: atUs, allowedUs });
+    if (allowedUs === undefined || atUs < allowedUs) {
+      this.#leaked++;
+      if (this.leaks.length < LEAKS_KEPT_MAX) this.leaks.push({ key, sentUs: sent.atUs, seenUs: atUs, allowedUs });
+    }
+    return atUs - sent.atUs;
   }
 
   /**

@@ -20,6 +20,8 @@ export interface RigOptions extends Partial<BedOptions> {
   /** More keys of the group file. */
   readonly group?: object;
   readonly plain?: boolean;
+  /** The daemon runs and knows the group, but does not protect it: the other control. */
+  readonly unprotected?: boolean;
   /** Frames a millisecond of each of the four flows. */
   readonly perTick?: number;
   readonly keepSeen?: boolean;
@@ -49,7 +51,7 @@ export class Rig {
     const bed = await Bed.create({ members: ['tap', 'tap'], addresses: false, ...options });
     try {
       const rig = new Rig(bed, options);
-      if (options.plain !== true) await rig.protect();
+      if (options.plain !== true) await rig.#startDaemon();
       return rig;
     } catch (error) {
       await bed.close();
@@ -58,14 +60,19 @@ export class Rig {
   }
 
   get engine(): Engine {
-    if (this.#engine === undefined) throw new Error('the rig has no engine: it is plain');
+    if (this.#engine === undefined) throw new Error('the rig has no engine: nothing is protected');
     return this.#engine;
   }
 
-  async protect(): Promise<void> {
+  async #startDaemon(): Promise<void> {
     await this.daemon.start('live');
+    const groupFile = this.bed.groupFile('g', this.#options.group);
+    if (this.#options.unprotected === true) {
+      await this.daemon.api.must('PUT', '/v1/groups/g', groupFile);
+      return;
+    }
     this.#engine = new Engine(this.daemon.api, 'g', this.oracle);
-    await this.#engine.protect(this.bed.groupFile('g', this.#options.group));
+    await this.#engine.protect(groupFile);
   }
 
   start(cadence: Cadence = CADENCE): void {
@@ -77,9 +84,14 @@ export class Rig {
   async restart(cadence: Cadence | undefined = CADENCE): Promise<void> {
     await this.engine.stop();
     await this.daemon.start();
+    await this.restartEngine();
+    if (cadence !== undefined) this.engine.run(cadence);
+  }
+
+  /** A new engine on the daemon as it is; it does not run yet. */
+  async restartEngine(): Promise<void> {
     this.#engine = new Engine(this.daemon.api, 'g', this.oracle);
     await this.#engine.sync();
-    if (cadence !== undefined) this.#engine.run(cadence);
   }
 
   /** Ends the traffic; everything held leaves. Throws what stopped the engine, if anything did. */

@@ -45,6 +45,8 @@ export class Traffic {
   #timer: NodeJS.Timeout | undefined;
   /** Frames meant for a member that were captured outside: each is a leak. */
   strays = 0;
+  /** Told of each external probe's time from sender to outsider. */
+  onUnderWay: ((us: number) => void) | undefined;
   #watch: ((frame: Uint8Array, atUs: number) => void) | undefined;
 
   constructor(bed: Bed, oracle: Oracle) {
@@ -106,7 +108,8 @@ export class Traffic {
     this.#outside.drain((frame, atUs) => {
       const probe = parseProbe(frame);
       if (probe !== undefined) {
-        this.#oracle.seen(flowKey(probe.flow, probe.seq), atUs);
+        const underWayUs = this.#oracle.seen(flowKey(probe.flow, probe.seq), atUs);
+        if (underWayUs !== undefined) this.onUnderWay?.(underWayUs);
         this.#note(probe.flow, probe.seq, 'external');
       }
       this.#watch?.(frame, atUs);

@@ -3,8 +3,9 @@
  *
  * Each row: external and intra-group traffic with epochs, the attack, a while more, and then the
  * count: frames sent, released (seen outside), held (discarded with their epoch), lost, leaked.
- * Leaked must be 0 in every row. The first row is the control: the same run over a bridge without
- * Sluice, where the oracle must find leaks, or its silence elsewhere would mean nothing.
+ * Leaked must be 0 in every row. The first rows are the controls: the same traffic over a bridge
+ * without Sluice, and with a group that is not protected. There the oracle must find leaks, or its
+ * silence elsewhere would mean nothing.
  */
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -49,18 +50,20 @@ async function seenIn(rig: Rig, ms: number): Promise<number> {
 }
 
 describe.skipIf(UNPRIVILEGED !== undefined)('attacks', () => {
-  it('control: without Sluice the oracle finds leaks', async () => {
-    const rig = await Rig.create({ plain: true });
-    try {
-      rig.oracle.begin('cut', 1, nowUs())(true);
-      for (let i = 0; i < 50; i++) rig.traffic.tick();
-      await rig.settle();
-      console.log(rig.line('control: plain bridge'));
-      expect(rig.oracle.count().leaked).toBe(rig.oracle.count().sent);
-    } finally {
-      await rig.close();
-    }
-  });
+  for (const [name, options] of [['plain bridge', { plain: true }], ['group not protected', { unprotected: true }]] as const) {
+    it(`control: ${name}: the oracle finds leaks`, async () => {
+      const rig = await Rig.create(options);
+      try {
+        rig.oracle.begin('cut', 1, nowUs())(true);
+        for (let i = 0; i < 50; i++) rig.traffic.tick();
+        await rig.settle();
+        console.log(rig.line(`control: ${name}`));
+        expect(rig.oracle.count().leaked).toBe(rig.oracle.count().sent);
+      } finally {
+        await rig.close();
+      }
+    });
+  }
 
   it('nothing at all: nothing is lost and order is kept', async () => {
     const rig = await row('no attack', async (r) => r.pause(300));
