@@ -159,7 +159,11 @@ export class HoldSocket {
   readonly originSec: number;
   readonly ringFd: number;
   readonly senderFd: number;
+  readonly #device: string;
+  readonly #ifindex: number;
   readonly #region: Region;
+  /** Blocks we have not given back still say "yours": the kernel comes round to them. */
+  readonly #taken: Uint8Array;
   readonly #arrays: libc.NativeBlock;
   #send: Uint32Array;
   #nextBlock = 0;
@@ -169,22 +173,31 @@ export class HoldSocket {
     const ifindex = libc.ifNametoindex(device);
     this.ringBlocks = Math.max(RING_BLOCKS_MIN, Math.ceil(Math.min(bytes, RING_BYTES_MAX - BLOCK_BYTES) / BLOCK_BYTES));
     this.arenaBlocks = this.ringBlocks;
+    this.#taken = new Uint8Array(this.ringBlocks);
     this.originSec = Math.floor(Date.now() / 1000);
     this.#arrays = libc.nativeBlock(4 * (STATS_WORD + 4), 'message headers');
     this.#send = new Uint32Array(this.#arrays.buffer);
     this.#layOut();
     const open: number[] = [];
+    let mapped: Region | undefined;
     try {
       this.ringFd = openRing(device, this.ringBlocks);
       open.push(this.ringFd);
-      this.#region = new Region(this.ringFd, this.ringBlocks * BLOCK_BYTES, this.arenaBlocks * BLOCK_BYTES);
+      mapped = new Region(this.ringFd, this.ringBlocks * BLOCK_BYTES, this.arenaBlocks * BLOCK_BYTES);
+      this.#region = mapped;
       this.senderFd = openSender(ifindex, device);
-      open.push(this.senderFd);
-      libc.bind(this.ringFd, linkAddress(ifindex, ETH_P_ALL), `ring to ${device}`);
     } catch (error) {
+      if (mapped !== undefined) mapped.close();
       open.forEach(libc.close);
       throw error;
     }
+    this.#device = device;
+    this.#ifindex = ifindex;
+  }
+
+  /** From here on frames arrive. */
+  bind(): void {
+    libc.bind(this.ringFd, linkAddress(this.#ifindex, ETH_P_ALL), `ring to ${this.#device}`);
   }
 
   /** The parts of the message arrays that never change. */
@@ -213,9 +226,9 @@ export class HoldSocket {
     const { words } = this.#region;
     const block = this.#nextBlock;
     const base = block << (BLOCK_SHIFT - 2);
-    if ((Atomics.load(words, base + 2) & TP_STATUS_USER) === 0 || this.#taken(block)) return -1;
+    if ((Atomics.load(words, base + 2) & TP_STATUS_USER) === 0 || this.#taken[block] !== 0) return -1;
     this.#nextBlock = block + 1 === this.ringBlocks ? 0 : block + 1;
-    this.#mark[block] = 1;
+    this.#taken[block] = 1;
     const frames = words[base + 3]!;
     let at = base + (words[base + 4]! >>> 2);
     for (let i = 0; i < frames; i++) {
@@ -224,12 +237,6 @@ export class HoldSocket {
     }
     intake.count = frames;
     return block;
-  }
-
-  /** Blocks we have not given back still say "yours": the kernel comes round to them. */
-  readonly #mark = new Uint8Array(RING_BYTES_MAX / BLOCK_BYTES);
-  #taken(block: number): boolean {
-    return this.#mark[block] !== 0;
   }
 
   #frame(words: Int32Array, at: number, intake: Arrivals, i: number): void {
@@ -269,7 +276,7 @@ export class HoldSocket {
   }
 
   giveBack(block: number): void {
-    this.#mark[block] = 0;
+    this.#taken[block] = 0;
     Atomics.store(this.#region.words, (block << (BLOCK_SHIFT - 2)) + 2, 0);
   }
 

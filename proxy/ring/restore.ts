@@ -12,7 +12,7 @@
  *
  *   ready, new     records found here │ what was ready and lives │ early frames │ held sections
  *
- * Afterwards everything below `next` counts as committed: the living part may leave, the dead part
+ * A restore to the same `next` is a repeat and does nothing. Afterwards everything below `next` counts as committed: the living part may leave, the dead part
  * is dropped on arrival.
  */
 import { CLASS_LATE, stampClass } from './stamp.ts';
@@ -22,6 +22,7 @@ import { diff, slotOf } from './window.ts';
 
 export function restore(store: FrameStore, restored: number, next: number): void {
   const { window } = store;
+  if (next === store.next) return; // an exact repeat: done already
   if (diff(restored, window.committed) < 0) throw new Error(`restore to colour ${restored >>> 0}, which is behind a release`);
   if (diff(next, restored) <= 0) throw new Error(`restore goes on in ${next >>> 0}, which is not after ${restored >>> 0}`);
   const before = window.committed;

@@ -1,0 +1,173 @@
+/**
+ * The groups of the hold worker: what a request does to them. A request that needs an answer gets
+ * exactly one; one that does not and names no open group is dropped (its frames are, too).
+ */
+import { HoldSocket, BLOCK_FRAMES_MAX } from '../edge/packet-socket.ts';
+import type { GroupId, HeldEpoch, HoldOptions, PlaneFact } from '../ports.ts';
+import { epoch } from '../core/types.ts';
+import { Intake } from '../ring/frames.ts';
+import { stampNic } from '../ring/stamp.ts';
+import { KernelCells } from './cells.ts';
+import { Meter } from './meter.ts';
+import { DUMP_ROW, clockMs } from './protocol.ts';
+import type { Answer, Dump, Request } from './protocol.ts';
+import { Pump } from './pump.ts';
+
+/** A descriptor for so many bytes of hold memory: at an average frame below it, rows run out first. */
+const BYTES_PER_ROW = 256;
+const ROWS_MIN = 1 << 14;
+const ROWS_MAX = 1 << 21;
+
+export interface OpenGroup {
+  readonly id: GroupId;
+  readonly socket: HoldSocket;
+  readonly pump: Pump;
+}
+export interface GroupsOptions {
+  readonly cells: { readonly groups: ArrayBuffer; readonly nics: ArrayBuffer };
+  /** A file descriptor of an open group that may wake the loop. */
+  readonly watch: (fd: number) => void;
+  readonly answer: (call: number, value: Answer) => void;
+  readonly fail: (call: number, error: unknown) => void;
+  readonly fact: (fact: PlaneFact) => void;
+}
+
+export class Groups {
+  readonly open = new Map<GroupId, OpenGroup>();
+  readonly #options: GroupsOptions;
+  readonly #intake = new Intake(BLOCK_FRAMES_MAX);
+
+  constructor(options: GroupsOptions) {
+    this.#options = options;
+  }
+
+  handle(request: Request): void {
+    if ('call' in request) {
+      try {
+        this.#call(request);
+      } catch (error) {
+        this.#options.fail(request.call, error);
+      }
+      return;
+    }
+    const pump = this.open.get(request.id)?.pump;
+    if (pump === undefined) return;
+    switch (request.op) {
+      case 'advance':
+        pump.ring.advance(request.colour, request.epoch);
+        break;
+      case 'release':
+        pump.release(request.colour, request.askedAtMs);
+        break;
+      case 'receiver':
+        for (const nic of request.nics) pump.ring.receiver(nic, request.colour);
+        break;
+    }
+  }
+
+  #call(request: Extract<Request, { call: number }>): void {
+    const { answer } = this.#options;
+    const { call, id } = request;
+    if (request.op === 'open') {
+      this.#close(id);
+      this.#open(id, request.options, new Meter(request.meter));
+      answer(call, undefined);
+      return;
+    }
+    if (request.op === 'close') {
+      this.#close(id);
+      answer(call, undefined);
+      return;
+    }
+    const group = this.open.get(id);
+    if (group === undefined) throw new Error(`group ${id} is not open`);
+    this.#ask(group, request);
+  }
+
+  #ask(group: OpenGroup, request: Extract<Request, { op: 'restore' | 'drain' | 'held' | 'dump' }>): void {
+    const { answer } = this.#options;
+    const { call } = request;
+    switch (request.op) {
+      case 'restore':
+        group.pump.restore(request.restored, request.next, request.epoch, clockMs(), () => { answer(call, undefined); });
+        break;
+      case 'drain':
+        group.pump.drain(request.nics, request.fate, (frames) => { answer(call, frames); });
+        break;
+      case 'held':
+        answer(call, held(group));
+        break;
+      case 'dump':
+        answer(call, dump(group, request.bytesMax));
+        break;
+    }
+  }
+
+  #open(id: GroupId, options: HoldOptions, meter: Meter): void {
+    const { cells } = this.#options;
+    const frames = Math.min(ROWS_MAX, Math.max(ROWS_MIN, Math.ceil(options.bytes / BYTES_PER_ROW)));
+    const kernel = new KernelCells(id, cells.groups, cells.nics);
+    const socket = new HoldSocket(options.ringDevice, options.bytes);
+    try {
+      const pump = new Pump(
+        {
+          id, framesMax: frames, bytesMax: options.bytes, colour: options.colour, epoch: options.epoch,
+          highWater: options.highWater, originMs: socket.originSec * 1000, clockMs,
+        },
+        socket, socket, kernel, this.#intake, meter, this.#options.fact,
+      );
+      socket.bind();
+      this.#options.watch(socket.ringFd);
+      this.open.set(id, { id, socket, pump });
+    } catch (error) {
+      socket.close();
+      throw error;
+    }
+  }
+
+  #close(id: GroupId): void {
+    const group = this.open.get(id);
+    if (group === undefined) return;
+    this.open.delete(id);
+    group.pump.end();
+    group.socket.close();
+  }
+
+  closeAll(): void {
+    for (const id of [...this.open.keys()]) this.#close(id);
+  }
+}
+
+function held({ pump, socket }: OpenGroup): HeldEpoch[] {
+  const wallMs = Date.now();
+  return pump.ring.held().map((row) => ({
+    epoch: epoch(row.epoch),
+    frames: row.frames,
+    bytes: row.bytes,
+    oldestMs: Number.isNaN(row.oldestMs) ? 0 : Math.max(0, wallMs - socket.originSec * 1000 - row.oldestMs),
+  }));
+}
+
+/** A copy: the frames stay. Two passes, to copy each byte once. */
+function dump({ pump, socket }: OpenGroup, bytesMax: number): Dump {
+  const { table, window } = pump.ring.store;
+  const rows: number[] = [];
+  let total = 0;
+  const parts: Uint8Array[] = [];
+  pump.ring.walk((row, cls) => {
+    const bytes = table.length[row]!;
+    if (total + bytes > bytesMax) return false;
+    total += bytes;
+    rows.push(window.label(table.colour[row]!), stampNic(table.stamp[row]!), cls, socket.originSec * 1000 + table.arrivedMs[row]!, bytes);
+    parts.push(socket.read(table.offset[row]!, bytes));
+    return true;
+  });
+  const bytes = new Uint8Array(total);
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
+  }
+  if (rows.length !== parts.length * DUMP_ROW) throw new Error('a dumped frame lacks a row');
+  return { rows: Float64Array.from(rows), bytes };
+}

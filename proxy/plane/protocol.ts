@@ -1,0 +1,55 @@
+/**
+ * What the main thread and the hold worker say to each other.
+ *
+ *   main ──► worker   requests over a MessagePort; the eventfd is the doorbell, because the worker
+ *                     sleeps in the kernel and not in its event loop. Order is kept.
+ *   worker ──► main   answers (to requests with a `call`) and facts, over the same port
+ *   shared memory     one word that says "requests wait" (BELL) or "end" (STOP); counters (meter.ts)
+ */
+import type { MessagePort } from 'node:worker_threads';
+import type { GroupId, HeldEpoch, HoldOptions, NicIndex, PlaneFact } from '../ports.ts';
+
+export interface WorkerOptions {
+  readonly port: MessagePort;
+  readonly bellFd: number;
+  readonly shared: SharedArrayBuffer;
+  /** CPU the loop stays on: frames released from one CPU keep the order of their flow (I6). */
+  readonly cpu: number;
+  /** Pinned maps `groups` and `nics`. */
+  readonly pins: { readonly groups: string; readonly nics: string };
+}
+export const SHARED_BYTES = 8;
+/** Words of the shared memory. */
+export const BELL = 0;
+export const STOP = 1;
+
+export type Request =
+  | { readonly op: 'open'; readonly call: number; readonly id: GroupId; readonly options: HoldOptions; readonly meter: SharedArrayBuffer }
+  | { readonly op: 'close'; readonly call: number; readonly id: GroupId }
+  | { readonly op: 'advance'; readonly id: GroupId; readonly colour: number; readonly epoch: number }
+  | { readonly op: 'release'; readonly id: GroupId; readonly colour: number; readonly askedAtMs: number }
+  | { readonly op: 'restore'; readonly call: number; readonly id: GroupId; readonly restored: number; readonly next: number; readonly epoch: number }
+  | { readonly op: 'receiver'; readonly id: GroupId; readonly nics: readonly NicIndex[]; readonly colour: number }
+  | { readonly op: 'drain'; readonly call: number; readonly id: GroupId; readonly nics: readonly NicIndex[] | undefined; readonly fate: 1 | 2 }
+  | { readonly op: 'held'; readonly call: number; readonly id: GroupId }
+  | { readonly op: 'dump'; readonly call: number; readonly id: GroupId; readonly bytesMax: number };
+
+/** Rows of five numbers: epoch, nic, class, arrival (wall clock, ms), bytes; and the bytes of all. */
+export interface Dump {
+  readonly rows: Float64Array;
+  readonly bytes: Uint8Array;
+}
+export const DUMP_ROW = 5;
+
+export type Answer = number | readonly HeldEpoch[] | Dump | undefined;
+
+export type Message =
+  | { readonly op: 'answer'; readonly call: number; readonly value: Answer }
+  | { readonly op: 'failed'; readonly call: number; readonly message: string; readonly fix: string }
+  | { readonly op: 'fact'; readonly fact: PlaneFact };
+
+/** Monotonic clock that all threads share; float64 milliseconds. */
+export function clockMs(): number {
+  const [seconds, nanoseconds] = process.hrtime();
+  return seconds * 1000 + nanoseconds / 1e6;
+}

@@ -1,0 +1,297 @@
+/**
+ * The hold loop of one group, one bounded breath at a time.
+ *
+ *   breath   1 in     filled blocks from the source, at most BLOCKS or FRAMES of them
+ *            2 room   ring blocks emptied into the arena where the ring runs short
+ *            3 out    ready frames to the sink, at most OUT of them: peek, send, then pop
+ *            4 facts  what was released, what is new, what runs short; counters for anyone
+ *
+ * The clock is read once, by the caller. The answer says when it wants to breathe again: at once,
+ * at a time, or when something arrives. Groups take turns, so a stuck one costs the others nothing.
+ *
+ * A refused send stays at the head and is tried again, at first at once and then a millisecond
+ * apart, at most TRIES times (EAGAIN, the sender's own bound: WAIT_MS); then the frame is dropped
+ * and counted. It never spins and never blocks those behind it for longer.
+ *
+ * Knows no sockets, no threads, no epochs beyond their labels.
+ */
+import type { GroupId, PlaneFact } from '../ports.ts';
+import { colour, epoch } from '../core/types.ts';
+import type { Intake } from '../ring/frames.ts';
+import type { FrameSink, FrameSource } from '../ring/frames.ts';
+import { HoldRing } from '../ring/hold-ring.ts';
+import { CLASS_HELD, stampClass } from '../ring/stamp.ts';
+import type { StoreOptions } from '../ring/store.ts';
+import type { GroupCells } from './cells.ts';
+import type { Meter } from './meter.ts';
+import { NicBalance, QUIET_MS, ReleaseProgress } from './progress.ts';
+
+const BLOCKS_MAX = 8;
+const IN_FRAMES_MAX = 2048;
+const OUT_FRAMES_MAX = 512;
+const RELIEVE_BLOCKS_MAX = 16;
+const TRIES_MAX = 8;
+const TRIES_AT_ONCE = 3;
+const RETRY_MS = 1;
+const WAIT_MS = 250;
+const EAGAIN = 11;
+const DROPS_EVERY_MS = 10;
+const OVERFLOW_FACT_EVERY_MS = 100;
+/** The high-water fact may come again once occupancy has fallen below this share of the mark. */
+const CALM_SHARE = 0.8;
+/** A record made before a restore is here by then: block timeout 1 ms, twice over. */
+const SETTLE_MS = 3;
+export const NEVER = Number.POSITIVE_INFINITY;
+
+/** One reading of the clocks, for a whole breath. */
+export interface Instant {
+  /** Monotonic, common to all threads. */
+  readonly nowMs: number;
+  /** Wall clock on the scale of the source's arrival times. */
+  readonly wallMs: number;
+}
+
+export interface PumpOptions extends StoreOptions {
+  readonly id: GroupId;
+  readonly highWater: number;
+  /** Wall-clock time of 0 on the scale of arrival times. */
+  readonly originMs: number;
+  /** Monotonic clock, read once more when the first frame of a release has been sent. */
+  readonly clockMs: () => number;
+}
+
+type Then = (frames: number) => void;
+interface PendingDrain {
+  readonly nics: readonly number[] | undefined;
+  readonly then: Then;
+}
+interface PendingRestore {
+  readonly notBeforeMs: number;
+  /** Frames sent or given up by when everything that was ready then has left; NaN = not yet known. */
+  doneAt: number;
+  readonly then: () => void;
+}
+
+export class Pump {
+  readonly ring: HoldRing;
+  readonly meter: Meter;
+  readonly #options: PumpOptions;
+  readonly #source: FrameSource;
+  readonly #sink: FrameSink;
+  readonly #emit: (fact: PlaneFact) => void;
+  readonly #intake: Intake;
+  readonly #batch: Int32Array;
+  readonly #progress: ReleaseProgress;
+  readonly #balance: NicBalance;
+  #drains: PendingDrain[] = [];
+  #restores: PendingRestore[] = [];
+  #left = 0;
+  #tries = 0;
+  #refusedSinceMs = 0;
+  #retryAtMs = 0;
+  #wireFromMs = Number.NaN;
+  #dropsAtMs = 0;
+  #dropped = 0;
+  #overflowSeen = 0;
+  #overflowFactAtMs = 0;
+  #high = false;
+  #checkAtMs = 0;
+  #lastTraffic = -1;
+
+  constructor(options: PumpOptions, source: FrameSource, sink: FrameSink, cells: GroupCells, intake: Intake, meter: Meter, emit: (fact: PlaneFact) => void) {
+    this.#options = options;
+    this.#source = source;
+    this.#sink = sink;
+    this.#emit = emit;
+    this.#intake = intake;
+    this.#batch = new Int32Array(sink.batchMax);
+    this.meter = meter;
+    this.ring = new HoldRing(options, source);
+    this.#progress = new ReleaseProgress(this.ring.store, cells);
+    this.#balance = new NicBalance(this.ring.store, cells);
+  }
+
+  /** `askedAtMs`: when the command was given, for the time to the first frame. */
+  release(upTo: number, askedAtMs: number): void {
+    const idle = this.ring.readyFrames === 0;
+    this.ring.release(upTo);
+    if (idle && this.ring.readyFrames > 0) this.#wireFromMs = askedAtMs;
+  }
+
+  restore(restored: number, next: number, label: number, nowMs: number, then: () => void): void {
+    this.ring.restore(restored, next, label);
+    this.#restores.push({ notBeforeMs: nowMs + SETTLE_MS, doneAt: Number.NaN, then });
+  }
+
+  drain(nics: readonly number[] | undefined, fate: 1 | 2, then: Then): void {
+    this.ring.drain(nics, fate);
+    this.#drains.push({ nics, then });
+    this.#checkAtMs = 0;
+  }
+
+  /** The group closes: what is held is dropped, and who waits is answered. */
+  end(): void {
+    for (const { then } of this.#drains) then(0);
+    for (const { then } of this.#restores) then();
+    this.#drains = [];
+    this.#restores = [];
+  }
+
+  /** When to breathe again: a time (now or earlier = at once), or NEVER = when frames arrive. */
+  breath(at: Instant): number {
+    const scanned = this.#in();
+    this.ring.store.blocks.relieve(RELIEVE_BLOCKS_MAX);
+    this.#out(at);
+    this.#balance.flush();
+    this.#watchOverflow(at.nowMs);
+    this.#facts(at.nowMs, scanned);
+    this.#settle(at.nowMs, scanned);
+    this.#publish();
+    return this.#again(at.nowMs, scanned);
+  }
+
+  /** True when the source had nothing more. */
+  #in(): boolean {
+    for (let blocks = 0, frames = 0; blocks < BLOCKS_MAX && frames < IN_FRAMES_MAX; blocks++) {
+      const block = this.#source.take(this.#intake);
+      if (block < 0) return true;
+      this.ring.accept(block, this.#intake);
+      frames += this.#intake.count;
+    }
+    return false;
+  }
+
+  #out(at: Instant): void {
+    if (at.nowMs < this.#retryAtMs) return;
+    for (let frames = 0; frames < OUT_FRAMES_MAX; ) {
+      const count = this.ring.peek(this.#batch, this.#batch.length);
+      if (count === 0) return;
+      const sent = this.#sink.send(this.ring.store.table, this.#batch, count);
+      if (sent > 0) this.#took(sent, at.wallMs);
+      else if (!this.#refused(-sent, at.nowMs)) return;
+      frames += Math.max(1, sent);
+    }
+  }
+
+  #took(sent: number, wallMs: number): void {
+    const { table } = this.ring.store;
+    for (let i = 0; i < sent; i++) {
+      const row = this.#batch[i]!;
+      if (stampClass(table.stamp[row]!) === CLASS_HELD) this.meter.held(Math.max(0, wallMs - table.arrivedMs[row]!));
+    }
+    this.ring.pop(sent);
+    this.#left += sent;
+    this.#tries = 0;
+    if (Number.isNaN(this.#wireFromMs)) return;
+    this.meter.onWire(Math.max(0, this.#options.clockMs() - this.#wireFromMs));
+    this.#wireFromMs = Number.NaN;
+  }
+
+  /** True = try the head (again) now. */
+  #refused(errno: number, nowMs: number): boolean {
+    if (this.#tries++ === 0) this.#refusedSinceMs = nowMs;
+    const worn = errno === EAGAIN ? nowMs - this.#refusedSinceMs >= WAIT_MS : this.#tries >= TRIES_MAX;
+    if (worn) {
+      this.ring.giveUp();
+      this.#left++;
+      this.#tries = 0;
+      return true;
+    }
+    if (errno !== EAGAIN && this.#tries < TRIES_AT_ONCE) return true;
+    this.#retryAtMs = nowMs + RETRY_MS;
+    return false;
+  }
+
+  #watchOverflow(nowMs: number): void {
+    const { store } = this.ring;
+    if (nowMs - this.#dropsAtMs >= DROPS_EVERY_MS) {
+      this.#dropsAtMs = nowMs;
+      this.#dropped += this.#source.drops();
+    }
+    const total = this.#dropped + store.tally.overflow;
+    if (total > this.#overflowSeen && nowMs - this.#overflowFactAtMs >= OVERFLOW_FACT_EVERY_MS) {
+      this.#emit({ kind: 'overflow', id: this.#options.id, frames: total - this.#overflowSeen });
+      this.#overflowSeen = total;
+      this.#overflowFactAtMs = nowMs;
+    }
+    const { occupancy } = this.ring;
+    if (!this.#high && occupancy >= this.#options.highWater) {
+      this.#high = true;
+      this.#emit({ kind: 'high-water', id: this.#options.id, occupancy, heldBytes: store.heldBytes });
+    } else if (this.#high && occupancy < this.#options.highWater * CALM_SHARE) {
+      this.#high = false;
+    }
+  }
+
+  #facts(nowMs: number, scanned: boolean): void {
+    const { outputs } = this.ring;
+    for (const label of outputs) this.#emit({ kind: 'output-pending', id: this.#options.id, epoch: epoch(label) });
+    if (outputs.length > 0) outputs.length = 0;
+    const risen = this.#progress.maybeRisen(nowMs, scanned);
+    if (risen !== undefined) this.#emit({ kind: 'released', id: this.#options.id, colour: colour(risen) });
+    const traffic = this.ring.store.tally.arrived + this.#left;
+    if (traffic !== this.#lastTraffic) {
+      this.#lastTraffic = traffic;
+      this.#checkAtMs = Math.min(this.#checkAtMs, nowMs + QUIET_MS);
+    }
+    if (nowMs < this.#checkAtMs) return;
+    this.#balance.check(nowMs, scanned);
+    this.#checkAtMs = this.#balance.waiting ? nowMs + QUIET_MS / 2 : NEVER;
+  }
+
+  /** Drains and restores that have come to their end. */
+  #settle(nowMs: number, scanned: boolean): void {
+    if (this.#drains.length > 0) this.#drains = this.#drains.filter((drain) => !this.#drained(drain));
+    if (this.#restores.length > 0) this.#restores = this.#restores.filter((restore) => !this.#restored(restore, nowMs, scanned));
+  }
+
+  #drained(drain: PendingDrain): boolean {
+    const { store } = this.ring;
+    const nics = drain.nics ?? store.nics.subarray(0, store.nicCount);
+    for (const nic of nics) if (!this.#balance.empty(nic)) return false;
+    drain.then(store.endDrain([...nics]));
+    return true;
+  }
+
+  #restored(restore: PendingRestore, nowMs: number, scanned: boolean): boolean {
+    if (Number.isNaN(restore.doneAt)) {
+      if (nowMs < restore.notBeforeMs || !scanned) return false;
+      restore.doneAt = this.#left + this.ring.readyFrames;
+    }
+    if (this.#left < restore.doneAt) return false;
+    restore.then();
+    return true;
+  }
+
+  #publish(): void {
+    const { meter, ring } = this;
+    const { store } = ring;
+    const { tally } = store;
+    meter.set('heldFrames', store.heldFrames);
+    meter.set('heldBytes', store.heldBytes);
+    const oldest = ring.oldestArrivedMs();
+    meter.set('oldestMs', Number.isNaN(oldest) ? 0 : this.#options.originMs + oldest);
+    meter.set('occupancy', ring.occupancy);
+    meter.set('arrived', tally.arrived);
+    meter.set('arrivedBytes', tally.arrivedBytes);
+    meter.set('releasedFrames', tally.released);
+    meter.set('releasedBytes', tally.releasedBytes);
+    meter.set('discardedFrames', tally.discarded);
+    meter.set('overflowFrames', tally.overflow + this.#dropped);
+    meter.set('refusedFrames', tally.refused);
+    meter.set('earlyFrames', tally.early);
+    meter.set('lateRecorded', tally.recorded);
+    meter.set('redelivered', tally.redelivered);
+  }
+
+  #again(nowMs: number, scanned: boolean): number {
+    if (!scanned) return nowMs;
+    const ready = this.ring.readyFrames > 0;
+    if (ready && this.#retryAtMs <= nowMs) return nowMs;
+    let again = ready ? this.#retryAtMs : NEVER;
+    if (this.#restores.length > 0 || this.#drains.length > 0) again = Math.min(again, nowMs + RETRY_MS);
+    if (this.#progress.waiting) again = Math.min(again, nowMs + QUIET_MS / 4);
+    if (this.#high || this.#dropped + this.ring.store.tally.overflow > this.#overflowSeen) again = Math.min(again, nowMs + OVERFLOW_FACT_EVERY_MS);
+    return Math.min(again, this.#checkAtMs);
+  }
+}

@@ -1,0 +1,90 @@
+/**
+ * The hold worker: one thread for all groups, on one CPU, that never returns to its event loop.
+ *
+ *   ┌─► requests (if the bell word says so) ─► a breath of each group, by turns ─┐
+ *   │                                                                            │
+ *   └── sleep in epoll_wait while no group has anything to do: until a block ◄───┘
+ *       is retired, the doorbell rings, or the earliest time a group asked for
+ *
+ * The ring's sockets are watched edge-triggered: a ring that holds blocks reads as "readable" all
+ * the time, and only a newly retired block is news. Whatever arrives between a breath and the sleep
+ * has rung already, so nothing is missed; a sleep ends after a second in any case.
+ *
+ * An error in here is a broken invariant or a lost socket: the thread ends, what it held is lost,
+ * and the main thread says `dead` (I8).
+ */
+import { receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { mapCells } from '../edge/ffi/bpf.ts';
+import * as libc from '../edge/ffi/libc.ts';
+import { Groups } from './groups.ts';
+import { BELL, STOP, clockMs } from './protocol.ts';
+import type { Message, Request, WorkerOptions } from './protocol.ts';
+
+const SLEEP_MS_MAX = 1000;
+const EVENTS_MAX = 64;
+
+const options = workerData as WorkerOptions;
+const shared = new Int32Array(options.shared);
+const clock = libc.nativeBlock(libc.EPOLL_EVENT_BYTES * EVENTS_MAX + 16, 'worker clock and events');
+const time = new BigInt64Array(clock.buffer, 0, 2);
+const epoll = libc.must(libc.epollCreate(0), 'epoll_create1', 'hold worker');
+
+const post = (message: Message): void => { options.port.postMessage(message); };
+
+const groups = new Groups({
+  cells: { groups: mapCells(options.pins.groups).buffer, nics: mapCells(options.pins.nics).buffer },
+  watch: (fd) => { libc.epollAdd(epoll, fd, libc.EPOLLIN | libc.EPOLLET); },
+  answer: (call, value) => { post({ op: 'answer', call, value }); },
+  fail: (call, error) => {
+    const message = error instanceof Error ? error.message : String(error);
+    post({ op: 'failed', call, message, fix: 'see `sluice doctor`: the hold device, privileges and memory for its ring' });
+  },
+  fact: (fact) => { post({ op: 'fact', fact }); },
+});
+
+/** Wall clock, whole ms in a double with its fraction. */
+function wallMs(): number {
+  libc.clockGettime(libc.CLOCK_REALTIME, clock.at);
+  return Number(time[0]) * 1000 + Number(time[1]) / 1e6;
+}
+
+function requests(): void {
+  if (Atomics.exchange(shared, BELL, 0) === 0) return;
+  for (;;) {
+    const received = receiveMessageOnPort(options.port) as { message: Request } | undefined;
+    if (received === undefined) return;
+    groups.handle(received.message);
+  }
+}
+
+/** One breath of each group; returns when the loop is wanted again. */
+function breathe(offsetMs: number): number {
+  let again = Number.POSITIVE_INFINITY;
+  if (groups.open.size === 0) return again;
+  const wall = wallMs();
+  const nowMs = performance.now() + offsetMs;
+  for (const { pump, socket } of groups.open.values()) {
+    again = Math.min(again, pump.breath({ nowMs, wallMs: wall - socket.originSec * 1000 }));
+  }
+  return again;
+}
+
+function run(): void {
+  libc.pinThread(options.cpu);
+  libc.epollAdd(epoll, options.bellFd, libc.EPOLLIN | libc.EPOLLET);
+  const offsetMs = clockMs() - performance.now();
+  while (Atomics.load(shared, STOP) === 0) {
+    requests();
+    const again = breathe(offsetMs);
+    const nowMs = performance.now() + offsetMs;
+    if (again <= nowMs) continue;
+    const sleepMs = Math.min(SLEEP_MS_MAX, Math.ceil(again - nowMs));
+    const woken = libc.epollWait(epoll, clock.at + 16, EVENTS_MAX, sleepMs);
+    if (woken < 0 && libc.errno() !== libc.EINTR) libc.must(woken, 'epoll_wait', 'hold worker');
+  }
+  groups.closeAll();
+  libc.close(epoll);
+  options.port.close();
+}
+
+run();
