@@ -5,10 +5,25 @@
  *
  * One request at a time, `spacingMs` apart; a request without a reply after `timeoutMs` is lost.
  */
-import raw from 'raw-socket';
+import { createRequire } from 'node:module';
 import type { Bed, Place } from './bed.ts';
 import { namespacePath, sleep } from './commands.ts';
 import { inNamespace, nowUs } from './libc.ts';
+
+/** The part of raw-socket (untyped, CommonJS) that is used here. */
+interface RawSocket {
+  send(buffer: Buffer, offset: number, length: number, address: string, done: (error: Error | null) => void): void;
+  on(event: 'message', listener: (buffer: Buffer, source: string) => void): void;
+  on(event: 'error', listener: (error: Error) => void): void;
+  close(): void;
+}
+interface RawModule {
+  createSocket(options: { readonly protocol: number }): RawSocket;
+  createChecksum(buffer: Buffer): number;
+  writeChecksum(buffer: Buffer, offset: number, checksum: number): void;
+  readonly Protocol: { readonly ICMP: number };
+}
+const raw = createRequire(import.meta.url)('raw-socket') as RawModule;
 
 export interface EchoResult {
   readonly roundTripMs: readonly number[];
@@ -49,7 +64,7 @@ export async function echo(bed: Bed, to: Place, options: EchoOptions): Promise<E
 }
 
 /** Sends one request; its time. */
-function request(socket: ReturnType<typeof raw.createSocket>, to: string, id: number, seq: number): Promise<number> {
+function request(socket: RawSocket, to: string, id: number, seq: number): Promise<number> {
   const packet = Buffer.alloc(64);
   packet[0] = 8;
   packet.writeUInt16BE(id, 4);
