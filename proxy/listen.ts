@@ -48,7 +48,7 @@ export function groupId(name: string, groups: string): number | undefined {
   return Number.isInteger(id) ? id : undefined;
 }
 
-async function clearStale(socket: string): Promise<void> {
+export async function clearStale(socket: string): Promise<void> {
   try {
     mkdirSync(dirname(socket), { recursive: true, mode: 0o755 });
   } catch (error) {

@@ -36,7 +36,7 @@ export interface AppOptions extends SseOptions {
 }
 
 export async function buildApp(deps: ApiDeps, options: AppOptions = {}): Promise<App> {
-  const app: App = fastify({ ...serverOptions(options), bodyLimit: BODY_BYTES_MAX, logger: false, forceCloseConnections: true, return503OnClosing: true })
+  const app: App = fastify({ ...serverOptions(options), bodyLimit: BODY_BYTES_MAX, logger: false, forceCloseConnections: 'idle', return503OnClosing: true })
     .withTypeProvider<TypeBoxTypeProvider>();
   app.setErrorHandler((error, request, reply) => refuse(deps, error, request, reply));
   app.setNotFoundHandler((request, reply) =>

@@ -3,7 +3,8 @@
  *
  * A refusal changes nothing and is thrown as Refused; the error handler gives it its status. With
  * `?wait=released` a commit answers when the watermark has passed its epoch, when that can't happen
- * any more (rollback, end of protection), or after timeoutMs: the reply's `released` says which.
+ * any more (rollback, end of protection, end of the daemon), or after timeoutMs: the reply's
+ * `released` says which.
  */
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify';
@@ -53,6 +54,9 @@ function addGroupRoutes(app: App, deps: ApiDeps): void {
 }
 
 function addEpochRoutes(app: App, deps: ApiDeps): void {
+  const closing = new AbortController();
+  app.addHook('preClose', () => Promise.resolve(closing.abort()));
+
   app.post('/v1/groups/:group/cut', {
     schema: { summary: 'Seal the open epoch and open the next', params: GroupParams, querystring: NoQuery, body: CutBody, response: replies(CommandReply) },
   }, ({ params, body }) =>
@@ -68,7 +72,7 @@ function addEpochRoutes(app: App, deps: ApiDeps): void {
   }, async ({ params, body, query }) => {
     const reply = await run(deps, params.group, { kind: 'commit', ...numbers(body) });
     if (query.wait === undefined || reply.released >= body.epoch) return reply;
-    const state = await released(deps, params.group, body.generation, body.epoch, query.timeoutMs ?? WAIT_DEFAULT_MS);
+    const state = await released(deps, params.group, body, { timeoutMs: query.timeoutMs ?? WAIT_DEFAULT_MS, closing: closing.signal });
     return commandReply(reply.outcome, state, deps.control.counters(params.group));
   });
 
@@ -137,27 +141,31 @@ function joinCommand(deps: ApiDeps, group: string, member: GroupSpec['members'][
   return { kind: 'join', member };
 }
 
-/** The group's state once `released` has reached `target`, or can't, or the time is up. */
-async function released(deps: ApiDeps, group: string, inGeneration: number, target: number, timeoutMs: number): Promise<GroupState> {
+/** The group's state once `released` has reached the epoch, or can't, or the time is up, or we end. */
+async function released(deps: ApiDeps, group: string, target: EpochBody, wait: { timeoutMs: number; closing: AbortSignal }): Promise<GroupState> {
   const settled = (): boolean => {
     const state = deps.control.get(group);
-    return state === undefined || state.released >= target || state.phase === 'idle' || state.generation !== inGeneration || state.committed < target;
+    return state === undefined || state.released >= target.epoch || state.phase === 'idle' || state.generation !== target.generation || state.committed < target.epoch;
   };
-  if (!settled()) {
-    await new Promise<void>((resolve) => {
-      const end = (): void => {
-        clearTimeout(timer);
-        leave();
-        resolve();
-      };
-      const timer = setTimeout(end, timeoutMs);
-      // An event may be published before its state is in place: look once the sender is done.
-      const leave = deps.events.subscribe(({ event }) => {
-        if (event.group === group) setImmediate(() => { if (settled()) end(); });
-      });
-    });
-  }
+  if (!settled() && !wait.closing.aborted) await untilSettled(deps, group, settled, wait);
   const state = deps.control.get(group);
   if (state === undefined) throw new Refused('no_such_group', `group "${group}" was deleted meanwhile`);
   return state;
+}
+
+function untilSettled(deps: ApiDeps, group: string, settled: () => boolean, { timeoutMs, closing }: { timeoutMs: number; closing: AbortSignal }): Promise<void> {
+  return new Promise<void>((resolve) => {
+    const end = (): void => {
+      clearTimeout(timer);
+      leave();
+      closing.removeEventListener('abort', end);
+      resolve();
+    };
+    const timer = setTimeout(end, timeoutMs);
+    closing.addEventListener('abort', end);
+    // An event may be published before its state is in place: look once the sender is done.
+    const leave = deps.events.subscribe(({ event }) => {
+      if (event.group === group) setImmediate(() => { if (settled()) end(); });
+    });
+  });
 }
