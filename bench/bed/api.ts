@@ -1,5 +1,5 @@
 /**
- * The daemon's REST API as a test sees it: any method, any body, the raw answer.
+ * The daemon's REST API as a test sees it, whatever the method and the body, and the raw answer.
  *
  * Not the product's client on purpose: the attack table sends what a good client would not. One
  * connection, kept alive; commands keep their order.
