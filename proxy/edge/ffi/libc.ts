@@ -31,7 +31,6 @@ export const sendmmsg: Call4 = lib.func('sendmmsg', int, [int, address, 'unsigne
 export const epollCreate: Call1 = lib.func('epoll_create1', int, [int]);
 export const epollWait: Call4 = lib.func('epoll_wait', int, [int, address, int, int]);
 export const eventfd: Call2 = lib.func('eventfd', int, ['unsigned int', int]);
-export const read: Call3 = lib.func('read', 'ssize_t', [int, address, 'size_t']);
 export const clockGettime: Call2 = lib.func('clock_gettime', int, [int, address]);
 
 const bindRaw: (fd: number, name: Uint8Array, length: number) => number = lib.func('bind', int, [int, 'const uint8_t *', int]);
@@ -40,7 +39,7 @@ const setsockoptRaw: (fd: number, level: number, name: number, value: Uint8Array
 const getsockoptRaw: Call5 = lib.func('getsockopt', int, [int, int, int, address, address]);
 const epollCtlRaw: (ep: number, op: number, fd: number, event: Uint8Array | null) => number =
   lib.func('epoll_ctl', int, [int, int, int, 'const uint8_t *']);
-const writeRaw: (fd: number, bytes: Uint8Array, length: number) => number = lib.func('write', 'ssize_t', [int, 'const uint8_t *', 'size_t']);
+const writeRaw: (fd: number, bytes: Uint8Array, length: number) => number = lib.func('write', 'long', [int, 'const uint8_t *', 'size_t']);
 const ifNametoindexRaw: (name: string) => number = lib.func('if_nametoindex', 'unsigned int', ['str']);
 const schedSetaffinityRaw: (pid: number, size: number, mask: Uint8Array) => number =
   lib.func('sched_setaffinity', int, [int, 'size_t', 'const uint8_t *']);
