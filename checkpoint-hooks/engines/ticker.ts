@@ -10,29 +10,20 @@
  *                checkpoint before is durable (Kemari's rule); the interval, if given, is then
  *                the longest epoch.
  *
- * Generation and open epoch follow the replies. After `epoch_out_of_order` (someone rolled the
- * group back, or cut it) or a lost connection it asks for the group's state and goes on from
- * there; what it does not know to be sealed is forgotten, never committed. `fenced` ends it: another
- * engine has taken over (`follow` goes on in the new generation, for demonstrations).
+ * Generation and open epoch follow the replies, and trouble is outlived (session.ts). What is no
+ * longer sealed after a rollback is forgotten, never committed.
  *
- * Bounds: IN_FLIGHT_MAX epochs between cut and commit; at the bound a beat is skipped and counted.
- * A daemon that does not answer is retried for unreachableMaxMs, then Unreachable is thrown.
+ * Bound: IN_FLIGHT_MAX epochs between cut and commit; at the bound a beat is skipped and counted.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { CommandReply } from '../../proxy/api/contract.ts';
-import { Refused, Unreachable } from '../client.ts';
 import type { SluiceClient } from '../client.ts';
 import { Latency } from './latency.ts';
 import type { LatencySummary } from './latency.ts';
 import { Pace } from './pace.ts';
+import { GroupSession } from './session.ts';
 import { Wakeup } from './wakeup.ts';
 
 const IN_FLIGHT_MAX = 512;
-const RETRY_MS = 50;
-/** Refusals that pass by themselves: the beat is skipped. */
-const PASSING: readonly string[] = ['too_many_epochs', 'rate_limited', 'too_many_clients'];
-/** The daemon or its disk is in trouble: the same as not being reached. */
-const TROUBLE: readonly string[] = ['journal_failed', 'plane_down', 'stopping', 'internal'];
 
 export interface TickerOptions {
   readonly group: string;
@@ -75,14 +66,13 @@ interface InFlight {
 export class Ticker {
   private readonly client: TickerClient;
   private readonly options: TickerOptions;
+  private readonly session: GroupSession;
   private readonly cutWake = new Wakeup();
   private readonly commitWake = new Wakeup();
   private readonly cutLatency = new Latency();
   private readonly commitLatency = new Latency();
   private pace: Pace | undefined;
   private inFlight: InFlight[] = [];
-  private state: Pick<CommandReply, 'generation' | 'open' | 'sealed' | 'committed' | 'released' | 'held'> | undefined;
-  private mode: 'explicit' | 'acks' = 'explicit';
   private outputPending = false;
   private stopping = false;
   private cutting = true;
@@ -92,17 +82,17 @@ export class Ticker {
   private sends = 0;
   private droppedAcks = 0;
   private skipped = 0;
-  private resyncs = 0;
 
   constructor(client: TickerClient, options: TickerOptions) {
     if (options.intervalMs === undefined && !options.onOutput) throw new RangeError('an interval or onOutput is needed');
     this.client = client;
     this.options = options;
+    this.session = new GroupSession(client, { group: options.group, follow: options.follow, troubleMaxMs: options.unreachableMaxMs });
   }
 
   /** Runs until the signal, the number of epochs, or an error; commits what is in flight before it returns. */
   async run(signal: AbortSignal): Promise<TickerSummary> {
-    await this.sync();
+    await this.session.begin();
     const stop = (): void => this.stop();
     signal.addEventListener('abort', stop, { once: true });
     if (signal.aborted) stop();
@@ -122,19 +112,20 @@ export class Ticker {
   }
 
   summary(): TickerSummary {
+    const now = this.session.maybeNow;
     return {
       group: this.options.group,
-      generation: this.state?.generation ?? 0,
+      generation: now?.generation ?? 0,
       epochs: this.cuts,
       commits: this.commits,
       droppedAcks: this.droppedAcks,
-      skipped: this.skipped,
+      skipped: this.skipped + this.session.skipped,
       missedBeats: this.pace?.missed ?? 0,
-      resyncs: this.resyncs,
-      open: this.state?.open ?? 0,
-      committed: this.state?.committed ?? 0,
-      released: this.state?.released ?? 0,
-      heldFrames: this.state?.held.frames ?? 0,
+      resyncs: this.session.resyncs,
+      open: now?.open ?? 0,
+      committed: now?.committed ?? 0,
+      released: now?.released ?? 0,
+      heldFrames: now?.held.frames ?? 0,
       inFlight: this.inFlight.length,
       cutMs: this.cutLatency.summary(),
       commitMs: this.commitLatency.summary(),
@@ -183,15 +174,18 @@ export class Ticker {
   }
 
   private async cutOnce(): Promise<void> {
-    const { generation, open } = this.mustState();
-    const beganMs = performance.now();
-    const reply = await this.attempt(() => this.client.cut(this.options.group, { generation, epoch: open }));
-    if (reply === undefined) return;
-    const nowMs = performance.now();
-    this.cutLatency.add(nowMs - beganMs);
+    const { generation, open } = this.session.now;
+    const attempt = await this.session.attempt(() => this.client.cut(this.options.group, { generation, epoch: open }));
+    if (attempt === undefined) return this.forgetUnsealed();
+    if (attempt.tookMs !== undefined) this.cutLatency.add(attempt.tookMs);
     this.cuts += 1;
-    this.inFlight.push({ epoch: open, dueMs: nowMs + this.options.commitDelayMs });
+    this.inFlight.push({ epoch: open, dueMs: performance.now() + this.options.commitDelayMs });
     this.commitWake.wake();
+  }
+
+  /** After a rollback by someone else: those epochs are of an execution that is gone. */
+  private forgetUnsealed(): void {
+    this.inFlight = this.inFlight.filter(({ epoch }) => epoch <= this.session.now.sealed);
   }
 
   private async commitLane(): Promise<void> {
@@ -219,15 +213,12 @@ export class Ticker {
       this.droppedAcks += 1;
       return;
     }
-    const body = { generation: this.mustState().generation, epoch };
-    const beganMs = performance.now();
-    const send = (): Promise<CommandReply> => (this.mode === 'acks' ? this.client.ack(this.options.group, body) : this.client.commit(this.options.group, body));
-    if ((await this.attempt(send)) === undefined) {
-      const sealed = this.mustState().sealed;
-      if (epoch <= sealed && !this.failed) this.inFlight.unshift({ epoch, dueMs: performance.now() + RETRY_MS });
-      return;
-    }
-    this.commitLatency.add(performance.now() - beganMs);
+    const body = { generation: this.session.now.generation, epoch };
+    const { group } = this.options;
+    const send = (): Promise<CommandReply> => (this.session.mode === 'acks' ? this.client.ack(group, body) : this.client.commit(group, body));
+    const attempt = await this.session.attempt(send);
+    if (attempt === undefined) return this.forgetUnsealed();
+    if (attempt.tookMs !== undefined) this.commitLatency.add(attempt.tookMs);
     this.commits += 1;
   }
 
@@ -239,66 +230,7 @@ export class Ticker {
     // An event may have been missed while nobody listened: one cut more does no harm.
     const follow = this.client.events({ group: this.options.group, signal, onConnected: pending });
     for await (const { event } of follow) {
-      if (event.type === 'gap' || (event.type === 'output-pending' && (event.epoch ?? 0) >= this.mustState().open)) pending();
+      if (event.type === 'gap' || (event.type === 'output-pending' && (event.epoch ?? 0) >= this.session.now.open)) pending();
     }
-  }
-
-  /** The reply, or undefined if the call was refused for a passing reason and the state is known again. */
-  private async attempt(call: () => Promise<CommandReply>): Promise<CommandReply | undefined> {
-    try {
-      const reply = await call();
-      this.learn(reply);
-      return reply;
-    } catch (error) {
-      if (error instanceof Refused && PASSING.includes(error.code)) {
-        this.skipped += 1;
-        return undefined;
-      }
-      if (!this.mayRecover(error)) throw error;
-      await this.sync();
-      return undefined;
-    }
-  }
-
-  private mayRecover(error: unknown): boolean {
-    if (error instanceof Unreachable) return true;
-    if (!(error instanceof Refused)) return false;
-    return error.code === 'epoch_out_of_order' || TROUBLE.includes(error.code) || (error.code === 'fenced' && this.options.follow);
-  }
-
-  /** Two lanes learn from replies that may overtake each other: within a generation the newer one has more sealed. */
-  private learn(reply: CommandReply): void {
-    const known = this.state;
-    if (known !== undefined && reply.generation === known.generation && reply.open < known.open) return;
-    this.state = reply;
-  }
-
-  /** Asks for the group's state until it is known, or the daemon was silent for too long. */
-  private async sync(): Promise<void> {
-    const beganMs = performance.now();
-    const known = this.state;
-    if (known !== undefined) this.resyncs += 1;
-    for (;;) {
-      try {
-        const view = await this.client.group(this.options.group);
-        if (view.phase !== 'protected') throw new Refused(409, { code: 'not_protected', message: `group ${view.group} is ${view.phase}; protect it first: sluice protect ${view.group}` });
-        if (known !== undefined && view.generation !== known.generation && !this.options.follow) {
-          throw new Refused(409, { code: 'fenced', message: `group ${view.group} is at generation ${view.generation}, this engine at ${known.generation}: another has taken over` });
-        }
-        this.state = view;
-        this.mode = view.spec.commit ?? 'explicit';
-        this.inFlight = this.inFlight.filter(({ epoch }) => epoch <= view.sealed);
-        return;
-      } catch (error) {
-        const silent = error instanceof Unreachable || (error instanceof Refused && TROUBLE.includes(error.code));
-        if (!silent || known === undefined || performance.now() - beganMs > this.options.unreachableMaxMs) throw error;
-        await sleep(RETRY_MS);
-      }
-    }
-  }
-
-  private mustState(): NonNullable<Ticker['state']> {
-    if (this.state === undefined) throw new Error('the group\'s state is asked for before anything else');
-    return this.state;
   }
 }
