@@ -18,7 +18,7 @@ const SYSCALL: Readonly<Record<string, number>> = {
 };
 const COMMAND = {
   mapLookup: 1, mapUpdate: 2, mapDelete: 3, mapNextKey: 4, pin: 6, get: 7, testRun: 10,
-  info: 15, linkCreate: 28, linkUpdate: 29, linkDetach: 34,
+  programById: 13, info: 15, linkCreate: 28, linkUpdate: 29, linkDetach: 34,
 } as const;
 
 /** Attach types of tcx; present since Linux 6.6. */
@@ -201,6 +201,15 @@ export function linkInfo(linkFd: number): LinkInfo {
   };
 }
 export const programId = (programFd: number): number => objectInfo(programFd, 'program info').getUint32(4, LITTLE);
+
+/** Its name, by id; empty where it is gone. */
+export function programName(id: number): string {
+  const fd = call(COMMAND.programById, new Attr().u32(0, id));
+  if (fd < 0) return '';
+  const info = objectInfo(fd, 'program info');
+  close(fd);
+  return Buffer.from(info.buffer, 64, 16).toString('latin1').replace(/\0.*$/s, '');
+}
 
 // ------------------------------------------------------------------------------------ test runs
 

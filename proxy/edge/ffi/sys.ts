@@ -39,3 +39,19 @@ export function pollReadable(fd: number, listener: () => void): Poll {
   handle.unref();
   return handle;
 }
+
+const MEMBARRIER: Readonly<Record<string, number>> = { x64: 324, arm64: 283, riscv64: 283, loong64: 283, ppc64: 365, s390x: 356, arm: 389 };
+const MEMBARRIER_GLOBAL = 1;
+const syscall = lib.func('syscall', 'long', ['long', 'int', 'unsigned int', 'int']);
+type AsyncCall = (n: number, a: number, b: number, c: number, done: (error: unknown, result: number) => void) => void;
+const syscallAsync = syscall.async as AsyncCall;
+
+/**
+ * Waits, without blocking this thread, until every CPU has left what it was doing in the kernel:
+ * afterwards no program runs that began before. False where the kernel has no such call.
+ */
+export function membarrier(): Promise<boolean> {
+  const n = MEMBARRIER[process.arch];
+  if (n === undefined) return Promise.resolve(false);
+  return new Promise((resolve) => syscallAsync(n, MEMBARRIER_GLOBAL, 0, 0, (error, result) => resolve(!error && result === 0)));
+}

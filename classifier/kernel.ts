@@ -1,0 +1,73 @@
+/**
+ * What the gate asks of the kernel and of its callers. proxy/edge has the real kernel (main hands
+ * it over); the views are what the gate reads of proxy's types, so that neither side imports the
+ * other.
+ */
+import type { CellMemory } from './cells.ts';
+import type { AttachedHook, Hook, Port, TableName } from './plan.ts';
+
+/** The kernel as the gate sees it; proxy/edge has the real one. */
+export interface Kernel {
+  readonly cells: CellMemory;
+  ports(): readonly Port[];
+  watch(listener: () => void): { close(): void };
+  ensureHoldPair(id: number): HoldPair;
+  deleteHoldPair(id: number): void;
+  /** Ours that are in place, at these devices and wherever else they are known to be. */
+  hooks(ifindexes: readonly number[]): readonly AttachedHook[];
+  hook(hook: Hook): void;
+  unhook(hook: Hook): void;
+  entries(table: TableName): readonly { readonly key: Uint8Array; readonly value: number }[];
+  put(table: TableName, key: Uint8Array, value: number): void;
+  remove(table: TableName, key: Uint8Array): void;
+  counted(): readonly number[];
+  count(ifindex: number): void;
+  uncount(ifindex: number): void;
+  /** One `struct sluice_stats` a CPU, one after the other; empty where there is none. */
+  counters(ifindex: number): Uint8Array;
+  /** False where the operator has a static entry there. */
+  forward(ifindex: number, mac: string): boolean;
+  unforward(ifindex: number, mac: string): void;
+  /** Resolves when every frame that was on its way through the kernel has left. */
+  passed(): Promise<void>;
+  /** Maps and programs outlive the process from here on, or no longer. */
+  pin(): void;
+  unpin(): void;
+  close(): void;
+}
+export interface HoldPair {
+  readonly holdDevice: string;
+  readonly ringDevice: string;
+  readonly holdIfindex: number;
+  readonly ringIfindex: number;
+}
+
+/** What the gate reads of a group's spec and of its members. */
+export interface SpecView {
+  readonly group: string;
+  readonly members: readonly {
+    readonly name: string;
+    readonly nics: readonly { readonly port: string; readonly mac: string; readonly vlan: number }[];
+  }[];
+  readonly foreignSource: 'hold' | 'drop';
+  readonly intraPath: 'redirect' | 'bridge';
+}
+export interface MemberView {
+  readonly name: string;
+  readonly colour: number;
+  readonly ready: boolean;
+}
+export interface Attached {
+  readonly id: number;
+  readonly holdDevice: string;
+  readonly ringDevice: string;
+  readonly nics: readonly { readonly nic: number; readonly member: string; readonly port: string; readonly ifindex: number }[];
+}
+
+export type GateEvent =
+  | { readonly kind: 'port-lost' | 'port-back'; readonly id: number; readonly member: string; readonly port: string }
+  | { readonly kind: 'leak-blocked' | 'unvetted' | 'refused'; readonly device: string; readonly frames: number }
+  | { readonly kind: 'trouble'; readonly message: string };
+
+/** Makes the error that the caller's side understands; `fix` is one sentence, what to do. */
+export type Fail = (code: 'bad_request' | 'plane_down', message: string, fix: string, cause?: unknown) => Error;
