@@ -8,6 +8,9 @@ import { eventOf } from './api/events.ts';
 import type { EventHub } from './api/events.ts';
 import type { ApiEvent, EventType } from './api/contract.ts';
 import type { Control, ControlEvent } from './control/control.ts';
+import type { GateEvent } from '../classifier/attach.ts';
+import type { DeviceStats } from '../classifier/stats.ts';
+import type { PortStats } from './api/metrics.ts';
 import type { HoldCounters, HoldPlane } from './ports.ts';
 
 /** Wall clock with the fraction of a millisecond: captures are compared with it. */
@@ -40,7 +43,7 @@ export function apiControl(control: Control, plane: HoldPlane): ApiControl {
 const NOTABLE: ReadonlySet<EventType> = new Set<EventType>([
   'protected', 'unprotected', 'rolled-back', 'taken-over', 'joined', 'left', 'discarded', 'port-back',
 ]);
-const ALARMING: ReadonlySet<EventType> = new Set<EventType>(['high-water', 'overflow', 'port-lost', 'leak-blocked', 'unvetted']);
+const ALARMING: ReadonlySet<EventType> = new Set<EventType>(['high-water', 'overflow', 'port-lost', 'leak-blocked', 'unvetted', 'refused']);
 
 export function publish(hub: EventHub, log: Logger, event: ApiEvent): void {
   hub.publish(event);
@@ -71,4 +74,33 @@ export function relay(control: Control, counters: (group: string) => HoldCounter
     discarded.set(group, total);
     publish(hub, log, { type: 'discarded', atMs, group, generation, epoch: event.epoch, frames });
   });
+}
+
+/** The gate's own reports. A device that is no member's port is shown under its name, of no group. */
+export function relayGate(control: Control, hub: EventHub, log: Logger): (event: GateEvent) => void {
+  return (event) => {
+    const atMs = nowMs();
+    switch (event.kind) {
+      case 'trouble':
+        log.error({}, event.message);
+        return;
+      case 'port-lost':
+      case 'port-back': {
+        const state = control.list().find(({ spec }) => control.idOf(spec.group) === event.id);
+        const group = state === undefined ? {} : { group: state.spec.group, generation: state.generation };
+        publish(hub, log, { type: event.kind, atMs, ...group, member: event.member, port: event.port });
+        return;
+      }
+      case 'leak-blocked':
+      case 'unvetted':
+      case 'refused':
+        publish(hub, log, { type: event.kind, atMs, port: event.device, frames: event.frames });
+    }
+  };
+}
+
+/** The kernel's counters under the names that /metrics shows. */
+export function portStats(control: Control, devices: readonly DeviceStats[]): PortStats[] {
+  const owner = new Map(control.list().flatMap(({ spec }) => spec.members.flatMap(({ nics }) => nics.map(({ port }) => [port, spec.group] as const))));
+  return devices.map(({ device, in: came, verdicts, counts }) => ({ port: device, group: owner.get(device) ?? '', in: came, verdict: verdicts, ...counts }));
 }

@@ -1,0 +1,132 @@
+/**
+ * Composition root of sluiced: makes the parts, in the order in which each can rely on the last,
+ * and takes them down in the reverse order.
+ *
+ *     privileges, socket free ─► state directory locked, journal read ─► kernel programs over the
+ *     pins ─► hold worker ─► groups taken up again ─► API listens ─► ready
+ *
+ * A failure on the way takes down what was made; what an earlier life left protected stays as it
+ * is. So does `stop`: a protected group stays protected in the kernel (D12).
+ */
+import { createHash, randomBytes } from 'node:crypto';
+import { readFileSync, realpathSync } from 'node:fs';
+import type { Logger } from 'pino';
+import { apiControl, portStats, relay, relayGate } from './adapt.ts';
+import { buildApp } from './api/app.ts';
+import type { App } from './api/commands.ts';
+import type { ApiDeps } from './api/deps.ts';
+import { EventHub } from './api/events.ts';
+import { Metrics } from './api/metrics.ts';
+import type { Config } from './config.ts';
+import { Control } from './control/control.ts';
+import { BridgeAnnouncer } from './edge/announcer.ts';
+import { JournalFile } from './edge/journal-file.ts';
+import { openGate } from './gate.ts';
+import { clearStale, listenTcp, listenUnix, tcpOptions } from './listen.ts';
+import { HoldLink } from './plane/link.ts';
+import { checkCapabilities, checkKernel } from './preflight.ts';
+
+export interface Daemon {
+  /** Answers everyone and lets go of everything but what protected groups need. */
+  stop(): Promise<void>;
+}
+
+/** Connections still busy this long after the end began are cut. */
+const CLOSE_MS = 3000;
+/** How often it is looked whether the groups of the journal are attached again. */
+const SETTLE_MS = 250;
+
+type Undo = () => Promise<void> | void;
+
+export async function startDaemon(config: Config, log: Logger, version: string, fatal: (error: unknown) => void): Promise<Daemon> {
+  checkKernel();
+  checkCapabilities();
+  await clearStale(config.control.socket);
+  const undo: Undo[] = [];
+  const stop = async (): Promise<void> => {
+    for (let last = undo.pop(); last !== undefined; last = undo.pop()) await last();
+  };
+  try {
+    await compose(config, log, version, fatal, undo);
+    return { stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+async function compose(config: Config, log: Logger, version: string, fatal: (error: unknown) => void, undo: Undo[]): Promise<void> {
+  const journal = JournalFile.open(config.state, { onTorn: (bytes) => log.warn({ bytes }, 'the journal had a torn tail, as a kill or a power cut leaves it; it was cut off') });
+  undo.push(() => journal.close());
+  const records = await journal.load();
+  const pins = config.pins ?? `/sys/fs/bpf/sluice-${hashOf(realpathSync(config.state))}`;
+  const { gate, attachMode, devices, cellPins } = openGate(config, pins);
+  undo.push(() => gate.close());
+  const plane = new HoldLink({ cpu: config.worker.cpu ?? lastCpu(), pins: cellPins });
+  undo.push(() => plane.stop());
+  await plane.close(0); // its first answer: it runs, and has the pinned maps in its memory
+  const control = new Control({
+    journal, plane, gate, announcer: new BridgeAnnouncer(devices),
+    trouble: (group, error) => log.error({ group, code: error.code, fix: error.fix }, error.message),
+  });
+  undo.push(() => control.close());
+  control.onFatal(fatal);
+  const events = new EventHub(randomBytes(4).toString('hex'));
+  const seen = apiControl(control, plane);
+  relay(control, (group) => seen.counters(group), events, log);
+  gate.onEvent(relayGate(control, events, log));
+  for (const { group, error } of await control.start(records)) log.error({ group, code: error.code, fix: error.fix }, error.message);
+  undo.push(await settleWhenWhole(control, gate, log));
+  gate.start();
+  const missing = (): string[] => [...control.missing(), ...gate.ready(), ...(journal.writable ? [] : ['the journal can\'t be written'])];
+  const metrics = new Metrics({
+    groups: () => control.list().map((state) => ({ state, counters: seen.counters(state.spec.group) })),
+    ports: () => portStats(control, gate.stats()),
+    eventClients: () => events.subscribers,
+  });
+  await serve(config, { control: seen, events, metrics, log, version, health: { missing } }, control, undo);
+  log.info({ version, groups: records.length, socket: config.control.socket, pins, attach: attachMode }, 'ready');
+}
+
+/**
+ * What an earlier life left in the kernel is cleared away only when every group of the journal is
+ * attached again: until then it is what keeps a group holding. Returns what ends the waiting.
+ */
+async function settleWhenWhole(control: Control, gate: { settle(): Promise<void> }, log: Logger): Promise<Undo> {
+  if (control.missing().length === 0) {
+    await gate.settle();
+    return () => undefined;
+  }
+  const timer = setInterval(() => {
+    if (control.missing().length > 0) return;
+    clearInterval(timer);
+    gate.settle().catch((error: unknown) => log.error({ err: error }, 'what an earlier life left could not be cleared away'));
+  }, SETTLE_MS);
+  return () => clearInterval(timer);
+}
+
+async function serve(config: Config, deps: ApiDeps, control: Control, undo: Undo[]): Promise<void> {
+  const { socket, group, tcp } = config.control;
+  const local = await buildApp(deps);
+  undo.push(() => closeApp(local, control));
+  await listenUnix(local, socket, group);
+  if (tcp === undefined) return;
+  const remote = await buildApp(deps, tcpOptions(tcp));
+  undo.push(() => closeApp(remote, control));
+  await listenTcp(remote, tcp.listen);
+}
+
+/** Both at once: requests in flight end only when control has answered them. */
+async function closeApp(app: App, control: Control): Promise<void> {
+  const timer = setTimeout(() => app.server.closeAllConnections(), CLOSE_MS);
+  await Promise.all([app.close(), control.close()]);
+  clearTimeout(timer);
+}
+
+const hashOf = (text: string): string => createHash('sha256').update(text).digest('hex').slice(0, 12);
+
+/** The last CPU we may run on: the first takes most interrupts. */
+function lastCpu(): number {
+  const list = /^Cpus_allowed_list:\s*(\S+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '0';
+  return Number(list.split(/[,-]/).at(-1));
+}

@@ -1,0 +1,75 @@
+/**
+ * sluiced, the program: arguments in, a daemon that runs until a signal or a fault ends it.
+ *
+ *     start fails ──────────► one line on standard error, exit 1
+ *     SIGTERM, SIGINT ──────► everyone answered, exit 0     (protection stays in the kernel, D12)
+ *     hold loop dead, fault ► fatal in the log, exit 1      (the kernel holds, frames drop: I8)
+ */
+import { readFileSync } from 'node:fs';
+import { ConfigError, helpText, readConfig } from './config.ts';
+import { startDaemon } from './daemon.ts';
+import type { Daemon } from './daemon.ts';
+import { packageFile } from './gate.ts';
+import { openLog } from './logging.ts';
+import type { Log } from './logging.ts';
+
+/** Time for answers to reach their sockets before a faulty process ends. */
+const LAST_WORDS_MS = 100;
+
+function version(): string {
+  const parsed: unknown = JSON.parse(readFileSync(packageFile('package.json'), 'utf8'));
+  return typeof parsed === 'object' && parsed !== null && 'version' in parsed ? String(parsed.version) : 'unknown';
+}
+
+/** An operating error is its sentence and its fix; anything else is a fault, and keeps its stack. */
+function lineOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  if ('fix' in error && typeof error.fix === 'string') return `${error.message}; ${error.fix}`;
+  if (error instanceof ConfigError) return error.message;
+  if (error.name === 'SystemError') return `${error.message}; sluice doctor looks for the cause`;
+  return `internal error: ${error.stack ?? error.message}`;
+}
+
+function endBySignal(daemon: Daemon, log: Log): void {
+  let ending = false;
+  const end = (signal: NodeJS.Signals): void => {
+    if (ending) return; // a second signal changes nothing: every wait of `stop` is bounded
+    ending = true;
+    log.logger.info({ signal }, 'ending');
+    daemon.stop().then(
+      () => leave(0),
+      (error: unknown) => {
+        log.logger.fatal({ err: error }, 'could not end in order');
+        leave(1);
+      },
+    );
+  };
+  const leave = (code: number): void => {
+    log.flush();
+    process.exit(code);
+  };
+  process.on('SIGTERM', end);
+  process.on('SIGINT', end);
+}
+
+async function main(): Promise<void> {
+  const request = readConfig(process.argv.slice(2), process.env);
+  if (request.kind === 'help') return void process.stdout.write(helpText());
+  if (request.kind === 'version') return void process.stdout.write(`sluiced ${version()}\n`);
+  const log = openLog(request.config);
+  const fatal = (error: unknown): void => {
+    log.logger.fatal({ err: error }, 'sluiced ends; protection stays in the kernel, held frames are lost');
+    setTimeout(() => {
+      log.flush();
+      process.exit(1);
+    }, LAST_WORDS_MS);
+  };
+  process.on('uncaughtException', fatal);
+  const daemon = await startDaemon(request.config, log.logger, version(), fatal);
+  endBySignal(daemon, log);
+}
+
+main().catch((error: unknown) => {
+  process.stderr.write(`sluiced: ${lineOf(error)}\n`);
+  process.exit(1);
+});
