@@ -38,9 +38,9 @@ export const EPOCHS_IN_FLIGHT_MAX = 1024;
 export const MEMBER_LEAD_MAX = 8;
 /**
  * Most colours between the last one known released and the newest, rollbacks included; one more
- * rollback is denied. A quarter of the stamps' 14-bit circle, so a stamp is never ambiguous.
+ * rollback is denied. Half of the hold ring's window of 4096, an eighth of the stamps' circle.
  */
-export const COLOURS_IN_FLIGHT_MAX = 2 * EPOCHS_IN_FLIGHT_MAX;
+export const COLOURS_IN_FLIGHT_MAX = 2 * EPOCHS_IN_FLIGHT_MAX - 64;
 /** Largest epoch or generation taken from outside: sums with a colour stay exact in a double. */
 export const NUMBER_MAX = 2 ** 48;
 /** Most nics of one group: the bound of the classifier's walk over them (abi.h). */
