@@ -17,7 +17,7 @@
  *
  * What it does not do: decide, retry, or know colours. Blocks come and go back in any order.
  * Errors when it is opened are thrown with what to do; the caller closes on any error after that.
- * Bounds: at most 1 GiB of ring and as much of arena (the arena is only backed where it was used).
+ * Bounds: 16 MiB to 1 GiB of ring and as much of arena (backed only where it was used).
  */
 import * as libc from './ffi/libc.ts';
 
@@ -44,7 +44,8 @@ const TP_STATUS_VLAN_TPID_VALID = 0x40;
 const BLOCK_SHIFT = 18;
 const BLOCK_BYTES = 1 << BLOCK_SHIFT;
 const RING_BYTES_MAX = 1 << 30;
-const RING_BLOCKS_MIN = 8;
+/** A block is retired every ms under traffic: so long may the loop be kept off its CPU. */
+const RING_BLOCKS_MIN = 64;
 const BLOCK_TIMEOUT_MS = 1;
 const VNET_BYTES = 10;
 const ETHERNET_BYTES = 14;

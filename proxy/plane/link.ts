@@ -32,7 +32,8 @@ interface Call {
 }
 type Asked = Request extends infer R ? (R extends { call: number } ? Omit<R, 'call'> : never) : never;
 
-const EXT = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
+/** A thread runs compiled code, also when this file itself is run from its source (tests). */
+const WORKER = new URL(import.meta.url.endsWith('.ts') ? '../../dist/proxy/plane/worker.js' : './worker.js', import.meta.url);
 const CLASSES = ['held', 'held', 'early', 'late'] as const;
 const EMPTY = new Meter();
 
@@ -55,8 +56,8 @@ export class HoldLink implements HoldPlane {
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
     const data: WorkerOptions = { port: port2, bellFd: this.#bellFd, shared: this.#shared.buffer, cpu: options.cpu, pins: options.pins };
-    this.#worker = new Worker(new URL(`./worker.${EXT}`, import.meta.url), {
-      name: 'sluice-hold', workerData: data, transferList: [port2], execArgv: EXT === 'ts' ? ['--import', 'tsx'] : [],
+    this.#worker = new Worker(WORKER, {
+      name: 'sluice-hold', workerData: data, transferList: [port2], execArgv: [],
     });
     this.#port.on('message', (message: Message) => { this.#receive(message); });
     this.#worker.on('error', (error) => { this.#reason = error instanceof Error ? error.message : String(error); });
