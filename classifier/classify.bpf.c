@@ -142,9 +142,12 @@ always __u32 nic_index_at(__u32 ifindex)
 	return index ? *index : 0;
 }
 
+/* A cell without a member is free. */
 always struct sluice_nic *nic_of(__u32 index)
 {
-	return index ? bpf_map_lookup_elem(&nics, &index) : 0;
+	struct sluice_nic *nic = index ? bpf_map_lookup_elem(&nics, &index) : 0;
+
+	return nic && ONCE(nic->member) ? nic : 0;
 }
 
 always struct sluice_group *group_of(__u32 id)

@@ -1,0 +1,303 @@
+import { readFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { GROUP, MAPS, MARK, MEMBER, NIC, NIC_FLAG, PROGRAMS, RESIDUES, STATS, VERDICTS, stampPack } from '../../classifier/abi.ts';
+import type { MapName, Program, StampClass } from '../../classifier/abi.ts';
+import { macWrite } from '../../classifier/frame.ts';
+import { u32Bytes } from '../../classifier/keys.ts';
+import { apply, emptyTables, newGroup, newNic, run } from '../../classifier/rules.ts';
+import type { Decision, MacRow, Tables } from '../../classifier/rules.ts';
+import { testRun } from '../../proxy/edge/ffi/bpf.ts';
+import { Kernel } from '../../proxy/edge/kernel.ts';
+import { enterOwnNamespace, ip, ownPins } from '../support/own-namespace.ts';
+import { UNPRIVILEGED } from './privilege.ts';
+
+/**
+ * The kernel programs and their twin side by side: random tables in both, random frames through
+ * both, every answer, mark and counter compared. Frames go through the kernel's own test run.
+ *
+ * SLUICE_SEED repeats a run.
+ */
+const SEED = Number(process.env['SLUICE_SEED'] ?? Date.now() % 2 ** 31);
+const WORLDS = 260;
+const FRAMES_PER_WORLD = 90;
+const MASKS = [{ mask: 0x0e000000, shift: 25 }, { mask: 0x70, shift: 4 }];
+
+/** mulberry32 */
+function generator(seed: number): (below: number) => number {
+  let state = seed >>> 0;
+  return (below) => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) % below;
+  };
+}
+type Random = ReturnType<typeof generator>;
+const pick = <T>(random: Random, from: readonly T[]): T => {
+  const item = from[random(from.length)];
+  if (item === undefined) throw new Error('pick of nothing');
+  return item;
+};
+
+const ANSWER = { next: -1, drop: 2, redirect: 7 } as const;
+const DEVICES = 16;
+const MAC = (n: number): number => 0x0200_0000_0000 + n;
+const OTHERS = [MAC(0x99), 0xffff_ffff_ffff, 0x3333_0000_0016, 0x0180_c200_0000, 0x0180_c200_000e, 0x0180_c200_0010, 0x0100_5e00_0001];
+
+describe.skipIf(UNPRIVILEGED !== undefined)(`kernel and twin agree (seed ${SEED})`, () => {
+  const ifindexes: number[] = [];
+  beforeAll(() => {
+    enterOwnNamespace();
+    for (let i = 0; i < DEVICES / 2; i += 1) ip(`link add a${i} type veth peer name b${i}`);
+    const links = JSON.parse(ip('-j link show type veth')) as { ifindex: number }[];
+    ifindexes.push(...links.map(({ ifindex }) => ifindex));
+    expect(ifindexes).toHaveLength(DEVICES);
+  });
+
+  describe.each(MASKS)('mark field %o', (mark) => {
+    const pins = ownPins(`twin${mark.shift}`);
+    let kernel: Kernel<Program>;
+    beforeAll(() => {
+      const object = readFileSync('classifier/classify.bpf.o');
+      kernel = new Kernel<Program>({ object, maps: MAPS, programs: PROGRAMS, mark, pinDir: pins.dir, attach: 'auto', owner: 'sluice test' });
+    });
+    afterAll(() => {
+      kernel.close();
+      pins.remove();
+    });
+
+    test(`${WORLDS * FRAMES_PER_WORLD} frames`, () => {
+      const random = generator(SEED ^ mark.mask);
+      const verdicts = new Map<string, number>();
+      for (let world = 0; world < WORLDS; world += 1) {
+        const tables = randomWorld(random, ifindexes, mark);
+        load(kernel, tables, ifindexes);
+        const stats = new Map<number, StatsRow>();
+        for (let i = 0; i < FRAMES_PER_WORLD; i += 1) compareOne(kernel, tables, ifindexes, random, stats, verdicts, `seed ${SEED} world ${world} frame ${i}`);
+        compareCounters(kernel, tables, stats, `seed ${SEED} world ${world}`);
+      }
+      // A run in which some verdict never came up has compared nothing of it.
+      for (const verdict of VERDICTS) expect(verdicts.get(verdict) ?? 0, verdict).toBeGreaterThan(20);
+      for (const program of PROGRAMS) for (const answer of possible(program)) expect(verdicts.get(`${program} ${answer}`) ?? 0, `${program} ${answer}`).toBeGreaterThan(20);
+    });
+  });
+});
+
+function possible(program: Program): readonly Decision['answer'][] {
+  switch (program) {
+    case 'classify': return ['next', 'drop', 'redirect'];
+    case 'release': return ['drop', 'redirect'];
+    case 'local': return ['next'];
+    case 'sink': case 'enter': return ['drop']; // a test run has no hash to set
+    case 'guard': case 'guard_self': return ['next', 'drop'];
+  }
+}
+
+// ------------------------------------------------------------------------------- random worlds
+
+const NICS = 7;
+const GROUPS = 2;
+
+function randomWorld(random: Random, ifindexes: readonly number[], mark: { mask: number; shift: number }): Tables {
+  const t = emptyTables(mark.mask, mark.shift);
+  const device = (i: number): number => ifindexes[i] ?? 0;
+  const base = pick(random, [1000, 2 ** 31 - 3, 2 ** 32 - 3, 16382, 3]);
+  const near = (spread: number): number => (base + random(2 * spread) - spread) >>> 0;
+  const nicsOf: number[][] = Array.from({ length: GROUPS }, () => []);
+  for (let index = 1; index <= NICS; index += 1) {
+    const group = random(40) === 0 ? 300 : random(GROUPS);
+    const nic = newNic({
+      ifindex: device(index), bridge: device(random(8) === 0 ? 15 : 14), group, member: 1 + random(NICS), mac: MAC(random(6) === 0 ? 1 + random(NICS + 2) : index),
+      vlan: pick(random, [0, 0, 0, 0, 0, 0, 7, 100]), flags: randomFlags(random),
+    });
+    randomCounts(random, nic);
+    t.nics.set(index, nic);
+    if (random(20) > 0) t.ports.set(nic.ifindex, index);
+    if (random(20) > 0) putMac(t.macs, nic.mac, { bridge: nic.bridge, vlan: nic.vlan, nic: index });
+    if (random(20) > 0) putMac(t.guarded, nic.mac, { bridge: nic.bridge, vlan: 0, nic: index });
+    nicsOf[group]?.push(index);
+  }
+  for (let member = 1; member <= NICS; member += 1) t.members.set(member, near(random(4) === 0 ? 20 : 2));
+  for (let group = 0; group < GROUPS; group += 1) {
+    t.groups.set(group, { ...newGroup(near(2), device(12 + group), nicsOf[group] ?? []), commit: near(3) });
+  }
+  for (const ifindex of ifindexes) if (random(6) > 0) t.devices.set(ifindex, device(random(8) === 0 ? 15 : 14));
+  return t;
+}
+function randomFlags(random: Random): number {
+  let flags = random(8) === 0 ? 0 : NIC_FLAG.protected | NIC_FLAG.guarded;
+  for (const [flag, odds] of [[NIC_FLAG.drain, 4], [NIC_FLAG.foreignDrop, 4], [NIC_FLAG.intraBridge, 4], [NIC_FLAG.guarded, 8]] as const) {
+    if (random(odds) === 0) flags ^= flag;
+  }
+  return random(6) === 0 ? flags : flags | NIC_FLAG.ready;
+}
+function randomCounts(random: Random, nic: { heldIn: number; heldOut: number; heldGone: number; earlyIn: number; earlyOut: number; earlyGone: number }): void {
+  nic.heldOut = random(1000);
+  nic.heldGone = random(10);
+  nic.heldIn = nic.heldOut + nic.heldGone + pick(random, [0, 0, 0, 4]);
+  nic.earlyOut = random(1000);
+  nic.earlyGone = random(10);
+  nic.earlyIn = nic.earlyOut + nic.earlyGone + pick(random, [0, 0, 0, 0, 0, 2]);
+}
+/** A hash map has one entry a key: the first that came stays. */
+function putMac(map: Map<number, readonly MacRow[]>, mac: number, row: MacRow): void {
+  const rows = map.get(mac) ?? [];
+  if (!rows.some((other) => other.bridge === row.bridge && other.vlan === row.vlan)) map.set(mac, [...rows, row]);
+}
+
+/** Writes the twin's tables into the kernel's maps. */
+function load(kernel: Kernel<Program>, t: Tables, ifindexes: readonly number[]): void {
+  for (const table of ['ports', 'macs', 'guarded', 'devices'] as const satisfies readonly MapName[]) {
+    for (const { key } of kernel.entries(table)) kernel.remove(table, key);
+  }
+  for (const [ifindex, nic] of t.ports) kernel.put('ports', u32Bytes(ifindex), nic);
+  for (const [ifindex, bridge] of t.devices) kernel.put('devices', u32Bytes(ifindex), bridge);
+  for (const table of ['macs', 'guarded'] as const) {
+    for (const [mac, rows] of t[table]) for (const row of rows) kernel.put(table, macKeyBytes(row, mac), row.nic);
+  }
+  for (const ifindex of ifindexes) kernel.count(ifindex);
+  const nics = new DataView(kernel.cells.nics);
+  for (const [index, nic] of t.nics) {
+    const at = index * NIC.size;
+    for (const field of ['ifindex', 'bridge', 'group', 'member', 'flags'] as const) nics.setUint32(at + NIC[field], nic[field], true);
+    nics.setUint16(at + NIC.vlan, nic.vlan, true);
+    macWrite(nic.mac, new Uint8Array(kernel.cells.nics), at + NIC.mac);
+    for (const field of COUNTERS) nics.setBigUint64(at + NIC[field], BigInt(nic[field]), true);
+    nics.setUint32(at + NIC.next, 0, true);
+  }
+  const groups = new DataView(kernel.cells.groups);
+  for (const [id, group] of t.groups) {
+    const at = id * GROUP.size;
+    groups.setUint32(at + GROUP.colour, group.colour, true);
+    groups.setUint32(at + GROUP.commit, group.commit, true);
+    groups.setUint32(at + GROUP.holdIfindex, group.holdIfindex, true);
+    groups.setUint32(at + GROUP.firstNic, group.nics[0] ?? 0, true);
+    group.nics.forEach((nic, i) => nics.setUint32(nic * NIC.size + NIC.next, group.nics[i + 1] ?? 0, true));
+    for (let slot = 0; slot < RESIDUES; slot += 1) groups.setBigUint64(at + GROUP.heldIn + 8 * slot, 0n, true);
+  }
+  const members = new DataView(kernel.cells.members);
+  for (const [member, colour] of t.members) members.setUint32(member * MEMBER.size, colour, true);
+}
+const COUNTERS = ['heldIn', 'heldOut', 'earlyIn', 'earlyOut', 'heldGone', 'earlyGone'] as const;
+function macKeyBytes(row: MacRow, mac: number): Uint8Array {
+  const bytes = new Uint8Array(12);
+  new DataView(bytes.buffer).setUint32(0, row.bridge, true);
+  new DataView(bytes.buffer).setUint16(4, row.vlan, true);
+  macWrite(mac, bytes, 6);
+  return bytes;
+}
+
+// ------------------------------------------------------------------------------ random frames
+
+function randomFrame(random: Random): Uint8Array {
+  const bytes = new Uint8Array(15 + random(random(4) === 0 ? 1486 : 50));
+  for (let i = 14; i < bytes.length; i += 1) bytes[i] = random(256);
+  const anyMac = (): number => (random(4) === 0 ? pick(random, OTHERS) : MAC(1 + random(NICS + 2)));
+  macWrite(anyMac(), bytes, 0);
+  macWrite(anyMac(), bytes, 6);
+  const type = pick(random, [0x0800, 0x0800, 0x0806, 0x86dd, 0x88cc, 0x8100, 0x8100, 0x88a8, 0x9000, random(65536)]);
+  bytes[12] = type >> 8;
+  bytes[13] = type & 0xff;
+  if (type === 0x8100 && bytes.length > 15) {
+    bytes[14] = random(16) << 4;
+    bytes[15] = pick(random, [0, 7, 100, random(256)]);
+  }
+  return bytes;
+}
+/** The kernel's test run takes no IP frame without an IP header. */
+function runnable(frame: Uint8Array): Uint8Array {
+  const type = ((frame[12] ?? 0) << 8) | (frame[13] ?? 0);
+  const bytesMin = type === 0x0800 ? 34 : type === 0x86dd ? 54 : 15;
+  if (frame.length >= bytesMin) return frame;
+  const padded = new Uint8Array(bytesMin);
+  padded.set(frame);
+  return padded;
+}
+/** Mostly what a member would send: its own source, in its own VLAN. */
+function plausible(random: Random, t: Tables, frame: Uint8Array, ifindex: number): Uint8Array {
+  const nic = t.nics.get(t.ports.get(ifindex) ?? 0);
+  if (nic === undefined || random(4) === 0) return frame;
+  const own = new Uint8Array(Math.max(frame.length, 18));
+  own.set(frame);
+  macWrite(nic.mac, own, 6);
+  if (random(3) > 0) macWrite(MAC(1 + random(NICS)), own, 0);
+  own[12] = nic.vlan === 0 ? 0x08 : 0x81;
+  own[13] = 0;
+  if (nic.vlan !== 0) own.set([nic.vlan >> 8, nic.vlan & 0xff], 14);
+  return own;
+}
+function randomMark(random: Random, t: Tables, program: Program): number {
+  const other = (random(2 ** 16) << 8) & ~t.markMask;
+  if (program === 'release' || random(12) === 0) {
+    const near = t.groups.get(random(GROUPS))?.colour ?? 0;
+    return stampPack(random(4) as StampClass, random(NICS + 2), random(4) === 0 ? random(16) : random(2), (near + random(24) - 12) >>> 0);
+  }
+  if (random(3) > 0 && program === 'classify') return other >>> 0;
+  return (other | (pick(random, [...Object.values(MARK), 5, 7]) << t.markShift)) >>> 0;
+}
+
+interface StatsRow {
+  readonly verdicts: number[];
+  readonly bytes: number[];
+  readonly single: Map<string, number>;
+}
+function compareOne(
+  kernel: Kernel<Program>, t: Tables, ifindexes: readonly number[], random: Random, stats: Map<number, StatsRow>, seen: Map<string, number>, where: string,
+): void {
+  const program = pick(random, ['classify', 'classify', 'classify', 'classify', 'guard', 'guard', 'guard_self', 'local', 'release', 'release', 'enter', 'sink'] as const);
+  const ifindex = program === 'release' ? (t.groups.get(random(GROUPS))?.holdIfindex ?? 0) : pick(random, ifindexes);
+  const ingressIfindex = random(5) === 0 ? 0 : pick(random, ifindexes);
+  const frame = runnable(program === 'classify' ? plausible(random, t, randomFrame(random), ifindex) : randomFrame(random));
+  const mark = randomMark(random, t, program);
+  const expected = run(program, t, frame, { ifindex, ingressIfindex, mark });
+  const got = testRun(kernel.programFd(program), frame, ifindex, ingressIfindex, mark);
+  const what = `${where}: ${program} at ${ifindex} from ${ingressIfindex} mark 0x${mark.toString(16)} ${Buffer.from(frame.subarray(0, 18)).toString('hex')}`;
+  expect({ answer: got.answer, mark: got.mark }, what).toEqual({ answer: ANSWER[expected.answer], mark: markAfter(expected) });
+  apply(t, expected);
+  record(stats, ifindex, frame.length, expected);
+  const bump = (key: string): unknown => seen.set(key, (seen.get(key) ?? 0) + 1);
+  if (expected.verdict !== undefined) bump(expected.verdict);
+  bump(`${program} ${expected.answer}`);
+}
+const markAfter = (decision: Decision): number => decision.mark >>> 0;
+
+function record(stats: Map<number, StatsRow>, ifindex: number, bytes: number, decision: Decision): void {
+  const row = stats.get(ifindex) ?? { verdicts: new Array<number>(VERDICTS.length).fill(0), bytes: new Array<number>(VERDICTS.length).fill(0), single: new Map<string, number>() };
+  stats.set(ifindex, row);
+  for (const name of decision.stats) row.single.set(name, (row.single.get(name) ?? 0) + 1);
+  if (decision.verdict === undefined) return;
+  const i = VERDICTS.indexOf(decision.verdict);
+  row.verdicts[i] = (row.verdicts[i] ?? 0) + 1;
+  row.bytes[i] = (row.bytes[i] ?? 0) + bytes;
+}
+
+const SINGLES = ['splitCopies', 'leakBlocked', 'unvetted', 'confined', 'duplicate', 'refused', 'redelivered'] as const;
+function compareCounters(kernel: Kernel<Program>, t: Tables, stats: ReadonlyMap<number, StatsRow>, where: string): void {
+  const nics = new DataView(kernel.cells.nics);
+  for (const [index, nic] of t.nics) {
+    const cell = Object.fromEntries(COUNTERS.map((field) => [field, Number(nics.getBigUint64(index * NIC.size + NIC[field], true))]));
+    expect(cell, `${where} nic ${index}`).toEqual(Object.fromEntries(COUNTERS.map((field) => [field, nic[field]])));
+  }
+  const groups = new BigUint64Array(kernel.cells.groups);
+  for (const [id, group] of t.groups) {
+    const at = (id * GROUP.size + GROUP.heldIn) / 8;
+    expect([...groups.subarray(at, at + RESIDUES)].map(Number), `${where} group ${id}`).toEqual(group.heldIn);
+  }
+  for (const [ifindex, row] of stats) {
+    const words = sumCpus(kernel.counters(ifindex));
+    const at = (offset: number): number => words[offset / 8] ?? 0;
+    const verdict = (i: number): number => at(STATS.verdict + i * STATS.countSize);
+    expect(VERDICTS.map((_, i) => verdict(i)), `${where} verdicts at ${ifindex}`).toEqual(row.verdicts);
+    expect(VERDICTS.map((_, i) => at(STATS.verdict + i * STATS.countSize + 8)), `${where} bytes at ${ifindex}`).toEqual(row.bytes);
+    expect(at(STATS.in), `${where}: in is the sum of the verdicts`).toBe(row.verdicts.reduce((a, b) => a + b, 0));
+    expect(at(STATS.in + 8)).toBe(row.bytes.reduce((a, b) => a + b, 0));
+    expect(Object.fromEntries(SINGLES.map((name) => [name, at(STATS[name])])), `${where} counts at ${ifindex}`)
+      .toEqual(Object.fromEntries(SINGLES.map((name) => [name, row.single.get(name) ?? 0])));
+  }
+}
+function sumCpus(bytes: Uint8Array): number[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const total = new Array<number>(STATS.size / 8).fill(0);
+  for (let at = 0; at < bytes.length; at += 8) total[(at % STATS.size) / 8] = (total[(at % STATS.size) / 8] ?? 0) + Number(view.getBigUint64(at, true));
+  return total;
+}
