@@ -21,6 +21,12 @@
  * frame sent while such a call was under way may be of either. `released` (unprotect) frees all
  * that was sent before or after. A member's own cut raises the floor of its own frames only.
  *
+ * Frames inside the group are told too (`sentInside`). Normally they are never seen outside; but
+ * once their receiver is gone from the bridge they are the outside's business, held like any other,
+ * and after their commit the bridge may flood them. So they are judged by the same rule when seen,
+ * and never counted as sent, held or lost. They are forgotten after INSIDE_KEPT_US: a frame inside
+ * that the oracle does not know any more is accused.
+ *
  * `ceiling` is the other side, for losses: the latest epoch a frame can belong to. A frame whose
  * ceiling was committed in its execution and which was never seen is lost.
  *
@@ -60,9 +66,12 @@ export interface OracleCount {
   readonly lost: number;
   readonly leaked: number;
   readonly duplicates: number;
+  /** Frames for a member that were seen outside, leaked or committed before. */
+  readonly strays: number;
 }
 
 const LEAKS_KEPT_MAX = 32;
+const INSIDE_KEPT_US = 10e6;
 
 export class Oracle {
   #execution: Execution = { commits: [] };
@@ -71,11 +80,13 @@ export class Oracle {
   #pendingRestore: { execution: Execution; epoch: number } | undefined;
   #pendingCeiling = 0;
   readonly #waiting = new Map<string, Sent>();
+  readonly #inside = new Map<string, Sent>();
   readonly #gone = new Set<string>();
   #sent = 0;
   #seen = 0;
   #leaked = 0;
   #duplicates = 0;
+  #strays = 0;
   readonly leaks: Leak[] = [];
   readonly #keepSeen: boolean;
 
@@ -84,15 +95,28 @@ export class Oracle {
     this.#keepSeen = options.keepSeen ?? true;
   }
 
-  /** A frame is about to be put on the wire by `member`. */
+  /** A frame for the outside is about to be put on the wire by `member`. */
   sent(key: string, member: string, atUs: number): void {
+    this.#note(this.#waiting, key, member, atUs);
+    this.#sent++;
+  }
+
+  /** A frame for another member is about to be put on the wire. */
+  sentInside(key: string, member: string, atUs: number): void {
+    this.#note(this.#inside, key, member, atUs);
+    for (const [oldest, { atUs: oldestUs }] of this.#inside) {
+      if (atUs - oldestUs < INSIDE_KEPT_US) break;
+      this.#inside.delete(oldest);
+    }
+  }
+
+  #note(into: Map<string, Sent>, key: string, member: string, atUs: number): void {
     const own = Math.max(this.#groupOpen, this.#open.get(member) ?? 0);
     const floors = [{ execution: this.#execution, epoch: own }];
     if (this.#pendingRestore !== undefined) floors.push(this.#pendingRestore);
-    if (this.#waiting.has(key)) throw new Error(`oracle: two frames under way with the key ${key}`);
+    if (into.has(key)) throw new Error(`oracle: two frames under way with the key ${key}`);
     const ceiling = Math.max(own, this.#pendingCeiling);
-    this.#waiting.set(key, { atUs, floors, execution: this.#execution, ceiling });
-    this.#sent++;
+    into.set(key, { atUs, floors, execution: this.#execution, ceiling });
   }
 
   /** The frame could not be put on the wire after all. */
@@ -113,12 +137,26 @@ export class Oracle {
     this.#waiting.delete(key);
     if (this.#keepSeen) this.#gone.add(key);
     this.#seen++;
-    const allowedUs = firstAllowed(sent.floors);
-    if (allowedUs === undefined || atUs < allowedUs) {
-      this.#leaked++;
-      if (this.leaks.length < LEAKS_KEPT_MAX) this.leaks.push({ key, sentUs: sent.atUs, seenUs: atUs, allowedUs });
-    }
+    this.#judge(key, sent, atUs);
     return atUs - sent.atUs;
+  }
+
+  /** A frame for another member was captured outside. */
+  seenInside(key: string, atUs: number): void {
+    const sent = this.#inside.get(key);
+    this.#strays++;
+    if (sent === undefined) this.#accuse({ key, sentUs: Number.NaN, seenUs: atUs, allowedUs: undefined });
+    else this.#judge(key, sent, atUs);
+  }
+
+  #judge(key: string, sent: Sent, seenUs: number): void {
+    const allowedUs = firstAllowed(sent.floors);
+    if (allowedUs === undefined || seenUs < allowedUs) this.#accuse({ key, sentUs: sent.atUs, seenUs, allowedUs });
+  }
+
+  #accuse(leak: Leak): void {
+    this.#leaked++;
+    if (this.leaks.length < LEAKS_KEPT_MAX) this.leaks.push(leak);
   }
 
   /**
@@ -155,6 +193,7 @@ export class Oracle {
     const open = this.#waiting.size;
     return {
       sent: this.#sent, seen: this.#seen, held: open - lost, lost, leaked: this.#leaked, duplicates: this.#duplicates,
+      strays: this.#strays,
     };
   }
 

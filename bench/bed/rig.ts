@@ -128,11 +128,11 @@ export class Rig {
     const intra = this.traffic.flows('intra');
     const inside = `${sum(intra.map((f) => f.seen))}/${sum(intra.map((f) => f.sent))}`;
     return `${name.padEnd(46)} sent ${pad(c.sent)} released ${pad(c.seen)} held ${pad(c.held)} lost ${pad(c.lost)}`
-      + ` intra ${inside.padStart(13)} leaked ${this.leaked()}`;
+      + ` intra ${inside.padStart(13)} strays ${String(c.strays).padStart(4)} leaked ${this.leaked()}`;
   }
 
   leaked(): number {
-    return this.oracle.count().leaked + this.traffic.strays;
+    return this.oracle.count().leaked;
   }
 
   close(): Promise<void> {

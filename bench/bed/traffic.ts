@@ -43,8 +43,6 @@ export class Traffic {
   readonly #inside: (() => FramePort)[] = [];
   readonly #outside: FramePort;
   #timer: NodeJS.Timeout | undefined;
-  /** Frames meant for a member that were captured outside: each is a leak. */
-  strays = 0;
   /** Told of each external probe's time from sender to outsider. */
   onUnderWay: ((us: number) => void) | undefined;
   #watch: ((frame: Uint8Array, atUs: number) => void) | undefined;
@@ -99,6 +97,7 @@ export class Traffic {
     const seq = flow.sent++;
     const key = flowKey(id, seq);
     if (flow.kind === 'external') this.#oracle.sent(key, flow.from.name, nowUs());
+    else this.#oracle.sentInside(key, flow.from.name, nowUs());
     if (flow.port().send(flow.frame(seq))) return;
     flow.unsent++;
     if (flow.kind === 'external') this.#oracle.notSent(key);
@@ -108,9 +107,7 @@ export class Traffic {
     this.#outside.drain((frame, atUs) => {
       const probe = parseProbe(frame);
       if (probe !== undefined) {
-        const underWayUs = this.#oracle.seen(flowKey(probe.flow, probe.seq), atUs);
-        if (underWayUs !== undefined) this.onUnderWay?.(underWayUs);
-        this.#note(probe.flow, probe.seq, 'external');
+        this.#seenOutside(probe.flow, probe.seq, atUs);
       }
       this.#watch?.(frame, atUs);
     });
@@ -131,13 +128,19 @@ export class Traffic {
     return [...this.#flows.values()].filter((flow) => flow.kind === kind);
   }
 
-  #note(id: number, seq: number, kind: Flow['kind']): void {
-    const flow = this.#flows.get(id);
-    if (flow === undefined) return;
-    if (flow.kind !== kind) {
-      if (kind === 'external') this.strays++;
+  #seenOutside(id: number, seq: number, atUs: number): void {
+    if (this.#flows.get(id)?.kind === 'intra') {
+      this.#oracle.seenInside(flowKey(id, seq), atUs);
       return;
     }
+    const underWayUs = this.#oracle.seen(flowKey(id, seq), atUs);
+    if (underWayUs !== undefined) this.onUnderWay?.(underWayUs);
+    this.#note(id, seq, 'external');
+  }
+
+  #note(id: number, seq: number, kind: Flow['kind']): void {
+    const flow = this.#flows.get(id);
+    if (flow === undefined || flow.kind !== kind) return;
     flow.seen++;
     if (seq > flow.last) flow.last = seq;
     else if (seq === flow.last) flow.repeats++;

@@ -166,3 +166,34 @@ describe('oracle: losses and duplicates', () => {
     expect(() => oracle.sent('g', 'a', 331)).toThrow(/two frames under way/);
   });
 });
+
+describe('oracle: frames inside the group', () => {
+  it('are judged by the same rule when they are seen outside, and counted apart', () => {
+    const oracle = new Oracle();
+    oracle.begin('cut', 1, 100)(true);
+    oracle.sentInside('i', 'a', 200);
+    oracle.sentInside('j', 'a', 200);
+    oracle.seenInside('i', 250);
+    expect(oracle.count()).toMatchObject({ sent: 0, held: 0, lost: 0, strays: 1, leaked: 1 });
+    oracle.begin('commit', 2, 300)(true);
+    oracle.seenInside('j', 310);
+    expect(oracle.count()).toMatchObject({ strays: 2, leaked: 1 });
+  });
+
+  it('are accused when nothing is known of them', () => {
+    const oracle = new Oracle();
+    oracle.seenInside('never told', 250);
+    expect(oracle.count().leaked).toBe(1);
+  });
+
+  it('are forgotten after a while, so that memory stays flat', () => {
+    const oracle = new Oracle();
+    oracle.begin('commit', 1, 0)(true);
+    oracle.sentInside('old', 'a', 0);
+    oracle.sentInside('new', 'a', 11e6);
+    oracle.seenInside('new', 12e6);
+    expect(oracle.count().leaked).toBe(0);
+    oracle.seenInside('old', 12e6);
+    expect(oracle.count().leaked).toBe(1);
+  });
+});
