@@ -60,8 +60,8 @@ async function compose(config: Config, log: Logger, version: string, fatal: (err
   undo.push(() => journal.close());
   const records = await journal.load();
   const pins = config.pins ?? `/sys/fs/bpf/sluice-${hashOf(realpathSync(config.state))}`;
-  const { gate, attachMode, devices, cellPins } = openGate(config, pins);
-  undo.push(() => gate.close());
+  const { gate, keeper, attachMode, devices, cellPins } = openGate(config, pins);
+  undo.push(() => keeper.close());
   const plane = new HoldLink({ cpu: config.worker.cpu ?? lastCpu(), pins: cellPins });
   undo.push(() => plane.stop());
   await plane.close(0); // its first answer: it runs, and has the pinned maps in its memory
@@ -74,14 +74,14 @@ async function compose(config: Config, log: Logger, version: string, fatal: (err
   const events = new EventHub(randomBytes(4).toString('hex'));
   const seen = apiControl(control, plane);
   relay(control, (group) => seen.counters(group), events, log);
-  gate.onEvent(relayGate(control, events, log));
+  keeper.onEvent(relayGate(control, events, log));
   for (const { group, error } of await control.start(records)) log.error({ group, code: error.code, fix: error.fix }, error.message);
-  undo.push(await settleWhenWhole(control, gate, log));
-  gate.start();
-  const missing = (): string[] => [...control.missing(), ...gate.ready(), ...(journal.writable ? [] : ['the journal can\'t be written'])];
+  undo.push(await settleWhenWhole(control, keeper, log));
+  keeper.start();
+  const missing = (): string[] => [...control.missing(), ...keeper.ready(), ...(journal.writable ? [] : ['the journal can\'t be written'])];
   const metrics = new Metrics({
     groups: () => control.list().map((state) => ({ state, counters: seen.counters(state.spec.group) })),
-    ports: () => portStats(control, gate.stats()),
+    ports: () => portStats(control, keeper.stats()),
     eventClients: () => events.subscribers,
   });
   await serve(config, { control: seen, events, metrics, log, version, health: { missing } }, control, undo);
@@ -92,15 +92,15 @@ async function compose(config: Config, log: Logger, version: string, fatal: (err
  * What an earlier life left in the kernel is cleared away only when every group of the journal is
  * attached again: until then it is what keeps a group holding. Returns what ends the waiting.
  */
-async function settleWhenWhole(control: Control, gate: { settle(): Promise<void> }, log: Logger): Promise<Undo> {
+async function settleWhenWhole(control: Control, keeper: { settle(): Promise<void> }, log: Logger): Promise<Undo> {
   if (control.missing().length === 0) {
-    await gate.settle();
+    await keeper.settle();
     return () => undefined;
   }
   const timer = setInterval(() => {
     if (control.missing().length > 0) return;
     clearInterval(timer);
-    gate.settle().catch((error: unknown) => log.error({ err: error }, 'what an earlier life left could not be cleared away'));
+    keeper.settle().catch((error: unknown) => log.error({ err: error }, 'what an earlier life left could not be cleared away'));
   }, SETTLE_MS);
   return () => clearInterval(timer);
 }

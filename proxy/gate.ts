@@ -9,9 +9,13 @@ import { KernelGate } from '../classifier/attach.ts';
 import type { Config } from './config.ts';
 import { Kernel } from './edge/kernel.ts';
 import { EdgeError } from './ports.ts';
+import type { Gate } from './ports.ts';
 
 export interface OpenGate {
-  readonly gate: KernelGate;
+  /** Watching, clearing away, counters. */
+  readonly keeper: KernelGate;
+  /** What control sees of it: the same, its operating errors as EdgeError. */
+  readonly gate: Gate;
   readonly attachMode: 'tcx' | 'clsact';
   /** Devices of the namespace, for the announcer. */
   readonly devices: { links(): readonly { readonly ifindex: number; readonly master: number }[] };
@@ -39,11 +43,37 @@ export function openGate(config: Config, pins: string): OpenGate {
     attach: config.attach,
     owner: `sluice ${pins}`,
   });
-  const gate = new KernelGate(kernel, (code, message, fix, cause) => new EdgeError(code, message, fix, cause));
+  const keeper = new KernelGate(kernel, (code, message, fix, cause) => new EdgeError(code, message, fix, cause));
   return {
-    gate,
+    keeper,
+    gate: guarded(keeper),
     attachMode: kernel.attachMode,
     devices: { links: () => kernel.ports() },
     cellPins: { groups: `${pins}/groups`, nics: `${pins}/nics` },
+  };
+}
+
+/** A call of the system that failed is an operating error; anything else stays a fault of the program. */
+async function understood<T>(work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    if (!(error instanceof Error) || error instanceof EdgeError) throw error;
+    if ('fix' in error && typeof error.fix === 'string') throw new EdgeError('plane_down', error.message, error.fix, error);
+    if (error.name === 'SystemError') throw new EdgeError('plane_down', error.message, 'sluice doctor looks for the cause', error);
+    throw error;
+  }
+}
+
+function guarded(keeper: KernelGate): Gate {
+  return {
+    attach: (id, spec, colour, members) => understood(keeper.attach(id, spec, colour, members)),
+    reattach: (id, spec, members) => understood(keeper.reattach(id, spec, members)),
+    detach: (id) => understood(keeper.detach(id)),
+    setColour: (id, colour) => keeper.setColour(id, colour),
+    setMemberColour: (id, member, colour) => keeper.setMemberColour(id, member, colour),
+    setCommit: (id, colour) => keeper.setCommit(id, colour),
+    setReady: (id, member) => keeper.setReady(id, member),
+    setDraining: (id, member) => keeper.setDraining(id, member),
   };
 }

@@ -1,0 +1,266 @@
+/**
+ * sluiced as an operator meets it: the program, its socket, curl and tcpdump, and nothing of ours
+ * in between. A bridge, two veth members, an outsider; protect, hold, commit; killed and started
+ * again; ended with and without protection; and every way in which a start can fail.
+ */
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { Bed } from '../../bench/bed/bed.ts';
+import { end, run, sleep, startIn, until } from '../../bench/bed/commands.ts';
+import { repositoryRoot } from '../../bench/bed/daemon.ts';
+import type { FramePort } from '../../bench/bed/frame-port.ts';
+import { probeFlow } from '../../bench/bed/probe.ts';
+import { UNPRIVILEGED } from './privilege.ts';
+
+const SLUICED = join(repositoryRoot(), 'bin/sluiced');
+/** Longer than a ring's block timeout and any hop on the way. */
+const SETTLE_MS = 150;
+
+async function withBed(job: (bed: Bed) => Promise<void>): Promise<void> {
+  const bed = await Bed.create({ members: ['veth', 'veth'], addresses: false });
+  try {
+    await job(bed);
+  } finally {
+    await bed.close();
+  }
+}
+
+interface Reply {
+  readonly status: number;
+  readonly body: Record<string, unknown>;
+}
+async function curl(bed: Bed, method: string, path: string, body?: object): Promise<Reply> {
+  const data = body === undefined ? [] : ['-H', 'content-type: application/json', '-d', JSON.stringify(body)];
+  const out = await run('curl', ['-sS', '--unix-socket', bed.daemon().socket, '-X', method, ...data, '-w', '\n%{http_code}', `http://sluice${path}`]);
+  const cut = out.lastIndexOf('\n');
+  return { status: Number(out.slice(cut + 1)), body: JSON.parse(out.slice(0, cut)) as Record<string, unknown> };
+}
+const post = (bed: Bed, verb: string, body: object = {}): Promise<Reply> => curl(bed, 'POST', `/v1/groups/web/${verb}`, body);
+
+/** Everything that has come out at this end since it was last asked, as hex. */
+function seen(port: FramePort): string[] {
+  const frames: string[] = [];
+  port.drain((frame) => frames.push(Buffer.from(frame).toString('hex')));
+  return frames;
+}
+async function settled(port: FramePort): Promise<string[]> {
+  await sleep(SETTLE_MS);
+  return seen(port);
+}
+
+/** Numbered frames from member 0 to the outsider and to member 1. */
+function sender(bed: Bed): (to: 'out' | 'member', first: number, count: number) => string[] {
+  const from = bed.end(0);
+  const out = probeFlow(bed.member(0).address, bed.outsider.address, 1, 200);
+  const member = probeFlow(bed.member(0).address, bed.member(1).address, 2, 200);
+  return (to, first, count) =>
+    Array.from({ length: count }, (_, i) => {
+      const frame = (to === 'out' ? out : member)(first + i).slice();
+      expect(from.send(frame)).toBe(true);
+      return Buffer.from(frame).toString('hex');
+    });
+}
+
+async function protect(bed: Bed): Promise<void> {
+  expect(await curl(bed, 'PUT', '/v1/groups/web', bed.groupFile('web'))).toMatchObject({ status: 200, body: { outcome: 'accepted' } });
+  expect(await post(bed, 'protect')).toMatchObject({ status: 200, body: { generation: 1, open: 1 } });
+}
+
+describe.skipIf(UNPRIVILEGED !== undefined)('the life of sluiced', () => {
+  test('frames pass inside, are held outside, and leave after their commit, byte by byte', async () => {
+    await withBed(async (bed) => {
+      await bed.daemon().start();
+      const [outside, inside, send] = [bed.outside(), bed.end(1), sender(bed)];
+      expect(await curl(bed, 'PUT', '/v1/groups/web', bed.groupFile('web'))).toMatchObject({ status: 200 });
+      const open = send('out', 0, 5);
+      expect(await settled(outside)).toEqual(open); // nobody is protected yet
+      seen(inside); // the bridge has flooded what it has not learned
+
+      expect(await post(bed, 'protect')).toMatchObject({ status: 200, body: { phase: 'protected', open: 1 } });
+      const capture = join(bed.directory, 'outside.pcap');
+      const tcpdump = startIn(bed.outsider.namespace ?? '', 'tcpdump', ['-i', 'eth0', '-U', '-w', capture, 'udp']);
+      await until('tcpdump listens', () => tcpdump.output().includes('listening on'));
+      const first = send('out', 10, 20);
+      const intra = send('member', 0, 20);
+      expect(await settled(inside)).toEqual(intra);
+      expect(seen(outside)).toEqual([]);
+      expect(await curl(bed, 'GET', '/v1/groups/web/held')).toMatchObject({ body: { frames: 20, bytes: 4000, epochs: [{ epoch: 1, frames: 20, bytes: 4000 }] } });
+
+      expect(await post(bed, 'cut', { generation: 1, epoch: 1 })).toMatchObject({ body: { open: 2, held: { frames: 20, bytes: 4000 } } });
+      const second = send('out', 40, 20);
+      expect(await settled(outside)).toEqual([]);
+      await run('curl', ['-sS', '--unix-socket', bed.daemon().socket, '-o', join(bed.directory, 'held.pcapng'), 'http://sluice/v1/groups/web/held.pcapng']);
+      const rows = (await run('tcpdump', ['-r', join(bed.directory, 'held.pcapng'), '-n', '-e'])).split('\n').filter((row) => row.includes('length 200'));
+      expect(rows.length).toBe(40);
+
+      expect(await post(bed, 'commit?wait=released', { generation: 1, epoch: 1 })).toMatchObject({ status: 200, body: { committed: 1, released: 1, held: { frames: 20 } } });
+      expect(await settled(outside)).toEqual(first);
+      expect(await post(bed, 'cut', { generation: 1, epoch: 2 })).toMatchObject({ body: { open: 3 } });
+      expect(await post(bed, 'rollback', { generation: 1, epoch: 1 })).toMatchObject({ body: { open: 2, dropped: { discarded: 20 } } });
+      expect(await settled(outside)).toEqual([]);
+      expect(second.length).toBe(20);
+
+      await end(tcpdump, 'SIGINT');
+      expect((await run('tcpdump', ['-r', capture, '-n'])).trim().split('\n').length).toBe(20);
+      expect(await post(bed, 'unprotect', { generation: 1, held: 'discard' })).toMatchObject({ body: { phase: 'idle' } });
+      const last = send('out', 90, 5);
+      expect(await settled(outside)).toEqual(last);
+    });
+  });
+
+  test('killed, it lets nothing out; started again, it goes on where the journal says', async () => {
+    await withBed(async (bed) => {
+      await bed.daemon().start();
+      const [outside, inside, send] = [bed.outside(), bed.end(1), sender(bed)];
+      await protect(bed);
+      await post(bed, 'cut', { generation: 1, epoch: 1 });
+      await post(bed, 'commit?wait=released', { generation: 1, epoch: 1 });
+      send('out', 0, 10);
+      await bed.daemon().kill();
+      send('out', 10, 10);
+      expect(await settled(outside)).toEqual([]);
+      const intra = send('member', 0, 10);
+      expect(await settled(inside)).toEqual(intra); // the kernel carries the group's own frames without us
+
+      await bed.daemon().start();
+      expect(await curl(bed, 'GET', '/v1/groups/web')).toMatchObject({ body: { phase: 'protected', generation: 1, open: 2, committed: 1, released: 1, held: { frames: 0 } } });
+      const held = send('out', 20, 10);
+      expect(await settled(outside)).toEqual([]);
+      expect(await post(bed, 'cut', { generation: 1, epoch: 2 })).toMatchObject({ body: { held: { frames: 10 } } });
+      expect(await post(bed, 'commit?wait=released', { generation: 1, epoch: 2 })).toMatchObject({ body: { released: 2 } });
+      expect(await settled(outside)).toEqual(held);
+    });
+  });
+
+  test('ended while protecting, protection stays; ended without, nothing is left behind', async () => {
+    await withBed(async (bed) => {
+      const pins = `/sys/fs/bpf/sluice-${bed.id}`;
+      const holdDevices = async (): Promise<number> => (await run('ip', ['-n', bed.host, '-br', 'link'])).match(/^sl[hr]\d/gm)?.length ?? 0;
+      await bed.daemon().start();
+      const [outside, send] = [bed.outside(), sender(bed)];
+      await protect(bed);
+      await bed.daemon().stop();
+      expect(existsSync(bed.daemon().socket)).toBe(false);
+      expect(existsSync(pins)).toBe(true);
+      send('out', 0, 10);
+      expect(await settled(outside)).toEqual([]);
+
+      await bed.daemon().start();
+      expect(await post(bed, 'unprotect', { generation: 1, held: 'release' })).toMatchObject({ status: 200 });
+      await until('it is idle', async () => (await curl(bed, 'GET', '/v1/groups/web')).body['phase'] === 'idle');
+      await bed.daemon().stop();
+      expect(existsSync(pins)).toBe(false);
+      expect(await holdDevices()).toBe(0);
+      const free = send('out', 10, 10);
+      expect(await settled(outside)).toEqual(free);
+    });
+  });
+
+  test('ended in the middle of requests, it breaks off none', async () => {
+    await withBed(async (bed) => {
+      await bed.daemon().start();
+      await protect(bed);
+      // Cuts in a row from several clients: at any moment some are under way.
+      const outcomes: (number | string)[] = [];
+      let ended = false;
+      const client = async (): Promise<void> => {
+        for (let epoch = 1; !ended; epoch++) {
+          const outcome = await post(bed, 'cut', { generation: 1, epoch }).then(({ status }) => status, (error: unknown) => String(error));
+          outcomes.push(outcome);
+          if (typeof outcome === 'string') return;
+        }
+      };
+      const clients = Promise.all(Array.from({ length: 4 }, client));
+      await until('they are under way', () => outcomes.length > 20);
+      await bed.daemon().stop();
+      ended = true;
+      await clients;
+      // Answered, or not let in (curl 7): never an empty reply (52) or a reset (56).
+      for (const outcome of outcomes) expect(String(outcome)).toMatch(/^(200|409|429|503)$|\(7\)/);
+      expect(outcomes).toContain(200);
+    });
+  });
+
+  test('the socket is for its owner and group; the capture, events and metrics are there', async () => {
+    await withBed(async (bed) => {
+      await bed.daemon().start();
+      await protect(bed);
+      expect(statSync(bed.daemon().socket).mode & 0o777).toBe(0o660);
+      const events = run('curl', ['-sN', '--max-time', '2', '--unix-socket', bed.daemon().socket, 'http://sluice/v1/events?group=web']).catch((error: unknown) => String(error));
+      const follower = startIn(bed.host, 'curl', ['-sN', '--unix-socket', bed.daemon().socket, 'http://sluice/v1/events?group=web']);
+      await until('it follows', () => follower.output().includes('retry:'));
+      sender(bed)('out', 0, 1);
+      await until('output is announced', () => follower.output().includes('event: output-pending'));
+      await post(bed, 'cut', { generation: 1, epoch: 1 });
+      await post(bed, 'commit?wait=released', { generation: 1, epoch: 1 });
+      await until('all is told', () => /event: cut[^]*event: committed[^]*event: released/.test(follower.output()));
+      await end(follower);
+      const metrics = await run('curl', ['-sS', '--unix-socket', bed.daemon().socket, 'http://sluice/metrics']);
+      expect(metrics).toContain('sluice_released_frames_total{group="web"} 1');
+      expect(metrics).toContain('sluice_hold_seconds_count{group="web"} 1');
+      expect(metrics).toMatch(/sluice_port_frames_total\{group="web",port="port1",verdict="held"\} 1/);
+      expect(metrics).toMatch(/sluice_leak_blocked_frames_total\{[^}]*\} 0/);
+      await events;
+    });
+  });
+});
+
+describe.skipIf(UNPRIVILEGED !== undefined)('a start that fails says why in one line and exits 1', () => {
+  async function fails(bed: Bed, flags: readonly string[], prefix: readonly string[] = []): Promise<string> {
+    const program = [...prefix, process.execPath, SLUICED, ...flags];
+    const running = startIn(bed.host, 'timeout', ['20', ...program]);
+    const code = await running.ended;
+    expect(code, running.output()).toBe(1);
+    const lines = running.output().trim().split('\n');
+    expect(lines.length, running.output()).toBe(1);
+    expect(lines[0]).not.toMatch(/^\s+at |\.js:\d+/);
+    return lines[0] ?? '';
+  }
+  const flags = (bed: Bed, name: string): string[] => [
+    '--control-socket', join(bed.directory, `${name}.sock`), '--state', join(bed.directory, name), '--pins', `/sys/fs/bpf/sluice-${bed.id}-${name}`, '--log-level', 'fatal',
+  ];
+
+  test('wrong settings, no privilege, in use, damaged', async () => {
+    await withBed(async (bed) => {
+      const file = join(bed.directory, 'bad.yaml');
+      writeFileSync(file, 'host: h\nplane: pcap\n');
+      expect(await fails(bed, ['--config', file])).toBe(`sluiced: ${file}:2: plane: "pcap" is not in this version; write ebpf or leave it out`);
+      expect(await fails(bed, [...flags(bed, 'a'), '--control-tcp-listen', '127.0.0.1:7443'])).toMatch(/open to everyone/);
+      expect(await fails(bed, flags(bed, 'a'), ['setpriv', '--bounding-set=-all', '--inh-caps=-all'])).toMatch(/lacks CAP_NET_ADMIN.*run it as root/);
+
+      await bed.daemon().start();
+      const second = flags(bed, 'b');
+      expect(await fails(bed, [...second, '--control-socket', bed.daemon().socket])).toMatch(/in use by a running daemon/);
+      expect(await fails(bed, [...second, '--state', join(bed.directory, 'state')])).toMatch(/in use by another sluiced/);
+      expect(await fails(bed, [...second, '--control-socket', join(bed.directory, 'none', '\u0001', 'x'.repeat(80), 's')])).toMatch(/control-socket/);
+      expect(existsSync(`/sys/fs/bpf/sluice-${bed.id}-b`)).toBe(false);
+
+      const damaged = join(bed.directory, 'c');
+      await protectAndDamage(bed, damaged);
+      expect(await fails(bed, flags(bed, 'c'))).toMatch(/^sluiced: .*journal.*; /);
+      expect(readdirSync('/sys/fs/bpf').filter((name) => name === `sluice-${bed.id}-c`)).toEqual([]);
+    });
+  });
+
+  /** A journal of the running daemon with a byte turned in its middle, as a bad disk leaves it. */
+  async function protectAndDamage(bed: Bed, into: string): Promise<void> {
+    await protect(bed);
+    for (let epoch = 1; epoch <= 20; epoch++) await post(bed, 'cut', { generation: 1, epoch });
+    const state = join(bed.directory, 'state');
+    mkdirSync(into);
+    for (const name of readdirSync(state)) {
+      const bytes = readFileSync(join(state, name));
+      const text = bytes.indexOf('"sealed"');
+      if (text > 0) bytes[text + 2] = (bytes[text + 2] ?? 0) ^ 1;
+      writeFileSync(join(into, name), bytes);
+    }
+  }
+
+  test('no bpf file system, and no right to mount one', async () => {
+    await withBed(async (bed) => {
+      const start = `umount /sys/fs/bpf; mount -t tmpfs none /sys/fs/bpf; exec setpriv --bounding-set=-sys_admin "$@"`;
+      expect(await fails(bed, flags(bed, 'd'), ['unshare', '--mount', 'sh', '-c', start, 'sh'])).toMatch(/\/sys\/fs\/bpf is not a bpf file system/);
+    });
+  });
+});
