@@ -1,5 +1,5 @@
 /** `sluice engine …`: checkpoint engines that come with Sluice. */
-import { InvalidArgumentError } from 'commander';
+import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
 import { Ticker } from '../engines/ticker.ts';
 import type { TickerSummary } from '../engines/ticker.ts';
@@ -91,12 +91,12 @@ export function addEngine(program: Command, context: Context): void {
     .command('ticker <group>')
     .description('cut and commit by the clock, without VMs; Ctrl-C commits what is in flight and ends')
     .option('--interval <duration>', `time between cuts (default: ${INTERVAL_DEFAULT_MS}ms; none with --on-output)`, positive)
-    .option('--commit-delay <duration>', 'time from a cut to its commit (or acks)', duration, 5)
+    .addOption(new Option('--commit-delay <duration>', 'time from a cut to its commit (or acks)').argParser(duration).default(5, '5ms'))
     .option('--on-output', 'cut when the open epoch has output; --interval is then the longest epoch')
     .option('--epochs <count>', 'end after so many cuts', wholeNumber)
     .option('--drop-acks <n>', 'leave out every n-th ack or commit, as a lossy backup would; 0 = none', wholeNumber, 0)
     .option('--follow', 'go on in a new generation instead of ending when fenced')
-    .option('--give-up-after <duration>', 'end when the daemon was silent for so long', duration, 10_000)
+    .addOption(new Option('--give-up-after <duration>', 'end when the daemon was silent for so long').argParser(duration).default(10_000, '10s'))
     .addHelpText('after', '\nExample:\n  $ sluice engine ticker web --interval 25ms --commit-delay 5ms --epochs 400')
     .action((group: string, flags: TickerFlags, command: Command) => tick(context, group, flags, command));
 }

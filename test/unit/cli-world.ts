@@ -45,18 +45,17 @@ export async function serve(options: AppOptions = {}): Promise<Served> {
   return Object.assign(made, { socket, dir, start, stop, remove });
 }
 
-function newestMs(dir: string): number {
-  return Math.max(...readdirSync(dir, { withFileTypes: true }).map((entry) => {
-    const path = join(dir, entry.name);
-    return entry.isDirectory() ? newestMs(path) : entry.name.endsWith('.ts') ? statSync(path).mtimeMs : 0;
-  }));
+/** When any of these was last written. */
+function newestMs(path: string): number {
+  if (!statSync(path).isDirectory()) return statSync(path).mtimeMs;
+  return Math.max(...readdirSync(path).map((name) => newestMs(join(path, name))));
 }
 
 function cliArgs(): readonly string[] {
   const built = join(root, 'dist/checkpoint-hooks/cli.js');
-  const sourceMs = Math.max(...['checkpoint-hooks', 'proxy/api', 'classifier'].map((dir) => newestMs(join(root, dir))));
-  const stamp = join(root, 'dist/checkpoint-hooks/cli.js.map');
-  if (existsSync(built) && existsSync(stamp) && statSync(built).mtimeMs > sourceMs) return [built];
+  const contract = readdirSync(join(root, 'proxy/api')).filter((name) => name.startsWith('contract')).map((name) => `proxy/api/${name}`);
+  const sourceMs = Math.max(...['checkpoint-hooks', 'classifier/rules.ts', ...contract].map((path) => newestMs(join(root, path))));
+  if (existsSync(built) && statSync(built).mtimeMs > sourceMs) return [built];
   return ['--import', 'tsx', join(root, 'checkpoint-hooks/cli.ts')];
 }
 const cli = cliArgs();

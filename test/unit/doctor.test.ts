@@ -1,0 +1,141 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { CHECKS } from '../../checkpoint-hooks/doctor-checks.ts';
+import { realSystem } from '../../checkpoint-hooks/doctor-system.ts';
+import { absent, examine, hidden, look, seen } from '../../checkpoint-hooks/doctor.ts';
+import type { DoctorOptions, Facts, Finding, Level, Link, System } from '../../checkpoint-hooks/doctor.ts';
+import { serve, sluice } from './cli-world.ts';
+
+const link = (name: string, over: Partial<Link> = {}): Link => ({ name, mac: `fe:00:00:00:00:${name.length}${name.length}`, up: true, kind: '', bridge: undefined, vlanFiltering: false, ...over });
+const CONFIG = new Map(['CONFIG_BPF_SYSCALL', 'CONFIG_PACKET', 'CONFIG_VETH', 'CONFIG_BRIDGE', 'CONFIG_NET_CLS_ACT'].map((name) => [name, 'y']));
+const options: DoctorOptions = { ports: [], wanted: undefined, bpffs: '/sys/fs/bpf' };
+const status = (caps: string): ReturnType<typeof seen<string>> => seen(`Name:\tnode\nCapEff:\t${caps}\n`);
+
+/** A machine on which nothing is wrong; a case changes one fact. */
+const GOOD: Facts = {
+  options,
+  nodeVersion: 'v20.20.2',
+  kernelRelease: '6.18.1',
+  kernelConfig: seen(CONFIG),
+  bpfJit: seen('1\n'),
+  status: status('000001ffffffffff'),
+  mounts: seen('bpf /sys/fs/bpf bpf rw 0 0\n'),
+  libbpf: seen('/lib/libbpf.so.1'),
+  libpcap: seen('/lib/libpcap.so.0.8'),
+  bridgeNf: [{ name: 'bridge-nf-call-iptables', value: absent }],
+  links: seen([link('br0', { kind: 'bridge' }), link('tap0', { bridge: 'br0' }), link('tap1', { bridge: 'br0' })]),
+  offloads: [],
+  clockSource: seen('tsc\n'),
+  pins: seen([]),
+  daemon: { kind: 'ready' },
+};
+const away = { kind: 'unreachable', message: 'no daemon at /s', fix: 'start sluiced' } as const;
+const wanted = [{ member: 'front', port: 'tap0', mac: '02:00:00:00:00:01' }, { member: 'store', port: 'tap1', mac: '02:00:00:00:00:02' }];
+const withGroup = { ...options, wanted };
+
+test('on a good machine every check says ok', () => {
+  const findings = examine({ ...GOOD, options: withGroup, offloads: [{ port: 'tap0', features: seen(new Map([['large-receive-offload', false]])) }] }, CHECKS);
+  expect(findings.filter(({ level }) => level !== 'ok')).toEqual([]);
+  // leftovers are only looked for where no daemon answers
+  expect(new Set([...findings.map(({ check }) => check), 'leftovers'])).toEqual(new Set(CHECKS.map(({ name }) => name)));
+});
+
+describe('each fault is found, with its level and its fix', () => {
+  const cases: readonly [string, Partial<Facts>, string, Level, RegExp, RegExp][] = [
+    ['old Node', { nodeVersion: 'v18.19.0' }, 'node', 'fail', /v18.19.0 is too old/, /install Node/],
+    ['old kernel', { kernelRelease: '5.4.0-generic' }, 'kernel', 'fail', /too old/, /5\.15/],
+    ['kernel without tcx', { kernelRelease: '6.1.0-18-amd64' }, 'kernel', 'warn', /no tcx/, /6\.6/],
+    ['kernel without veth', { kernelConfig: seen(new Map([...CONFIG, ['CONFIG_VETH', 'n']])) }, 'features', 'fail', /without CONFIG_VETH/, /boot/],
+    ['no configuration', { kernelConfig: absent }, 'features', 'warn', /does not show/, /sluiced/],
+    ['interpreted BPF', { bpfJit: seen('0') }, 'bpf-jit', 'warn', /interpreted/, /sysctl -w net\.core\.bpf_jit_enable=1/],
+    ['no capabilities', { status: status('0'), daemon: away }, 'capabilities', 'fail', /CAP_NET_ADMIN, CAP_NET_RAW, CAP_PERFMON, CAP_BPF/, /sudo/],
+    ['one capability short', { status: status('000000c000001000'), daemon: away }, 'capabilities', 'fail', /lacks CAP_NET_RAW:/, /root/],
+    ['no bpffs', { mounts: seen('proc /proc proc rw 0 0\n') }, 'bpffs', 'warn', /no bpffs/, /mount -t bpf bpf \/sys\/fs\/bpf/],
+    ['no libbpf', { libbpf: absent }, 'libraries', 'fail', /libbpf/, /apt-get install libbpf1/],
+    ['no libpcap', { libpcap: absent }, 'libraries', 'warn', /replay/, /apt-get install libpcap0\.8/],
+    ['br_netfilter', { bridgeNf: [{ name: 'bridge-nf-call-iptables', value: seen('1\n') }] }, 'br_netfilter', 'warn', /every bridged frame/, /sysctl -w net\.bridge\.bridge-nf-call-iptables=0/],
+    ['no bridge', { links: seen([link('eth0')]) }, 'bridges', 'warn', /no bridge/, /ip link add br0 type bridge/],
+    ['no ip', { links: absent }, 'bridges', 'warn', /no `ip` command/, /root/],
+    ['vlan_filtering', { links: seen([link('br0', { kind: 'bridge', vlanFiltering: true })]) }, 'bridges', 'warn', /vlan_filtering is on/, /vlan_filtering 0/],
+    ['bridge down', { links: seen([link('br0', { kind: 'bridge', up: false })]) }, 'bridges', 'warn', /down/, /ip link set br0 up/],
+    ['port missing', { options: withGroup, links: seen([link('br0', { kind: 'bridge' }), link('tap0', { bridge: 'br0' })]) }, 'group-ports', 'fail', /tap1 of store does not exist/, /ip tuntap add tap1/],
+    ['port in no bridge', { options: withGroup, links: seen([link('tap0', { bridge: 'br0' }), link('tap1')]) }, 'group-ports', 'fail', /tap1 of store is in no bridge/, /ip link set tap1 master/],
+    ['two bridges', { options: withGroup, links: seen([link('tap0', { bridge: 'br0' }), link('tap1', { bridge: 'br1' })]) }, 'group-ports', 'fail', /several bridges: br0, br1/, /all in one/],
+    ['port down', { options: withGroup, links: seen([link('tap0', { bridge: 'br0', up: false }), link('tap1', { bridge: 'br0' })]) }, 'group-ports', 'warn', /tap0 of front is down/, /ip link set tap0 up/],
+    ['port with the guest\'s MAC', { options: withGroup, links: seen([link('tap0', { bridge: 'br0', mac: '02:00:00:00:00:01' }), link('tap1', { bridge: 'br0' })]) }, 'group-ports', 'warn', /as its own/, /address fe:00:00:00:00:01/],
+    ['LRO', { offloads: [{ port: 'eth0', features: seen(new Map([['large-receive-offload', true]])) }] }, 'offloads', 'warn', /large-receive-offload/, /ethtool -K eth0 lro off/],
+    ['no such device', { offloads: [{ port: 'eth9', features: absent }] }, 'offloads', 'warn', /no such device/, /existing/],
+    ['slow clock', { clockSource: seen('hpet\n') }, 'clock', 'warn', /hpet is slow/, /tsc/],
+    ['daemon not ready', { daemon: { kind: 'not_ready', missing: ['port tap0 is gone', 'the journal cannot be written'] } }, 'daemon', 'fail', /port tap0 is gone; the journal/, /log/],
+    ['no daemon', { daemon: away }, 'daemon', 'warn', /no daemon at \/s/, /start sluiced/],
+    ['hold devices left', { daemon: away, links: seen([link('br0', { kind: 'bridge' }), link('slh1'), link('slr1'), link('slrfoo')]) }, 'leftovers', 'warn', /slh1 slr1; /, /start sluiced/],
+    ['pins left', { daemon: away, pins: seen(['sluice-abcd', 'other']) }, 'leftovers', 'warn', /\/sys\/fs\/bpf\/sluice-abcd$/, /rm -r \/sys\/fs\/bpf\/sluice-abcd$/],
+  ];
+  test.each(cases)('%s', (_name, over, check, level, text, fix) => {
+    const found = examine({ ...GOOD, ...over }, CHECKS).filter((finding) => finding.check === check && finding.level !== 'ok');
+    expect(found).toHaveLength(1);
+    expect(found[0]).toMatchObject({ level, text: expect.stringMatching(text) as string, fix: expect.stringMatching(fix) as string });
+  });
+
+  test('what it may not look at is said, never taken for good', () => {
+    const dark = hidden('not allowed');
+    const findings = examine({ ...GOOD, options: withGroup, daemon: away, kernelConfig: dark, bpfJit: dark, status: dark, mounts: dark, links: dark, clockSource: dark, pins: dark, bridgeNf: [{ name: 'bridge-nf-call-iptables', value: dark }], offloads: [{ port: 'tap0', features: dark }] }, CHECKS);
+    for (const check of ['features', 'bpf-jit', 'capabilities', 'bpffs', 'br_netfilter', 'bridges', 'group-ports', 'offloads', 'clock', 'leftovers']) {
+      expect(findings.filter((finding) => finding.check === check)).toEqual([expect.objectContaining({ level: 'warn', text: expect.stringMatching(/could not look/) as string }) as Finding]);
+    }
+  });
+
+  test('a running daemon makes own capabilities and its devices nobody\'s worry', () => {
+    const findings = examine({ ...GOOD, status: status('0'), links: seen([link('br0', { kind: 'bridge' }), link('slh1')]), pins: seen(['sluice-1']) }, CHECKS);
+    expect(findings.filter(({ level }) => level !== 'ok')).toEqual([]);
+  });
+
+  test('every finding that is not ok has a fix, on one line', () => {
+    for (const [, over] of cases) {
+      for (const finding of examine({ ...GOOD, ...over }, CHECKS)) {
+        expect(finding.text).not.toContain('\n');
+        if (finding.level !== 'ok') expect(finding.fix).toMatch(/^[^\n]+$/);
+      }
+    }
+  });
+});
+
+describe('the real system', () => {
+  test('answers every question on this machine, and nothing throws', async () => {
+    const system: System = realSystem({ socket: '/nonexistent/s' });
+    const facts = await look(system, { ports: ['lo', 'no-such-port'], wanted: undefined, bpffs: '/sys/fs/bpf' });
+    expect(facts.daemon.kind).toBe('unreachable');
+    expect(facts.status.kind).toBe('seen');
+    expect(facts.mounts.kind).toBe('seen');
+    if (facts.links.kind === 'seen') expect(facts.links.value.map(({ name }) => name)).toContain('lo');
+    expect(examine(facts, CHECKS).length).toBeGreaterThanOrEqual(CHECKS.length - 2);
+    expect(await system.readText('/nonexistent')).toEqual(absent);
+    expect(await system.library('libdoesnotexist.so.7')).toEqual(absent);
+    expect(await system.library('libc.so.6')).toMatchObject({ kind: 'seen' });
+  });
+
+  test('the command: a line a finding, exit 1 exactly when one fails', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'sl-doctor-'));
+    const served = await serve();
+    try {
+      const file = join(dir, 'g.yaml');
+      writeFileSync(file, 'group: web\nmembers:\n  - { name: front, port: sl-none-port, mac: "02:00:00:00:00:01" }\n');
+      const json = await sluice(['--json', '--socket', served.socket, 'doctor', '-f', file]);
+      const findings = JSON.parse(json.out) as Finding[];
+      expect(findings).toContainEqual(expect.objectContaining({ check: 'daemon', level: 'ok' }));
+      const portFails = findings.filter(({ check, level }) => check === 'group-ports' && level === 'fail');
+      const blind = findings.some(({ check, text }) => check === 'group-ports' && text.startsWith('could not look'));
+      expect(portFails.length === 1 || blind).toBe(true);
+      expect(json.code).toBe(findings.some(({ level }) => level === 'fail') ? 1 : 0);
+      served.missing = ['the journal cannot be written'];
+      const text = await sluice(['--socket', served.socket, 'doctor']);
+      expect(text.out).toMatch(/^fail +daemon +sluiced is not ready: the journal cannot be written \| fix: /m);
+      expect(text.code).toBe(1);
+    } finally {
+      await served.remove();
+      rmSync(dir, { recursive: true });
+    }
+  });
+});
