@@ -22,6 +22,8 @@ import type { Message, Request, WorkerOptions } from './protocol.ts';
 
 const SLEEP_MS_MAX = 1000;
 const EVENTS_MAX = 64;
+/** Every millisecond off the CPU fills a block of every ring. */
+const NICE = -10;
 
 const options = workerData as WorkerOptions;
 const shared = new Int32Array(options.shared);
@@ -71,6 +73,7 @@ function breathe(offsetMs: number): number {
 
 function run(): void {
   libc.pinThread(options.cpu);
+  libc.maybeHurry(NICE);
   libc.epollAdd(epoll, options.bellFd, libc.EPOLLIN | libc.EPOLLET);
   const offsetMs = clockMs() - performance.now();
   while (Atomics.load(shared, STOP) === 0) {

@@ -58,6 +58,7 @@ export class HoldRig {
     devices();
     this.#pins = `/sys/fs/bpf/sl-${process.pid}-hold`;
     mkdirSync(this.#pins, { recursive: true });
+    process.on('exit', () => { rmSync(this.#pins, { recursive: true, force: true }); });
     const rodata = new Uint8Array(CONFIG.size);
     rodata.set(u32(MARK_MASK_DEFAULT, MARK_SHIFT_DEFAULT));
     const object = loadObject(readFileSync('classifier/classify.bpf.o'), { pinDir: this.#pins, maps: MAPS, programs: PROGRAMS, rodata });
@@ -122,7 +123,6 @@ export class HoldRig {
     await this.plane.stop();
     this.outsider.close();
     this.member.close();
-    rmSync(this.#pins, { recursive: true, force: true });
   }
 }
 

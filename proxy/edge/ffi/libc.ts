@@ -43,6 +43,7 @@ const writeRaw: (fd: number, bytes: Uint8Array, length: number) => number = lib.
 const ifNametoindexRaw: (name: string) => number = lib.func('if_nametoindex', 'unsigned int', ['str']);
 const schedSetaffinityRaw: (pid: number, size: number, mask: Uint8Array) => number =
   lib.func('sched_setaffinity', int, [int, 'size_t', 'const uint8_t *']);
+const setpriorityRaw: Call3 = lib.func('setpriority', int, [int, int, int]);
 const strerrorRaw: (code: number) => string = lib.func('strerror', 'str', [int]);
 
 export const PROT_READ_WRITE = 3;
@@ -135,6 +136,9 @@ export function epollAdd(ep: number, fd: number, events: number): void {
 const bell = asBytes(Uint32Array.of(1, 0));
 /** Adds 1 to an eventfd. It can only fail when the counter is full, and then the bell is ringing. */
 export const ring = (fd: number): void => void writeRaw(fd, bell, 8);
+
+/** Nice value of the calling thread; without CAP_SYS_NICE it stays what it was: slower, not wrong. */
+export const maybeHurry = (nice: number): boolean => setpriorityRaw(0, 0, nice) === 0;
 
 /** Keeps the calling thread on one CPU. */
 export function pinThread(cpu: number): void {
