@@ -89,7 +89,7 @@ async function links(): Promise<Seen<readonly Link[]>> {
 async function offloads(port: string): Promise<Seen<ReadonlyMap<string, boolean>>> {
   const shown = await command('ethtool', ['-k', port]);
   if (shown.kind === 'absent') return hidden('no `ethtool`: apt-get install ethtool');
-  if (shown.kind === 'hidden') return /no such device/i.test(shown.reason) ? absent : shown;
+  if (shown.kind === 'hidden') return /no such device|no device matches/i.test(shown.reason) ? absent : shown;
   return seen(new Map([...shown.value.matchAll(/^\s*([\w-]+): (on|off)/gm)].map((match) => [match[1] ?? '', match[2] === 'on'])));
 }
 

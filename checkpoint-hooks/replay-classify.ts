@@ -18,7 +18,7 @@ import type { Classified, Classify, ReplayVerdict } from './replay-model.ts';
 const GROUP = 1;
 const BRIDGE = 1;
 const HOLD_IFINDEX = 2;
-/** Interface index of nic n is n + this: any numbers do, if they differ. */
+/** Interface index of nic n is n + this; the numbers only have to differ. */
 const IFINDEX_BASE = 100;
 const COLOUR = 1;
 

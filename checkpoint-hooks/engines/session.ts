@@ -56,7 +56,7 @@ export class GroupSession {
     this.options = options;
   }
 
-  /** First look: any error is thrown, an unprotected group is one. */
+  /** First look. Every error is thrown, and an unprotected group is one. */
   async begin(): Promise<void> {
     await this.look();
   }
