@@ -13,7 +13,7 @@
  */
 import { readdirSync, rmSync, rmdirSync } from 'node:fs';
 import {
-  LITTLE, TCX_EGRESS, TCX_INGRESS, fixedBytes, linkCreate, linkInfo, linkUpdate, mapDelete, mapInfo, mapKeys, mapLookup,
+  LITTLE, TCX_EGRESS, TCX_INGRESS, fixedBytes, linkCreate, linkDetach, linkInfo, linkUpdate, mapDelete, mapInfo, mapKeys, mapLookup,
   mapUpdate, objectGet, objectPin, possibleCpus, programId, programName,
 } from './ffi/bpf.ts';
 import { MissingPart, TC_EGRESS, TC_INGRESS, clsactAttach, clsactDetach, clsactProgram, loadObject, pinnedAt } from './ffi/libbpf.ts';
@@ -137,8 +137,20 @@ export class Kernel<P extends string> {
     }
   }
   unhook(hook: Hook<P>): void {
-    if (this.#tcx) rmSync(this.#linkPath(hook), { force: true });
+    if (this.#tcx) this.#dropLink(this.#linkPath(hook));
     else clsactDetach(hook.ifindex, TC_POINT[hook.side]);
+  }
+
+  /** Detached first: what is only unpinned goes at some later time. */
+  #dropLink(path: string): void {
+    const link = pinnedAt(path);
+    if (link === undefined) return;
+    try {
+      if (linkInfo(link).ifindex !== 0) linkDetach(link);
+    } finally {
+      close(link);
+      rmSync(path, { force: true });
+    }
   }
 
   /** False where there is no living link to replace the program of. */

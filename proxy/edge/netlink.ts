@@ -185,7 +185,8 @@ export interface Watch {
 }
 
 export class Netlink {
-  readonly #fd: number;
+  /** -1 once closed: the number may be another file's by then. */
+  #fd: number;
   readonly #buffer = fixedBytes(RECEIVE_BYTES);
   #sequence = 0;
 
@@ -194,7 +195,8 @@ export class Netlink {
     setOption(this.#fd, SOL_SOCKET, SO_RCVTIMEO, [TIMEOUT_MS / 1000, 0, 0, 0], 'netlink timeout');
   }
   close(): void {
-    close(this.#fd);
+    if (this.#fd >= 0) close(this.#fd);
+    this.#fd = -1;
   }
 
   links(): Link[] {

@@ -153,7 +153,13 @@ function loaded(lib: Library, handle: Pointer, options: LoadOptions): LoadedObje
   for (const name of options.programs) {
     programs.set(name, must(lib.programFd(found(lib.findProgram(handle, name), `program ${name}`)), name));
   }
-  return { maps, programs, close: () => lib.close(handle) };
+  const close = (): void => {
+    // The numbers may be other files' from now on.
+    maps.clear();
+    programs.clear();
+    lib.close(handle);
+  };
+  return { maps, programs, close };
 }
 
 function loadFailure(pinDir: string, log: Uint8Array, code: number): Error {

@@ -1,0 +1,231 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { GROUP, GROUPS_MAX, MEMBER, MEMBERS_MAX, NIC, NICS_MAX, STATS, VERDICTS } from '../../classifier/abi.ts';
+import { Cells } from '../../classifier/cells.ts';
+import { refusal } from '../../classifier/claims.ts';
+import { keyBytes, keyText } from '../../classifier/keys.ts';
+import { TABLES, additions, emptyPicture, plan, want } from '../../classifier/plan.ts';
+import type { Action, AttachedHook, Picture, Port, WantedGroup } from '../../classifier/plan.ts';
+import { Ledger } from '../../classifier/stats.ts';
+
+/** Two bridges (1, 2), six ports of them, one device in no bridge. */
+const port = (ifindex: number, name: string, master: number, kind = 'tun'): Port => ({ ifindex, name, master, kind, up: true });
+const PORTS: readonly Port[] = [
+  port(1, 'br0', 0, 'bridge'), port(2, 'br1', 0, 'bridge'),
+  port(10, 'p0', 1), port(11, 'p1', 1), port(12, 'p2', 1), port(13, 'p3', 2), port(14, 'p4', 2), port(15, 'p5', 0),
+];
+const mac = (n: number): string => `02:00:00:00:00:0${n}`;
+const nic = (n: number, name: string) => ({ nic: n, port: name, mac: mac(n), vlan: 0 });
+const group = (id: number, ...nics: WantedGroup['nics']): WantedGroup => ({ holdIfindex: 100 + id, ringIfindex: 200 + id, nics });
+
+/** What the kernel would show after the actions. */
+function carryOut(picture: Picture, actions: readonly Action[]): Picture {
+  const hooks = new Map(picture.hooks.map((hook) => [`${hook.ifindex} ${hook.side} ${hook.program}`, hook]));
+  const tables = { ports: new Map(picture.tables.ports), macs: new Map(picture.tables.macs), guarded: new Map(picture.tables.guarded), devices: new Map(picture.tables.devices) };
+  const counted = new Set(picture.counted);
+  const forwarding = new Set(picture.forwarding);
+  for (const action of actions) {
+    switch (action.do) {
+      case 'count': counted.add(action.ifindex); break;
+      case 'uncount': counted.delete(action.ifindex); break;
+      case 'put': tables[action.table].set(action.key, action.value); break;
+      case 'remove': tables[action.table].delete(action.key); break;
+      case 'hook': hooks.set(`${action.hook.ifindex} ${action.hook.side} ${action.hook.program}`, { ...action.hook, fresh: true }); break;
+      case 'unhook': hooks.delete(`${action.hook.ifindex} ${action.hook.side} ${action.hook.program}`); break;
+      case 'forward': forwarding.add(action.entry); break;
+      case 'unforward': forwarding.delete(action.entry); break;
+      case 'wait': break;
+    }
+  }
+  return { hooks: [...hooks.values()], tables, counted, forwarding };
+}
+const sorted = (picture: Picture): unknown => ({
+  hooks: [...picture.hooks].map((h) => `${h.ifindex} ${h.side} ${h.program} ${h.fresh}`).sort(),
+  tables: TABLES.map((table) => [...picture.tables[table]].sort()),
+  counted: [...picture.counted].sort(),
+  forwarding: [...picture.forwarding].sort(),
+});
+
+const anyGroups: fc.Arbitrary<WantedGroup[]> = fc.array(fc.record({ port: fc.integer({ min: 0, max: 6 }), group: fc.integer({ min: 0, max: 2 }) }), { maxLength: 6 })
+  .map((picks) => [0, 1, 2].flatMap((id) => {
+    const nics = picks.map((p, i) => ({ ...p, i })).filter((p) => p.group === id && picks.findIndex((q) => q.port === p.port) === p.i);
+    return nics.length === 0 ? [] : [group(id, ...nics.map((p) => nic(p.port + 1, `p${p.port}`)))];
+  }));
+/** The same names, some gone, some with new numbers. */
+const anyPorts: fc.Arbitrary<Port[]> = fc.array(fc.integer({ min: 0, max: 2 }), { minLength: PORTS.length, maxLength: PORTS.length })
+  .map((fates) => PORTS.flatMap((p, i) => {
+    if (p.kind === 'bridge' || fates[i] === 0) return [p];
+    return fates[i] === 1 ? [{ ...p, ifindex: p.ifindex + 50 }] : [];
+  }));
+
+describe('plan', () => {
+  test('carried out, it gives what was wanted, and the next plan is empty', () => {
+    fc.assert(fc.property(anyGroups, anyPorts, anyGroups, anyPorts, fc.boolean(), (g1, p1, g2, p2, restarted) => {
+      const before = want(g1, p1).picture;
+      const attached = restarted ? { ...before, hooks: before.hooks.map((hook): AttachedHook => ({ ...hook, fresh: false })) } : before;
+      const wanted = want(g2, p2).picture;
+      const after = carryOut(attached, plan(attached, wanted));
+      expect(sorted(after)).toEqual(sorted(wanted));
+      expect(plan(after, wanted)).toEqual([]);
+    }), { numRuns: 1000 });
+  });
+
+  test('at no step is a port classified without its entry, or let through a guarded bridge before it is classified', () => {
+    fc.assert(fc.property(anyGroups, anyPorts, anyGroups, anyPorts, (g1, p1, g2, p2) => {
+      const attached = want(g1, p1).picture;
+      const { picture: wanted, placed } = want(g2, p2);
+      const guarded = new Set(attached.tables.devices.values());
+      let now = attached;
+      for (const action of additions(attached, wanted)) {
+        now = carryOut(now, [action]);
+        if (action.do === 'hook' && action.hook.program === 'classify') expect(now.tables.ports.has(String(action.hook.ifindex))).toBe(true);
+        if (action.do !== 'put' || action.table !== 'devices' || !guarded.has(action.value)) continue;
+        const member = placed.some(({ ifindex }) => String(ifindex) === action.key);
+        if (member) expect(now.hooks.some((h) => h.program === 'classify' && String(h.ifindex) === action.key)).toBe(true);
+        if (action.key !== String(action.value)) expect(now.hooks.some((h) => h.program === 'guard' && String(h.ifindex) === action.key)).toBe(true);
+      }
+    }), { numRuns: 1000 });
+  });
+
+  test('the first protection of a bridge vets its ports before the guards look at them', () => {
+    const steps = plan(emptyPicture(), want([group(0, nic(1, 'p0'), nic(2, 'p1'))], PORTS).picture);
+    const at = (test: (action: Action) => boolean): number => steps.findIndex(test);
+    const lastDevice = steps.findLastIndex((a) => a.do === 'put' && a.table === 'devices');
+    expect(lastDevice).toBeLessThan(at((a) => a.do === 'hook' && a.hook.program === 'guard'));
+    expect(at((a) => a.do === 'hook' && a.hook.program === 'sink')).toBeLessThan(at((a) => a.do === 'hook' && a.hook.program === 'classify'));
+    expect(steps.some((a) => a.do === 'wait')).toBe(false);
+    expect(steps.filter((a) => a.do === 'hook').map(({ hook }) => `${hook.ifindex} ${hook.side} ${hook.program}`)).toEqual([
+      '200 ingress sink', '100 egress enter', '100 ingress release',
+      '1 egress local', '1 ingress guard_self', '10 egress guard', '11 egress guard', '12 egress guard',
+      '10 ingress classify', '11 ingress classify',
+    ]);
+  });
+
+  test('a member port made again: all in place, then a wait, then it is vetted', () => {
+    const groups = [group(0, nic(1, 'p0'), nic(2, 'p1'))];
+    const attached = want(groups, PORTS).picture;
+    const again = PORTS.map((p) => (p.name === 'p0' ? { ...p, ifindex: 30 } : p));
+    const steps = plan(attached, want(groups, again).picture);
+    const words = steps.map((a) => (a.do === 'hook' || a.do === 'unhook' ? `${a.do} ${a.hook.program}` : a.do === 'put' || a.do === 'remove' ? `${a.do} ${a.table}` : a.do));
+    expect(words).toEqual(['count', 'hook guard', 'forward', 'put ports', 'hook classify', 'wait', 'put devices',
+      'unhook classify', 'unhook guard', 'unforward', 'remove ports', 'remove devices', 'uncount']);
+  });
+
+  test('programs of an earlier daemon are replaced where they are, never removed', () => {
+    const { picture } = want([group(0, nic(1, 'p0'))], PORTS);
+    const old = { ...picture, hooks: picture.hooks.map((hook) => ({ ...hook, fresh: false })) };
+    const steps = plan(old, picture);
+    expect(steps.every((action) => action.do === 'hook')).toBe(true);
+    expect(steps).toHaveLength(picture.hooks.length);
+  });
+
+  test('a port that is gone or in no bridge is missing', () => {
+    expect(want([group(0, nic(1, 'p0'), nic(2, 'p5'), nic(3, 'nix'))], PORTS).missing.map((m) => m.port)).toEqual(['p5', 'nix']);
+  });
+});
+
+describe('claims', () => {
+  const claim = (name: string, ...nics: { port: string; mac: string; vlan: number }[]) => ({ group: name, nics });
+  const none = (): boolean => false;
+  test.each([
+    ['p0', mac(1), undefined],
+    ['nix', mac(1), 'port nix does not exist'],
+    ['p5', mac(1), 'port p5 is not in a bridge'],
+    ['p1', mac(1), 'port p1 belongs to group db already'],
+    ['p0', mac(7), `MAC ${mac(7)} belongs to group db on the same bridge`],
+    ['p3', mac(7), undefined],
+  ])('%s with %s', (name, address, message) => {
+    const others = [claim('db', { port: 'p1', mac: mac(7), vlan: 0 })];
+    expect(refusal(claim('web', { port: name, mac: address, vlan: 0 }), others, PORTS, none)?.message).toBe(message);
+  });
+  test('a port that was there before is awaited', () => {
+    expect(refusal(claim('web', { port: 'nix', mac: mac(1), vlan: 0 }), [], PORTS, () => true)).toBeUndefined();
+  });
+});
+
+describe('keys', () => {
+  test('text and bytes are one', () => {
+    fc.assert(fc.property(fc.integer({ min: 0, max: 2 ** 31 - 1 }), fc.integer({ min: 0, max: 4095 }), fc.integer({ min: 0, max: 9 }), (bridge, vlan, n) => {
+      const text = `${bridge} ${vlan} ${mac(n)}`;
+      expect(keyText('macs', keyBytes('macs', text))).toBe(text);
+      expect(keyText('ports', keyBytes('ports', String(bridge)))).toBe(String(bridge));
+    }));
+  });
+});
+
+describe('cells', () => {
+  const memory = () => ({
+    groups: new ArrayBuffer(GROUPS_MAX * GROUP.size), nics: new ArrayBuffer(NICS_MAX * NIC.size), members: new ArrayBuffer(MEMBERS_MAX * MEMBER.size),
+  });
+  const make = (cells: Cells, member: number): number => cells.newNic({ group: 3, member, vlan: 9, mac: mac(4) });
+  /** As a kernel program walks it. */
+  const walk = (nics: ArrayBuffer, groups: ArrayBuffer): number[] => {
+    const found: number[] = [];
+    let next = new DataView(groups).getUint32(3 * GROUP.size + GROUP.firstNic, true);
+    for (; next !== 0; next = new DataView(nics).getUint32(next * NIC.size + NIC.next, true)) found.push(next);
+    return found;
+  };
+
+  test('a nic is read back, a freed one is not given out at once, its counters start at zero', () => {
+    const place = memory();
+    const cells = new Cells(place);
+    const member = cells.newMember();
+    const first = make(cells, member);
+    expect(cells.nic(first)).toEqual({ nic: first, group: 3, member, ifindex: 0, bridge: 0, flags: 0, vlan: 9, mac: mac(4) });
+    new DataView(place.nics).setBigUint64(first * NIC.size + NIC.heldIn, 5n, true);
+    cells.freeNic(first);
+    expect(make(cells, member)).not.toBe(first);
+    expect(new Cells(place).adopted().map(({ nic: index }) => index)).toEqual([first + 1]);
+  });
+  test('no more nics than there are, and then a clear end', () => {
+    const cells = new Cells(memory());
+    for (let i = 1; i < NICS_MAX; i += 1) make(cells, 1);
+    expect(() => make(cells, 1)).toThrow('all 4095 are in use');
+    cells.freeNic(17);
+    expect(make(cells, 1)).toBe(17);
+  });
+  test('a list has each nic once after any change', () => {
+    fc.assert(fc.property(fc.array(fc.uniqueArray(fc.integer({ min: 1, max: 20 }), { maxLength: 12 }), { minLength: 1, maxLength: 6 }), (lists) => {
+      const place = memory();
+      const cells = new Cells(place);
+      for (const list of lists) {
+        cells.link(3, list);
+        expect(walk(place.nics, place.groups)).toEqual([...list].sort((a, b) => a - b));
+      }
+    }));
+  });
+  test('a group releases nothing before its first commit', () => {
+    const place = memory();
+    new Cells(place).openGroup(3, 50, 10);
+    const view = new DataView(place.groups);
+    expect((view.getUint32(3 * GROUP.size + GROUP.colour, true) - view.getUint32(3 * GROUP.size + GROUP.commit, true)) | 0).toBeGreaterThan(1024);
+  });
+});
+
+describe('ledger', () => {
+  test('adds up over CPUs and over the lives of a device, and alarms on what rose', () => {
+    const counters = new Map<number, Uint8Array>();
+    const put = (ifindex: number, leaks: number, held: number): void => {
+      const bytes = new Uint8Array(2 * STATS.size);
+      const view = new DataView(bytes.buffer);
+      const heldAt = STATS.verdict + VERDICTS.indexOf('held') * STATS.countSize;
+      for (const cpu of [0, 1]) {
+        view.setBigUint64(cpu * STATS.size + STATS.leakBlocked, BigInt(leaks), true);
+        view.setBigUint64(cpu * STATS.size + heldAt, BigInt(held), true);
+      }
+      counters.set(ifindex, bytes);
+    };
+    const ledger = new Ledger((ifindex) => counters.get(ifindex) ?? new Uint8Array(0));
+    ledger.name([{ ifindex: 5, name: 'tap0' }]);
+    put(5, 1, 10);
+    expect(ledger.read()[0]).toMatchObject({ device: 'tap0', counts: { leakBlocked: 2 }, verdicts: { held: { frames: 20 } } });
+    expect(ledger.alarms()).toEqual([{ kind: 'leak-blocked', device: 'tap0', frames: 2 }]);
+    expect(ledger.alarms()).toEqual([]);
+    ledger.retire(5);
+    counters.delete(5);
+    ledger.name([{ ifindex: 9, name: 'tap0' }]);
+    put(9, 0, 1);
+    expect(ledger.read()[0]).toMatchObject({ counts: { leakBlocked: 2 }, verdicts: { held: { frames: 22 } } });
+    expect(ledger.alarms()).toEqual([]);
+  });
+});
