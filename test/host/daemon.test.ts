@@ -157,6 +157,20 @@ describe.skipIf(UNPRIVILEGED !== undefined)('the life of sluiced', () => {
     });
   });
 
+  test('a takeover starts protection where the other host left off, and says where the group is now', async () => {
+    await withBed(async (bed) => {
+      await bed.daemon().start();
+      const [outside, send] = [bed.outside(), sender(bed)];
+      await curl(bed, 'PUT', '/v1/groups/web', bed.groupFile('web'));
+      expect(await post(bed, 'takeover', { generation: 7, epoch: 3 })).toMatchObject({ status: 200, body: { generation: 7, open: 4, sealed: 3, committed: 3, released: 3 } });
+      const announced = (await settled(outside)).map((frame) => `${frame.slice(24, 28)} ${frame.slice(12, 24)}`);
+      expect(announced).toEqual(bed.members.map(({ mac }) => `8035 ${mac.replaceAll(':', '')}`));
+      send('out', 0, 3);
+      expect(await settled(outside)).toEqual([]);
+      expect(await post(bed, 'cut', { generation: 6, epoch: 4 })).toMatchObject({ status: 409, body: { code: 'fenced', generation: 7, open: 4 } });
+    });
+  });
+
   test('ended in the middle of requests, it breaks off none', async () => {
     await withBed(async (bed) => {
       await bed.daemon().start();
