@@ -79,7 +79,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('the life of sluiced', () => {
 
       expect(await post(bed, 'protect')).toMatchObject({ status: 200, body: { phase: 'protected', open: 1 } });
       const capture = join(bed.directory, 'outside.pcap');
-      const tcpdump = startIn(bed.outsider.namespace ?? '', 'tcpdump', ['-i', 'eth0', '-U', '-w', capture, 'udp']);
+      const tcpdump = startIn(bed.outsider.namespace ?? '', 'tcpdump', ['-i', 'eth0', '--immediate-mode', '-U', '-w', capture, 'udp']);
       await until('tcpdump listens', () => tcpdump.output().includes('listening on'));
       const first = send('out', 10, 20);
       const intra = send('member', 0, 20);
@@ -101,8 +101,10 @@ describe.skipIf(UNPRIVILEGED !== undefined)('the life of sluiced', () => {
       expect(await settled(outside)).toEqual([]);
       expect(second.length).toBe(20);
 
+      const captured = async (): Promise<number> => (await run('tcpdump', ['-r', capture, '-n'])).trim().split('\n').length;
+      await until('tcpdump has written what it saw', async () => (await captured()) >= 20);
       await end(tcpdump, 'SIGINT');
-      expect((await run('tcpdump', ['-r', capture, '-n'])).trim().split('\n').length).toBe(20);
+      expect(await captured()).toBe(20);
       expect(await post(bed, 'unprotect', { generation: 1, held: 'discard' })).toMatchObject({ body: { phase: 'idle' } });
       const last = send('out', 90, 5);
       expect(await settled(outside)).toEqual(last);
