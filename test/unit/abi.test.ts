@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import fc from 'fast-check';
@@ -132,7 +132,9 @@ describe('classify.bpf.o', () => {
   const made = /sha256:([0-9a-f]{64}) clang:([0-9.]+)/.exec(object.toString('latin1'));
 
   test('is of the committed sources', () => {
-    const sources = ['abi.h', 'classify.bpf.c'].map((file) => readFileSync(join(home, file)));
+    const headers = readdirSync(home).filter((file) => file.endsWith('.h'));
+    expect(headers.sort()).toEqual(['abi.h', 'frame.bpf.h', 'guard.bpf.h', 'hold.bpf.h', 'maps.bpf.h']);
+    const sources = ['abi.h', 'maps.bpf.h', 'frame.bpf.h', 'hold.bpf.h', 'guard.bpf.h', 'classify.bpf.c'].map((file) => readFileSync(join(home, file)));
     expect(made?.[1], 'run `make object` and commit the result').toBe(createHash('sha256').update(Buffer.concat(sources)).digest('hex'));
   });
 

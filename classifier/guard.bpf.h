@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The programs at the bridge's edges, against what should never happen: a frame of a protected nic
+ * that no classifier saw (D6), an intra frame that the bridge flooded, a released multicast at a
+ * member that has it. In a healthy system they only clear marks.
+ *
+ *   any port's egress: guard     bridge device's ingress: guard_self     its egress: local
+ */
+#ifndef SLUICE_GUARD_BPF_H
+#define SLUICE_GUARD_BPF_H
+
+#include "frame.bpf.h"
+
+/*
+ * Every frame of this nic must be marked. Not yet where frames that passed before protection began
+ * may still be on their way (user space sets GUARDED after they have gone), and not while draining.
+ */
+always int holds(struct sluice_nic *nic)
+{
+	return nic && (ONCE(nic->flags) & (SLUICE_NIC_GUARDED | SLUICE_NIC_DRAIN)) == SLUICE_NIC_GUARDED;
+}
+
+/* A released multicast at a member that has had its copy. */
+always int is_duplicate(struct __sk_buff *skb)
+{
+	struct sluice_nic *to = nic_of(nic_index_at(skb->ifindex));
+	struct sluice_nic *from = nic_of(nic_index_at(skb->ingress_ifindex));
+	struct frame f;
+
+	if (!to || !from || to->group != from->group || !(ONCE(to->flags) & SLUICE_NIC_PROTECTED))
+		return 0;
+	return !frame_read(skb, &f) && f.vlan == to->vlan && !is_link_local(f.dst);
+}
+
+/* An intra frame may leave only through a port of its group. */
+always int stays_inside(struct __sk_buff *skb)
+{
+	struct sluice_nic *to = nic_of(nic_index_at(skb->ifindex));
+	struct sluice_nic *from = nic_of(nic_index_at(skb->ingress_ifindex));
+	struct sluice_group *group;
+
+	if (!to)
+		return 0;
+	if (from)
+		return from->group == to->group;
+	group = group_of(to->group);
+	return group && ONCE(group->holdIfindex) == skb->ingress_ifindex;
+}
+
+/* Carries a protected nic's source MAC. */
+always int is_guarded(struct __sk_buff *skb, __u32 bridge)
+{
+	struct sluice_guard_key key = { .bridge = bridge };
+	__u32 *index;
+
+	if (bpf_skb_load_bytes(skb, ETH_ALEN, key.mac, ETH_ALEN))
+		return 0;
+	index = bpf_map_lookup_elem(&guarded, &key);
+	return index && holds(nic_of(*index));
+}
+
+#define BLOCK(field)                                                \
+	do {                                                        \
+		struct sluice_stats *s = stats_of(skb->ifindex);    \
+		BUMP(s, field);                                     \
+		return TC_ACT_SHOT;                                 \
+	} while (0)
+
+SEC("tc")
+int guard(struct __sk_buff *skb)
+{
+	__u32 from = skb->ingress_ifindex;
+
+	switch (mark_field(skb)) {
+	case SLUICE_MARK_RELEASED:
+	case SLUICE_MARK_LOCAL:
+		return TC_ACT_UNSPEC;
+	case SLUICE_MARK_RELEASED_SPLIT:
+		if (is_duplicate(skb))
+			BLOCK(duplicate);
+		return TC_ACT_UNSPEC;
+	case SLUICE_MARK_INTRA:
+		if (!stays_inside(skb))
+			BLOCK(confined);
+		put_field(skb, skb->mark, SLUICE_MARK_NONE);
+		return TC_ACT_UNSPEC;
+	}
+	if (from && !bridge_of(from))
+		BLOCK(unvetted);
+	if (holds(nic_of(nic_index_at(from))) || is_guarded(skb, bridge_of(skb->ifindex)))
+		BLOCK(leakBlocked);
+	return TC_ACT_UNSPEC;
+}
+
+/* The bridge device's own ingress: what the bridge hands to the host. The port is not known here. */
+SEC("tc")
+int guard_self(struct __sk_buff *skb)
+{
+	switch (mark_field(skb)) {
+	case SLUICE_MARK_RELEASED:
+	case SLUICE_MARK_RELEASED_SPLIT:
+	case SLUICE_MARK_LOCAL:
+		return TC_ACT_UNSPEC;
+	case SLUICE_MARK_INTRA:
+		BLOCK(confined);
+	}
+	if (is_guarded(skb, skb->ifindex))
+		BLOCK(leakBlocked);
+	return TC_ACT_UNSPEC;
+}
+
+/* The bridge device's egress: the host's own frames. */
+SEC("tc")
+int local(struct __sk_buff *skb)
+{
+	if (mark_field(skb) == SLUICE_MARK_NONE)
+		put_field(skb, skb->mark, SLUICE_MARK_LOCAL);
+	return TC_ACT_UNSPEC;
+}
+
+#endif
