@@ -104,6 +104,11 @@ export class Bed {
     return this.#packet(this.outsider.namespace ?? this.host, 'eth0');
   }
 
+  /** Destroys member `i`'s tap, as a VM that ends does. What is still written to it is refused. */
+  deleteTap(i: number): void {
+    this.tap(i).close();
+  }
+
   /** Destroys member `i`'s tap and makes a new one of the same name, as a restarted VM does. */
   async replaceTap(i: number): Promise<Tap> {
     this.tap(i).close();

@@ -61,6 +61,7 @@ export class Tap implements FramePort {
   }
 
   drain(take: (frame: Uint8Array, atUs: number) => void, framesMax = Number.MAX_SAFE_INTEGER): number {
+    if (!this.#open) return 0;
     let taken = 0;
     const skip = this.#vnetHeader ? VNET_BYTES : 0;
     while (taken < framesMax) {
@@ -88,6 +89,7 @@ export class Tap implements FramePort {
   }
 
   #write(bytes: Uint8Array): boolean {
+    if (!this.#open) return false;
     const n = write(this.#fd, bytes, bytes.length);
     if (n === bytes.length) return true;
     const code = errno();

@@ -7,11 +7,12 @@
  * without Sluice, and with a group that is not protected. There the oracle must find leaks, or its
  * silence elsewhere would mean nothing.
  */
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { run, runIn, sleep, until } from '../../bench/bed/commands.ts';
+import { ipBatch, run, runIn, sleep, until } from '../../bench/bed/commands.ts';
 import { nowUs } from '../../bench/bed/libc.ts';
 import { macBytes, probeFlow } from '../../bench/bed/probe.ts';
 import { CADENCE, Rig, type RigOptions } from '../../bench/bed/rig.ts';
@@ -180,16 +181,60 @@ describe.skipIf(UNPRIVILEGED !== undefined)('attacks', () => {
 
   for (const device of ['port1', 'uplink']) {
     it(`bridge port ${device} removed and added`, async () => {
-      await row(`${device} out of the bridge and in, 5 times`, async (rig) => {
-        for (let i = 0; i < 5; i++) {
+      await row(`${device} out of the bridge and in, 230 times`, async (rig) => {
+        for (let i = 0; i < 30; i++) {
           await ip(rig, 'link', 'set', device, 'nomaster');
-          await rig.pause(20);
+          await rig.pause(i); // back while the daemon still takes leave of it, and long after
           await ip(rig, 'link', 'set', device, 'master', 'br0');
           await rig.pause(20);
         }
-      });
+        const outAndIn = [`link set ${device} nomaster`, `link set ${device} master br0`];
+        for (let i = 0; i < 20; i++) {
+          await ipBatch(rig.bed.host, Array.from({ length: 10 }, () => outAndIn).flat());
+          await rig.pause(10);
+        }
+      }, { perTick: 10 });
     });
   }
+
+  it('bridge port removed and added while the daemon is frozen in the middle of noticing', async () => {
+    await row('port1 out and in, daemon frozen between', async (rig) => {
+      for (let i = 0; i < 150; i++) {
+        spawnSync('ip', ['-n', rig.bed.host, 'link', 'set', 'port1', 'nomaster']);
+        const stopUs = nowUs() + i * 25; // at another step of its leave-taking each time
+        while (nowUs() < stopUs);
+        rig.daemon.signal('SIGSTOP');
+        await ip(rig, 'link', 'set', 'port1', 'master', 'br0');
+        await rig.pause(5);
+        rig.daemon.signal('SIGCONT');
+        await rig.pause(20);
+      }
+    });
+  });
+
+  it('every member port out of the bridge for a while, then in again', async () => {
+    await row('all member ports out and in, 20 times', async (rig) => {
+      for (let i = 0; i < 20; i++) {
+        await ipBatch(rig.bed.host, ['link set port1 nomaster', 'link set port2 nomaster']);
+        await rig.pause(30);
+        await ipBatch(rig.bed.host, ['link set port1 master br0', 'link set port2 master br0']);
+        await rig.pause(30);
+      }
+    });
+  });
+
+  it('every tap deleted, and made again later', async () => {
+    await row('all taps deleted and made again, 10 times', async (rig) => {
+      for (let i = 0; i < 10; i++) {
+        rig.bed.deleteTap(0);
+        rig.bed.deleteTap(1);
+        await rig.pause(40);
+        await rig.bed.replaceTap(0);
+        await rig.bed.replaceTap(1);
+        await rig.pause(40);
+      }
+    });
+  });
 
   it('a new uplink appears under traffic', async () => {
     await row('uplink deleted, another made', async (rig) => {
