@@ -8,7 +8,7 @@ set -euo pipefail
 case "${1:-}" in
   build) want=(g++ make python3 libpcap-dev) ;;
   run)   want=(iproute2 libbpf1 libpcap0.8 ethtool iperf3 tcpdump iputils-ping procps kmod util-linux) ;;
-  test)  want=(clang libbpf-dev tshark) ;;
+  test)  want=(clang libbpf-dev tshark openssl curl) ;;
   *) echo "usage: $0 build|run|test" >&2; exit 2 ;;
 esac
 
@@ -27,7 +27,7 @@ for package in "${want[@]}"; do
 done
 # A library or tool that came another way is as good as its package.
 have() { case "$1" in
-  g++|make|python3|clang|tshark|ethtool|iperf3|tcpdump) command -v "$1" ;;
+  g++|make|python3|clang|tshark|ethtool|iperf3|tcpdump|openssl|curl) command -v "$1" ;;
   *) return 1 ;; esac; }
 need=()
 for package in "${missing[@]}"; do have "$package" >/dev/null 2>&1 || need+=("$package"); done

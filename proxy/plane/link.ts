@@ -120,8 +120,8 @@ export class HoldLink implements HoldPlane {
   #send(request: Request): void {
     if (this.#state !== 'running') return;
     this.#port.postMessage(request);
-    Atomics.store(this.#shared, BELL, 1);
-    libc.ring(this.#bellFd);
+    // A bell that still says 1 has been rung, and the worker clears it before it reads.
+    if (Atomics.exchange(this.#shared, BELL, 1) === 0) libc.ring(this.#bellFd);
   }
 
   #ask(asked: Asked): Promise<Answer> {
