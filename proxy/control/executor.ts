@@ -16,13 +16,16 @@
  *              (D4) is a stale one of an earlier protection.
  *   cut        label, then the one store, then the receivers: an early frame goes only when its
  *              receiver's cell says so (I2).
+ *   ready      cell, then receiver: what queued for a new member leaves before new frames pass (I6).
  *   release    commit cell, then cursor: the other way the kernel would refuse the first frames.
  *   restore    colour, then commit cell, then ring: a frame classified after the reply has the new
  *              colour; one that was on its way has a dead one and is dropped (I5, I7).
+ *   detach     ring, then gate: a frame that the ring still sent would come after newer ones that
+ *              pass already (I6); what the kernel holds into a closed ring is only lost.
  *   drain      flag, then ring: the kernel lets frames of any colour out only while draining.
  */
 import { colourDiff } from '../core/types.ts';
-import type { Colour, CoreEvent, Effect, Epoch, GroupState, Step } from '../core/types.ts';
+import type { Colour, CoreEvent, Effect, Epoch, GroupState, MemberState, Step } from '../core/types.ts';
 import { steppedBack } from '../core/step.ts';
 import { colourOf, openOf } from '../core/watermarks.ts';
 import { EdgeError } from '../ports.ts';
@@ -156,10 +159,10 @@ export class Executor {
       this.#attached = await this.#world.gate.reattach(this.id, now.spec, gateMembers(now));
     },
     cutGroup: ({ colour, epoch }, state) => this.#cutGroup(colour, epoch, mustHave(state)),
-    cutMember: ({ member, colour, epoch }) => {
+    cutMember: ({ member, colour, epoch }, state) => {
       this.#world.plane.advance(this.id, colour, epoch);
       this.#world.gate.setMemberColour(this.id, member, colour);
-      this.#world.plane.receiver(this.id, this.#nicsOf([member]), colour);
+      this.#receivers(colour, mustHave(state), (one) => one.name === member);
     },
     release: ({ colour }) => {
       this.#world.gate.setCommit(this.id, colour);
@@ -174,8 +177,11 @@ export class Executor {
       if (held === 'release') this.#world.gate.setDraining(this.id, member);
       await this.#world.plane.drain(this.id, this.#nicsOf([member]), held);
     },
-    ready: ({ member }) => {
+    ready: ({ member }, state) => {
+      const now = mustHave(state);
+      const one = gateMembers(now).find(({ name }) => name === member);
       this.#world.gate.setReady(this.id, member);
+      if (one !== undefined) this.#world.plane.receiver(this.id, this.#nicsOf([member]), one.colour);
     },
     drain: () => {
       this.#drain();
@@ -199,12 +205,12 @@ export class Executor {
     this.#attached = attached;
     this.#session += 1;
     this.#cellsFollowed = colour;
+    for (const one of gateMembers(state)) this.#receivers(one.colour, state, ({ name }) => name === one.name);
   }
 
-  /** The kernel first: while it still sends frames to the ring, a closed ring only drops them. */
   async #detach(): Promise<void> {
-    await this.#world.gate.detach(this.id);
     await this.#world.plane.close(this.id);
+    await this.#world.gate.detach(this.id);
     this.#attached = undefined;
     this.#session += 1;
   }
@@ -213,11 +219,16 @@ export class Executor {
     const { gate, plane } = this.#world;
     plane.advance(this.id, colour, epoch);
     gate.setColour(this.id, colour);
-    const level = state.members.filter((member) => openOf(member) === epoch).map(({ name }) => name);
-    plane.receiver(this.id, this.#nicsOf(level), colour);
+    this.#receivers(colour, state, (member) => openOf(member) === epoch);
     if (this.#cellsFollowed !== undefined && colourDiff(colour, this.#cellsFollowed) < CELLS_FOLLOW_COLOURS) return;
     for (const { name, colour: own } of gateMembers(state)) gate.setMemberColour(this.id, name, own);
     this.#cellsFollowed = colour;
+  }
+
+  /** The ring knows nothing of readiness: of a member that is not, it hears nothing until it is (I6). */
+  #receivers(colour: Colour, state: GroupState, which: (member: MemberState) => boolean): void {
+    const names = state.members.filter((member) => member.ready && which(member)).map(({ name }) => name);
+    if (names.length > 0) this.#world.plane.receiver(this.id, this.#nicsOf(names), colour);
   }
 
   /** Not waited for: frames leave as fast as the plane can, and the fact comes when it is through. */
