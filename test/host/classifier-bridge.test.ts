@@ -23,6 +23,7 @@ import { UNPRIVILEGED } from './privilege.ts';
  *   VM b ═ b0 ┴── br0 ──┘
  */
 const MAC = { a: '02:00:00:00:00:0a', b: '02:00:00:00:00:0b', o: '02:00:00:00:00:99', all: 'ff:ff:ff:ff:ff:ff' };
+const HOST = '02:00:00:00:00:77';
 const NAMES = ['a', 'b', 'o'] as const;
 type Name = (typeof NAMES)[number];
 const spec: SpecView = {
@@ -78,30 +79,50 @@ describe.skipIf(UNPRIVILEGED !== undefined).each(['tcx', 'clsact'] as const)('a 
     new DataView(frame.buffer).setUint32(20, count);
     return frame;
   };
-  /**
-   * Sends one frame that is told from all others, and says at which VM ends it came out. The host's
-   * own broadcast follows on the same way; when it is there, the frame before it would be too.
-   */
-  const send = (from: Name, to: string, source: string = MAC[from]): Record<Name, number> => {
-    const frame = numbered(to, source);
-    const last = numbered(MAC.all, '02:00:00:00:00:77');
-    expect(portOf(`${from}1`).send(frame)).toBe(true);
-    expect(portOf('br0').send(last)).toBe(true);
+  const ends = (): Name[] => {
     const there = new Set(devices.links().map(({ name }) => name));
-    const seen = { a: 0, b: 0, o: 0 };
-    for (const name of NAMES.filter((end) => there.has(`${end}1`))) seen[name] = copiesBefore(`${name}1`, frame, last);
-    return seen;
+    return NAMES.filter((name) => there.has(`${name}1`));
   };
-  const copiesBefore = (device: string, frame: Uint8Array, last: Uint8Array): number => {
+  /** Takes what arrives at a VM's end until `last` is there; how often `frame` was. */
+  const copiesUntil = (device: string, frame: Uint8Array, last: Uint8Array, waitMs: number): number | undefined => {
     let copies = 0;
     let ended = false;
-    while (!ended) {
+    for (const until = performance.now() + waitMs; !ended && performance.now() < until; ) {
       portOf(device).drain((got) => {
         if (Buffer.compare(got, frame) === 0) copies += 1;
         if (Buffer.compare(got, last) === 0) ended = true;
       });
     }
-    return copies;
+    return ended ? copies : undefined;
+  };
+  /** A port that has just come up forwards a moment later: the host's broadcast shows when. */
+  const awaitForwarding = (): void => {
+    for (const name of ends()) {
+      for (let tries = 0; ; tries += 1) {
+        const probe = numbered(MAC.all, HOST);
+        portOf('br0').send(probe);
+        if (copiesUntil(`${name}1`, probe, probe, 20) !== undefined) break;
+        if (tries === 1000) throw new Error(`the bridge does not forward to ${name}`);
+      }
+    }
+  };
+  /**
+   * Sends one frame that is told from all others, and says at which VM ends it came out. The host's
+   * own broadcast follows on the same way; when it is there, the frame before it would be too.
+   */
+  const send = (from: Name, to: string, source: string = MAC[from]): Record<Name, number> => {
+    awaitForwarding();
+    const frame = numbered(to, source);
+    const last = numbered(MAC.all, HOST);
+    expect(portOf(`${from}1`).send(frame)).toBe(true);
+    expect(portOf('br0').send(last)).toBe(true);
+    const seen = { a: 0, b: 0, o: 0 };
+    for (const name of ends()) {
+      const copies = copiesUntil(`${name}1`, frame, last, 20_000);
+      if (copies === undefined) throw new Error(`the host's frame did not reach ${name}`);
+      seen[name] = copies;
+    }
+    return seen;
   };
   const statsOf = (device: string) => {
     const found = gate.stats().find((stats) => stats.device === device);
