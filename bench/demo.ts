@@ -147,6 +147,7 @@ async function echoes(demo: Demo, say: (text: string) => void): Promise<void> {
 async function killDaemon(demo: Demo, say: (text: string) => void): Promise<void> {
   const { rig } = demo;
   demo.beforeKill = await counters(rig);
+  rig.traffic.onUnderWay = undefined; // hold times are those of undisturbed operation
   const before = rig.leaked();
   await rig.daemon.kill();
   await rig.pause(20);
