@@ -33,7 +33,6 @@ import type { Entry } from './journal-format.ts';
 
 const aOpen = promisify(open);
 const aClose = promisify(close);
-const aWrite = promisify<number, Buffer, number, number, number, number>(write);
 const aSync = promisify(fsync);
 const aDataSync = promisify(fdatasync);
 
@@ -324,8 +323,16 @@ export class JournalFile implements Journal {
   }
 }
 
+const writeSome = (fd: number, bytes: Buffer, at: number): Promise<number> =>
+  new Promise((resolve, reject) => {
+    write(fd, bytes, 0, bytes.length, at, (error, written) => {
+      if (error === null) resolve(written);
+      else reject(error);
+    });
+  });
+
 async function writeAll(fd: number, bytes: Buffer, at: number): Promise<void> {
-  for (let done = 0; done < bytes.length; ) done += await aWrite(fd, bytes, done, bytes.length - done, at + done);
+  for (let done = 0; done < bytes.length; ) done += await writeSome(fd, bytes.subarray(done), at + done);
 }
 
 const codeOf = (error: unknown): string | undefined => (error instanceof Error && 'code' in error ? String(error.code) : undefined);

@@ -85,6 +85,20 @@ export class Daemon {
       });
     });
   }
+  /** A plane's command that is waited for; it keeps its place among the others. */
+  #inOrder(run: () => void): Promise<void> {
+    this.#alive();
+    return new Promise((resolve, reject) => {
+      this.orders.push(() => {
+        try {
+          run();
+          resolve();
+        } catch (error) {
+          reject(error instanceof Error ? error : new Error(String(error)));
+        }
+      });
+    });
+  }
   #order(run: (ring: Ring) => void): void {
     this.#alive();
     this.orders.push(() => {
@@ -154,6 +168,7 @@ export class Daemon {
         this.#later(() => {
           this.#mayFail('plane_down');
           cells.attached = false;
+          for (const { frame } of this.#kernel.wire.splice(0)) this.#kernel.oracle.lost(frame); // the pair is gone
           cells.members.clear();
           cells.drainAll = false;
         }),
@@ -188,12 +203,12 @@ export class Daemon {
     const names = (nics: readonly number[]): string[] => nics.map((nic) => NICS[nic] ?? '');
     return {
       open: (_id, { colour }) =>
-        this.#later(() => {
+        this.#inOrder(() => {
           this.#mayFail('plane_down');
           this.#kernel.ring = new Ring(this.#kernel, this.#seen(colour));
         }),
       close: () =>
-        this.#later(() => {
+        this.#inOrder(() => {
           this.#kernel.oracle.counts.lost += this.#kernel.ring?.queue.length ?? 0;
           this.#kernel.ring = undefined;
         }),

@@ -166,12 +166,16 @@ export class Ring {
     const of = q.kind === 'early' ? q.frame.to : q.frame.from;
     return this.#drains.find(({ names }) => names === undefined || names.includes(of));
   }
+  /** As far as the ring has been told. */
+  #reached(q: Queued): boolean {
+    const receiver = this.#receivers.get(q.frame.to);
+    return receiver !== undefined && atMost(q.colour, receiver);
+  }
   #mayGo(q: Queued): boolean {
     if (q.kind === 'late') return false;
     if (this.#drainOf(q) !== undefined) return true;
     if (q.kind === 'held') return atMost(q.colour, this.#released);
-    const receiver = this.#receivers.get(q.frame.to);
-    return receiver !== undefined && atMost(q.colour, receiver);
+    return this.#reached(q);
   }
 
   /** The next that may go. False = nothing may. */
@@ -180,7 +184,7 @@ export class Ring {
     const [queued] = at < 0 ? [] : this.queue.splice(at, 1);
     if (queued !== undefined) {
       const drain = this.#drainOf(queued);
-      const drop = drain !== undefined && (!drain.release || (queued.kind === 'early' && !atMost(queued.colour, this.#kernel.colourOf(queued.frame.to))));
+      const drop = drain !== undefined && (!drain.release || (queued.kind === 'early' && !this.#reached(queued)));
       if (drop) this.#kernel.oracle.counts.lost += 1;
       else this.#kernel.emit(queued);
     }
@@ -193,6 +197,7 @@ export class Ring {
       const mine = (q: Queued): boolean => q.kind !== 'late' && (drain.names === undefined || drain.names.includes(q.kind === 'early' ? q.frame.to : q.frame.from));
       if (this.queue.some(mine) || this.#kernel.wire.some(mine)) continue;
       this.#drains.splice(this.#drains.indexOf(drain), 1);
+      for (const name of drain.names ?? []) this.#receivers.delete(name); // whoever is there next is told anew
       drain.done(0);
     }
   }

@@ -101,7 +101,7 @@ export class Oracle {
     this.counts.delivered += 1;
     this.#once(frame);
     const lo = this.#lo.get(frame.to);
-    if (frame.bound === undefined || lo === undefined || this.#execution === undefined) return;
+    if (frame.bound === undefined || lo === undefined || this.#execution === undefined || this.#execution.dropped) return;
     if (frame.bound.execution !== this.#execution) {
       const ended = frame.bound.execution.endedAt;
       if (ended !== undefined && frame.bound.lo > ended) throw new Violation(`I2 no orphan: frame ${frame.id} of an execution that was rolled back reached ${frame.to}`);
@@ -122,7 +122,7 @@ export class Oracle {
     this.#out.add(frame.id);
     // Its early frames still wait at their receivers when a member's new ones pass it as a stranger's:
     // the ring does not know a frame's sender, so a leave among uneven members is no promise of order.
-    if (frame.sentAt <= (this.#gone.get(frame.from) ?? -1)) return;
+    if (frame.sentAt <= (this.#gone.get(frame.from) ?? -1) || (frame.bound !== undefined && this.#leftFrom.has(frame.from))) return;
     const flow = `${frame.from}>${frame.to}`;
     const last = this.#seqOut.get(flow) ?? 0;
     if (frame.seq < last) throw new Violation(`I6 per-flow order: frame ${frame.seq} (${frame.id}) of ${flow} came after ${last}`);
@@ -133,6 +133,7 @@ export class Oracle {
 
   beginProtect(members: readonly string[], at: number): () => void {
     return () => {
+      this.ended();
       this.#execution = execution(at);
       this.#lo.clear();
       this.#hi.clear();
@@ -191,12 +192,12 @@ export class Oracle {
   snapshot(): () => void {
     const x = this.#execution;
     if (x === undefined) return () => undefined;
-    const { allowed, freeFrom, freeAll } = x;
+    const { allowed, freeFrom, freeAll, dropped } = x;
     const acks = new Map(x.ackBegun);
     const hi = new Map(this.#hi);
     const left = new Map(this.#leftFrom);
     return () => {
-      Object.assign(x, { allowed, freeFrom, freeAll });
+      Object.assign(x, { allowed, freeFrom, freeAll, dropped });
       for (const [name, acked] of acks) x.ackBegun.set(name, acked);
       for (const [name, value] of hi) this.#hi.set(name, value);
       this.#leftFrom.clear();
@@ -214,6 +215,7 @@ export class Oracle {
     this.#leftFrom.set(member, { at: Math.min(this.now, before?.at ?? Infinity), release: release || (before?.release ?? false) });
   }
   ended(): void {
+    for (const frame of this.#frames) this.#excused.add(frame.id);
     this.#execution = undefined;
     this.#lo.clear();
     this.#hi.clear();
@@ -226,11 +228,11 @@ export class Oracle {
     const x = this.#execution;
     if (x === undefined) return;
     for (const frame of this.#frames) {
-      if (frame.bound?.execution === x && this.#out.has(frame.id) && frame.bound.lo > to && !this.members.includes(frame.to) && !this.#leftFrom.has(frame.from) && !this.#leftFrom.has(frame.to)) {
+      if (frame.bound?.execution === x && this.#out.has(frame.id) && frame.bound.lo > to && !x.dropped && !this.members.includes(frame.to) && frame.sentAt > (this.#gone.get(frame.from) ?? -1) && !this.#leftFrom.has(frame.from) && !this.#leftFrom.has(frame.to)) {
         throw new Violation(`I5 exact release: the group went back to ${to}, but frame ${frame.id} of epoch >= ${frame.bound.lo} had left`);
       }
     }
-    const missed = this.#due.filter((transit) => transit.life === life);
+    const missed = this.#due.filter((transit) => transit.life === life && !this.#excused.has(transit.frame.id) && !this.#leftFrom.has(transit.frame.to));
     if (missed.length > 0) throw new Violation(`I3 in-transit: frame ${missed[0]?.frame.id} to ${missed[0]?.frame.to} was not delivered again by the rollback to ${to}`);
     x.endedAt = to;
     x.allowed = Math.max(x.allowed, to);
@@ -250,10 +252,10 @@ export class Oracle {
   }
 
   /** When all is quiet: what was declared durable and not lost has come out. */
-  checkQuiet(committed: number, life: number): void {
+  checkQuiet(committed: number, life: number, unready: readonly string[]): void {
     for (const frame of this.#frames) {
       const { bound } = frame;
-      if (bound === undefined || frame.life !== life || bound.execution.dropped || this.#out.has(frame.id) || this.#excused.has(frame.id)) continue;
+      if (bound === undefined || frame.life !== life || bound.execution.dropped || unready.includes(frame.to) || this.#out.has(frame.id) || this.#excused.has(frame.id)) continue;
       if (this.#leftFrom.has(frame.from) || this.#leftFrom.has(frame.to)) continue;
       const upTo = bound.execution === this.#execution ? committed : bound.execution.endedAt;
       if (upTo !== undefined && bound.hi <= upTo) throw new Violation(`I5 exact release: frame ${frame.id} of epoch <= ${bound.hi} ${frame.from}>${frame.to} never came out, though ${upTo} is committed`);

@@ -78,7 +78,7 @@ export class Run {
     this.#asking = true;
     const started = this.#daemon.control.start([...this.#disk.values()]).then(() => {
       this.#asking = false;
-      this.#adopt();
+      if (this.#daemon.control.missing().length === 0) this.#adopt();
     }, (error: unknown) => {
       if (!(error instanceof Error && error.name === 'Killed')) this.#failure = asError(error);
     });
@@ -262,7 +262,8 @@ export class Run {
     const daemon = this.#daemon;
     daemon.failing = 0;
     daemon.killIn = Infinity;
-    for (let n = 0; n < 100_000; n += 1) {
+    let still = 0;
+    for (let n = 0; n < 100_000 && still < 3; n += 1) {
       const busy = daemon.orders.length + daemon.slow.length + daemon.timers.length + this.#kernel.wire.length > 0;
       this.#some(daemon.orders, true);
       this.#some(daemon.slow, false);
@@ -272,14 +273,14 @@ export class Run {
       this.#report();
       await turn();
       if (this.#failure !== undefined) throw this.#failure;
-      if (!busy && !emitted && !this.#asking) break;
+      still = busy || emitted || this.#asking ? 0 : still + 1;
     }
     const state = this.#state;
     if (this.#asking) throw new Error(`nobody answered; ${JSON.stringify(state)}`);
     if (state?.phase === 'draining') throw new Error('draining never ends');
     if (state?.phase === 'protected') {
       if (state.released !== state.committed) throw new Error(`released stays at ${state.released}, committed is ${state.committed}`);
-      this.oracle.checkQuiet(state.committed, this.#life);
+      this.oracle.checkQuiet(state.committed, this.#life, state.members.flatMap(({ name, ready }) => (ready ? [] : [name])));
     }
   }
 }
