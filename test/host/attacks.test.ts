@@ -84,7 +84,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('attacks', () => {
     });
   });
 
-  it('SIGKILL of the daemon by the hold worker, ten times at odd moments', async () => {
+  it('SIGKILL of the daemon (its hold worker is a thread of it), ten times at odd moments', async () => {
     await row('SIGKILL ten times', async (rig) => {
       for (let i = 0; i < 10; i++) {
         await rig.pause(7 * i);
@@ -236,8 +236,8 @@ describe.skipIf(UNPRIVILEGED !== undefined)('attacks', () => {
     });
   });
 
-  it('a new uplink appears under traffic', async () => {
-    await row('uplink deleted, another made', async (rig) => {
+  it('a second uplink appears under traffic', async () => {
+    await row('a second uplink appears', async (rig) => {
       const out = rig.bed.outsider.namespace ?? '';
       await ip(rig, 'link', 'add', 'uplink2', 'type', 'veth', 'peer', 'name', 'eth1', 'netns', out);
       await runIn(out, 'ip', ['link', 'set', 'eth1', 'up']);
