@@ -22,7 +22,7 @@ import { refusal } from './claims.ts';
 import { keyBytes, keyText } from './keys.ts';
 import { additions, plan, removals, want } from './plan.ts';
 import type { Attached, Fail, GateEvent, HoldPair, Kernel, MemberView, SpecView } from './kernel.ts';
-import type { Action, Picture, TableName, Want } from './plan.ts';
+import type { Action, Picture, TableName, Want, WantedNic } from './plan.ts';
 import { Ledger } from './stats.ts';
 import type { DeviceStats } from './stats.ts';
 
@@ -301,7 +301,8 @@ export class KernelGate {
   #want(): Want {
     const ports = this.#kernel.ports();
     this.#ledger.name(ports);
-    return want([...this.#groups.values()].map(({ pair, nics }) => ({ ...pair, nics })), ports);
+    const known = (entry: NicEntry): WantedNic => ({ ...entry, lastBridge: this.#cells.nic(entry.nic).bridge });
+    return want([...this.#groups.values()].map(({ pair, nics }) => ({ ...pair, nics: nics.map(known) })), ports);
   }
   /** Until settled only what is missing; afterwards also what is too much. */
   #steps(wanted: Picture): Action[] {

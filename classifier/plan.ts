@@ -66,6 +66,8 @@ export interface WantedNic {
   readonly port: string;
   readonly mac: string;
   readonly vlan: number;
+  /** Bridge it was last in, 0 = none yet: guarded on, so that it can't come back unseen (D6). */
+  readonly lastBridge: number;
 }
 export interface WantedGroup {
   readonly holdIfindex: number;
@@ -97,11 +99,12 @@ export function want(groups: readonly WantedGroup[], ports: readonly Port[]): Wa
     if (port === undefined || !isBridge.has(port.master)) missing.push(nic);
     else placed.push({ ...nic, ifindex: port.ifindex, bridge: port.master });
   }
-  return { picture: pictureOf(groups, placed, ports), placed, missing };
+  const awaited = missing.filter((nic) => isBridge.has(nic.lastBridge));
+  return { picture: pictureOf(groups, placed, awaited, ports), placed, missing };
 }
 
-function pictureOf(groups: readonly WantedGroup[], placed: readonly Placed[], ports: readonly Port[]): Picture {
-  const bridges = new Set(placed.map((nic) => nic.bridge));
+function pictureOf(groups: readonly WantedGroup[], placed: readonly Placed[], awaited: readonly WantedNic[], ports: readonly Port[]): Picture {
+  const bridges = new Set([...placed.map((nic) => nic.bridge), ...awaited.map((nic) => nic.lastBridge)]);
   const members = ports.filter((port) => bridges.has(port.master));
   const hook = (ifindex: number, side: Side, program: Program): AttachedHook => ({ ifindex, side, program, fresh: true });
   const hooks = [
@@ -116,7 +119,8 @@ function pictureOf(groups: readonly WantedGroup[], placed: readonly Placed[], po
     tables: {
       ports: new Map(placed.map((nic) => [String(nic.ifindex), nic.nic])),
       macs: new Map(placed.map((nic) => [macKey(nic.bridge, nic.vlan, nic.mac), nic.nic])),
-      guarded: new Map(placed.map((nic) => [guardKey(nic.bridge, nic.mac), nic.nic])),
+      guarded: new Map([...placed.map((nic): [string, number] => [guardKey(nic.bridge, nic.mac), nic.nic]),
+        ...awaited.map((nic): [string, number] => [guardKey(nic.lastBridge, nic.mac), nic.nic])]),
       devices: new Map([...members.map((port): [string, number] => [String(port.ifindex), port.master]),
         ...[...bridges].map((bridge): [string, number] => [String(bridge), bridge])]),
     },
@@ -177,11 +181,15 @@ export function removals(attached: Picture, wanted: Picture): Action[] {
       .map(({ ifindex, side, program }) => ({ do: 'unhook', hook: { ifindex, side, program } }));
   const removes = (table: TableName): Action[] =>
     [...attached.tables[table].keys()].filter((key) => !wanted.tables[table].has(key)).map((key) => ({ do: 'remove', table, key }));
+  const guarded = new Set(wanted.tables.devices.values());
+  const devices = removes('devices');
+  const stays = (action: Action): boolean => action.do === 'remove' && guarded.has(attached.tables.devices.get(action.key) ?? 0);
   return [
+    ...devices.filter(stays),
     ...hooks(['classify']),
     ...hooks(GUARDS),
     ...[...attached.forwarding].filter((entry) => !wanted.forwarding.has(entry)).map((entry): Action => ({ do: 'unforward', entry })),
-    ...removes('ports'), ...removes('macs'), ...removes('guarded'), ...removes('devices'),
+    ...removes('ports'), ...removes('macs'), ...removes('guarded'), ...devices.filter((action) => !stays(action)),
     ...hooks(HOLD),
     ...[...attached.counted].filter((ifindex) => !wanted.counted.has(ifindex)).map((ifindex): Action => ({ do: 'uncount', ifindex })),
   ];

@@ -15,7 +15,7 @@ const PORTS: readonly Port[] = [
   port(10, 'p0', 1), port(11, 'p1', 1), port(12, 'p2', 1), port(13, 'p3', 2), port(14, 'p4', 2), port(15, 'p5', 0),
 ];
 const mac = (n: number): string => `02:00:00:00:00:0${n}`;
-const nic = (n: number, name: string) => ({ nic: n, port: name, mac: mac(n), vlan: 0 });
+const nic = (n: number, name: string) => ({ nic: n, port: name, mac: mac(n), vlan: 0, lastBridge: 0 });
 const group = (id: number, ...nics: WantedGroup['nics']): WantedGroup => ({ holdIfindex: 100 + id, ringIfindex: 200 + id, nics });
 
 /** What the kernel would show after the actions. */
@@ -108,7 +108,27 @@ describe('plan', () => {
     const steps = plan(attached, want(groups, again).picture);
     const words = steps.map((a) => (a.do === 'hook' || a.do === 'unhook' ? `${a.do} ${a.hook.program}` : a.do === 'put' || a.do === 'remove' ? `${a.do} ${a.table}` : a.do));
     expect(words).toEqual(['count', 'hook guard', 'forward', 'put ports', 'hook classify', 'wait', 'put devices',
-      'unhook classify', 'unhook guard', 'unforward', 'remove ports', 'remove devices', 'uncount']);
+      'remove devices', 'unhook classify', 'unhook guard', 'unforward', 'remove ports', 'uncount']);
+  });
+
+  test('a port that leaves a guarded bridge is unvetted first: should it come back meanwhile, it is not heard', () => {
+    const groups = [group(0, nic(1, 'p0'), nic(2, 'p1'))];
+    const attached = want(groups, PORTS).picture;
+    const out = PORTS.map((p) => (p.name === 'p0' ? { ...p, master: 0 } : p));
+    const steps = plan(attached, want(groups, out).picture);
+    expect(steps[0]).toEqual({ do: 'remove', table: 'devices', key: '10' });
+    expect(steps.some((a) => a.do === 'unhook' && a.hook.program === 'classify')).toBe(true);
+  });
+
+  test('a bridge that all member ports have left stays guarded, its members known', () => {
+    const back = (n: number, name: string) => ({ ...nic(n, name), lastBridge: 1 });
+    const groups = [group(0, back(1, 'p0'), back(2, 'p1'))];
+    const out = PORTS.filter((p) => p.name !== 'p0' && p.name !== 'p1');
+    const { picture, missing } = want(groups, out);
+    expect(missing).toHaveLength(2);
+    expect(picture.hooks.filter((hook) => hook.program === 'guard').map(({ ifindex }) => ifindex)).toEqual([12]);
+    expect(picture.tables.guarded.size).toBe(2);
+    expect([...picture.tables.devices.keys()].sort()).toEqual(['1', '12']);
   });
 
   test('programs of an earlier daemon are replaced where they are, never removed', () => {
