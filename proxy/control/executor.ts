@@ -22,6 +22,7 @@
  *              colour; one that was on its way has a dead one and is dropped (I5, I7).
  *   detach     ring, then gate: a frame that the ring still sent would come after newer ones that
  *              pass already (I6); what the kernel holds into a closed ring is only lost.
+ *   leave      drain, gate, drain: what came between the first two is dropped, for nobody asks for it.
  *   drain      flag, then ring: the kernel lets frames of any colour out only while draining.
  */
 import { colourDiff } from '../core/types.ts';
@@ -154,10 +155,7 @@ export class Executor {
     forget: () => this.#world.journal.forget(this.#group),
     attach: ({ colour, epoch }, state) => this.#attach(colour, epoch, mustHave(state)),
     detach: () => this.#detach(),
-    reattach: async (_effect, state) => {
-      const now = mustHave(state);
-      this.#attached = await this.#world.gate.reattach(this.id, now.spec, gateMembers(now));
-    },
+    reattach: (_effect, state) => this.#reattach(mustHave(state)),
     cutGroup: ({ colour, epoch }, state) => this.#cutGroup(colour, epoch, mustHave(state)),
     cutMember: ({ member, colour, epoch }, state) => {
       this.#world.plane.advance(this.id, colour, epoch);
@@ -206,6 +204,15 @@ export class Executor {
     this.#session += 1;
     this.#cellsFollowed = colour;
     for (const one of gateMembers(state)) this.#receivers(one.colour, state, ({ name }) => name === one.name);
+  }
+
+  /** Frames for a member that left, queued between its drain and now, would wait for whoever is next. */
+  async #reattach(state: GroupState): Promise<void> {
+    const before = this.#attached?.nics ?? [];
+    const attached = await this.#world.gate.reattach(this.id, state.spec, gateMembers(state));
+    const gone = before.map(({ nic }) => nic).filter((nic) => !attached.nics.some((kept) => kept.nic === nic));
+    if (gone.length > 0) await this.#world.plane.drain(this.id, gone, 'discard');
+    this.#attached = attached;
   }
 
   async #detach(): Promise<void> {

@@ -60,6 +60,10 @@ export class Oracle {
   #transits: Transit[] = [];
   #due: Transit[] = [];
 
+  get watching(): boolean {
+    return this.#execution !== undefined;
+  }
+
   /** Member names whose epochs are known for certain. */
   get members(): readonly string[] {
     return this.#execution === undefined ? [] : [...this.#lo.keys()];

@@ -94,6 +94,7 @@ export class Run {
       this.#mustRestore = undefined;
       return;
     }
+    if (!this.oracle.watching) this.oracle.beginProtect(state.members.map(({ name }) => name), state.committed)();
     this.oracle.setMembers(state.members.map(({ name }) => name));
     for (const { name, sealed } of state.members) {
       if (this.oracle.members.includes(name)) this.oracle.setOpen(name, sealed + 1);

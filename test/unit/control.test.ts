@@ -1,0 +1,297 @@
+import { beforeEach, describe, expect, test } from 'vitest';
+import { Control } from '../../proxy/control/control.ts';
+import type { ControlEvent } from '../../proxy/control/control.ts';
+import { Executor } from '../../proxy/control/executor.ts';
+import { COMMANDS_MAX } from '../../proxy/control/group.ts';
+import { Mailbox, MailboxFull } from '../../proxy/control/mailbox.ts';
+import { colour, epoch, generation } from '../../proxy/core/types.ts';
+import type { Command, Effect, GroupSpec, GroupState } from '../../proxy/core/types.ts';
+import { EdgeError } from '../../proxy/ports.ts';
+import type { AttachResult, Gate, HoldCounters, HoldPlane, Journal, JournalRecord, PlaneFact } from '../../proxy/ports.ts';
+import { specOf } from './core-world.ts';
+
+/** Ports that write down what they are asked, and fail where told. */
+class Ports {
+  readonly calls: string[] = [];
+  readonly disk = new Map<string, JournalRecord>();
+  readonly events: ControlEvent[] = [];
+  readonly timers: (() => void)[] = [];
+  failing: string | undefined;
+  fact: (fact: PlaneFact) => void = () => undefined;
+  /** Until it is called, appends don't end. */
+  hold: Promise<void> | undefined;
+
+  readonly control = new Control({
+    journal: this.#journal(),
+    gate: this.#gate(),
+    plane: this.#plane(),
+    announcer: { announce: () => this.#call('announce') },
+    trouble: () => undefined,
+    later: (run) => {
+      this.timers.push(run);
+      return () => undefined;
+    },
+  });
+
+  constructor() {
+    this.control.onEvent((event) => {
+      this.events.push(event);
+      this.calls.push(`emit ${event.event.type}`);
+    });
+  }
+
+  #call(name: string): Promise<void> {
+    this.calls.push(name);
+    if (this.failing === name.split(' ')[0]) return Promise.reject(new EdgeError(name.startsWith('append') ? 'journal_failed' : 'plane_down', `${name} failed`, 'mend it'));
+    return Promise.resolve();
+  }
+  #journal(): Journal {
+    return {
+      writable: true,
+      load: () => Promise.resolve([]),
+      append: async (record, durable) => {
+        await this.hold;
+        await this.#call(`append${durable ? ' synced' : ''}`);
+        this.disk.set(record.state.spec.group, record);
+      },
+      forget: (group) => this.#call(`forget ${group}`),
+      close: () => Promise.resolve(),
+    };
+  }
+  #attached(id: number, spec: GroupSpec): AttachResult {
+    const nics = spec.members.map(({ name }, i) => ({ nic: i + 1, member: name, port: `tap${name}`, ifindex: i + 1 }));
+    return { id, holdDevice: `slh${id}`, ringDevice: `slr${id}`, nics };
+  }
+  #gate(): Gate {
+    const note = (name: string) => void this.calls.push(name);
+    return {
+      attach: (id, spec, c) => this.#call(`attach ${c}`).then(() => this.#attached(id, spec)),
+      reattach: (id, spec) => this.#call('reattach').then(() => this.#attached(id, spec)),
+      detach: () => this.#call('detach'),
+      setColour: (_id, c) => { note(`colour ${c}`); },
+      setMemberColour: (_id, member, c) => { note(`member ${member} ${c}`); },
+      setCommit: (_id, c) => { note(`commit ${c}`); },
+      setReady: (_id, member) => { note(`ready ${member}`); },
+      setDraining: (_id, member) => { note(`draining ${member ?? 'all'}`); },
+    };
+  }
+  #plane(): HoldPlane {
+    const note = (name: string) => void this.calls.push(name);
+    const none: HoldCounters = {
+      heldFrames: 0, heldBytes: 0, oldestMs: 0, occupancy: 0, arrived: 0, arrivedBytes: 0, releasedFrames: 0, releasedBytes: 0, discardedFrames: 0, overflowFrames: 0,
+      refusedFrames: 0, earlyFrames: 0, lateRecorded: 0, redelivered: 0, holdHistogram: [], holdSumMs: 0, wireHistogram: [], wireSumMs: 0,
+    };
+    return {
+      open: () => this.#call('open'),
+      close: () => this.#call('close'),
+      advance: (_id, c) => { note(`advance ${c}`); },
+      release: (_id, c) => { note(`release ${c}`); },
+      restore: (_id, restored, next) => this.#call(`restore ${restored} ${next}`),
+      receiver: (_id, nics, c) => { note(`receiver ${nics.join('+')} ${c}`); },
+      drain: (_id, nics, held) => this.#call(`drain ${nics?.join('+') ?? 'all'} ${held}`).then(() => 0),
+      held: () => Promise.resolve([]),
+      dump: () => Promise.resolve([]),
+      counters: () => none,
+      onFact: (listener) => (this.fact = listener),
+      stop: () => Promise.resolve(),
+    };
+  }
+
+  /** An executor of its own on the same ports. */
+  executor(): { executor: Executor; calls: string[] } {
+    const world = { journal: this.#journal(), gate: this.#gate(), plane: this.#plane(), announcer: { announce: () => Promise.resolve() } };
+    return { executor: new Executor(0, 'web', world, { emit: () => undefined, drained: () => undefined, trouble: () => undefined }), calls: this.calls };
+  }
+
+  async ask(command: Command, group = 'web'): Promise<string> {
+    this.calls.length = 0;
+    const { reply } = await this.control.submit(group, command);
+    return reply.outcome === 'denied' ? reply.denial.code : reply.outcome;
+  }
+  state(group = 'web'): GroupState {
+    const state = this.control.get(group);
+    if (state === undefined) throw new Error('no such group');
+    return state;
+  }
+}
+const g = generation(1);
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+let ports: Ports;
+beforeEach(async () => {
+  ports = new Ports();
+  await ports.ask({ kind: 'apply', spec: specOf(['a', 'b']) });
+});
+
+describe('the order of effects', () => {
+  test('protect: journal, kernel, its bound, ring, then what waits at the receivers', async () => {
+    await ports.ask({ kind: 'protect' });
+    expect(ports.calls).toEqual(['append synced', 'attach 2', 'commit 1', 'open', 'receiver 1 2', 'receiver 2 2', 'emit protected']);
+  });
+
+  test('cut, commit, rollback, leave, unprotect', async () => {
+    await ports.ask({ kind: 'protect' });
+    await ports.ask({ kind: 'cut', generation: g, epoch: epoch(1) });
+    expect(ports.calls).toEqual(['append', 'advance 3', 'colour 3', 'receiver 1+2 3', 'emit cut']);
+    await ports.ask({ kind: 'cut', generation: g, epoch: epoch(2), member: 'b' });
+    expect(ports.calls).toEqual(['append', 'advance 4', 'member b 4', 'receiver 2 4', 'emit cut']);
+    await ports.ask({ kind: 'commit', generation: g, epoch: epoch(1) });
+    expect(ports.calls).toEqual(['append synced', 'commit 2', 'release 2', 'emit committed']);
+    await ports.ask({ kind: 'rollback', generation: g, epoch: epoch(1) });
+    expect(ports.calls).toEqual(['append synced', 'colour 5', 'commit 2', 'restore 2 5', 'emit rolled-back']);
+    await ports.ask({ kind: 'leave', member: 'b', held: 'release' });
+    expect(ports.calls).toEqual(['append synced', 'draining b', 'drain 2 release', 'reattach', 'drain 2 discard', 'emit left']);
+    await ports.ask({ kind: 'unprotect', generation: g, held: 'release' });
+    await turn();
+    expect(ports.calls).toEqual(['append synced', 'draining all', 'drain all release', 'append synced', 'close', 'detach', 'emit unprotected']);
+    expect(ports.state().phase).toBe('idle');
+  });
+
+  test("a member's own cell follows the group's before it could count as ahead", async () => {
+    await ports.ask({ kind: 'protect' });
+    const state = ports.state();
+    const { executor, calls } = ports.executor();
+    const cutAt = async (n: number): Promise<readonly string[]> => {
+      const far = { ...state, colourBase: colour(n - 1), colourNewest: colour(n) };
+      calls.length = 0;
+      const effects: readonly Effect[] = [{ kind: 'cutGroup', colour: colour(n), epoch: epoch(1) }];
+      await executor.perform(far, { state: far, effects, reply: { outcome: 'accepted' }, onFailure: 'forward' });
+      return calls.filter((call) => call.startsWith('member'));
+    };
+    await executor.perform(state, { state, effects: [{ kind: 'attach', colour: colour(2), epoch: epoch(1) }], reply: { outcome: 'accepted' }, onFailure: 'back' });
+    expect(await cutAt(2 ** 20)).toEqual([]);
+    expect(await cutAt(2 ** 20 + 2)).toEqual(['member a 1048578', 'member b 1048578']);
+    expect(await cutAt(2 ** 20 + 3)).toEqual([]);
+    expect(await cutAt(2 ** 21 + 9)).toHaveLength(2);
+  });
+});
+
+describe('what fails', () => {
+  test('the journal: nothing is done, the state stays', async () => {
+    await ports.ask({ kind: 'protect' });
+    await ports.ask({ kind: 'cut', generation: g, epoch: epoch(1) });
+    const before = ports.state();
+    ports.failing = 'append';
+    await expect(ports.ask({ kind: 'commit', generation: g, epoch: epoch(1) })).rejects.toMatchObject({ code: 'journal_failed' });
+    expect(ports.calls).toEqual(['append synced']);
+    expect(ports.state()).toBe(before);
+    ports.failing = undefined;
+    expect(await ports.ask({ kind: 'commit', generation: g, epoch: epoch(1) })).toBe('accepted');
+  });
+
+  test('attach: as if never asked, in the journal too', async () => {
+    ports.failing = 'open';
+    await expect(ports.ask({ kind: 'protect' })).rejects.toMatchObject({ code: 'plane_down' });
+    expect(ports.calls.slice(-3)).toEqual(['close', 'detach', 'append synced']);
+    expect(ports.state().phase).toBe('idle');
+    expect(ports.disk.get('web')?.state.phase).toBe('idle');
+    ports.failing = undefined;
+    await ports.ask({ kind: 'protect' });
+    expect(ports.calls).toContain('attach 3'); // the colour of the first try stays used
+  });
+
+  test('restore: it is decided, and done before anything else', async () => {
+    await ports.ask({ kind: 'protect' });
+    await ports.ask({ kind: 'cut', generation: g, epoch: epoch(1) });
+    ports.failing = 'restore';
+    await expect(ports.ask({ kind: 'rollback', generation: g, epoch: epoch(0) })).rejects.toMatchObject({ code: 'plane_down' });
+    expect(ports.control.missing()).toEqual(['group web: restore 1 4 failed']);
+    await expect(ports.ask({ kind: 'cut', generation: g, epoch: epoch(1) })).rejects.toMatchObject({ code: 'plane_down' });
+    ports.failing = undefined;
+    for (const run of ports.timers.splice(0)) run();
+    await turn();
+    expect(ports.control.missing()).toEqual([]);
+    expect(ports.events.at(-1)?.event.type).toBe('rolled-back');
+  });
+
+  test('a restart that cannot attach yet goes on trying, and protects', async () => {
+    await ports.ask({ kind: 'protect' });
+    const next = new Ports();
+    next.failing = 'attach';
+    const failed = await next.control.start([...ports.disk.values()]);
+    expect(failed.map(({ group }) => group)).toEqual(['web']);
+    expect(next.state().phase).toBe('protected');
+    next.failing = undefined;
+    expect(await next.ask({ kind: 'cut', generation: g, epoch: epoch(1) })).toBe('accepted');
+    expect(next.calls[0]).toMatch(/^attach/);
+  });
+});
+
+describe('who waits', () => {
+  test('one at a time, in order; the queue has a bound; closing answers everyone', async () => {
+    let open: () => void = () => undefined;
+    ports.hold = new Promise((resolve) => (open = resolve));
+    const first = ports.control.submit('web', { kind: 'protect' });
+    const others = Array.from({ length: COMMANDS_MAX }, () => ports.control.submit('web', { kind: 'delete' }));
+    const settled = Promise.allSettled(others);
+    const { reply } = await ports.control.submit('web', { kind: 'delete' });
+    expect(reply).toMatchObject({ denial: { code: 'busy' } });
+    const closed = ports.control.close();
+    open();
+    await closed;
+    expect((await first).reply.outcome).toBe('accepted');
+    const reasons = (await settled).map((one) => (one.status === 'rejected' && one.reason instanceof EdgeError ? one.reason.code : one.status));
+    expect(new Set(reasons)).toEqual(new Set(['plane_down']));
+    await expect(ports.control.submit('web', { kind: 'protect' })).rejects.toMatchObject({ code: 'plane_down' });
+  });
+
+  test('a served command may send another; facts go first and only the newest of a kind', async () => {
+    const log: string[] = [];
+    const box: Mailbox<string, string, { kind: string; n: number }> = new Mailbox({
+      commandsMax: 2,
+      serve: async (command: string) => {
+        log.push(`begin ${command}`);
+        if (command === 'a') {
+          void box.send('b');
+          for (const n of [1, 3, 2]) box.tell({ kind: 'fact', n });
+        }
+        await turn();
+        log.push(`end ${command}`);
+        return command;
+      },
+      note: ({ n }: { kind: string; n: number }) => Promise.resolve(void log.push(`fact ${n}`)),
+      merge: (a: { kind: string; n: number }, b: { kind: string; n: number }) => (a.n > b.n ? a : b),
+      onIdle: () => void log.push('idle'),
+      onFault: (fault: unknown) => void log.push(`fault ${String(fault)}`),
+    });
+    await box.send('a');
+    await turn();
+    await turn();
+    expect(log).toEqual(['begin a', 'end a', 'fact 3', 'begin b', 'end b', 'idle']);
+    const waiting = ['c', 'd', 'e'].map((name) => box.send(name));
+    await expect(box.send('f')).rejects.toBeInstanceOf(MailboxFull);
+    expect(await Promise.all(waiting)).toEqual(['c', 'd', 'e']);
+  });
+});
+
+describe('many groups', () => {
+  test('a port is of one group, also between two that ask at once', async () => {
+    const [one, two] = await Promise.all([
+      ports.control.submit('db', { kind: 'apply', spec: specOf(['c'], 'explicit', 'db') }),
+      ports.control.submit('mq', { kind: 'apply', spec: specOf(['c'], 'explicit', 'mq') }),
+    ]);
+    expect(one.reply.outcome).toBe('accepted');
+    expect(two.reply).toMatchObject({ denial: { code: 'bad_request', message: expect.stringContaining('group db') as string } });
+    expect(ports.control.list().map(({ spec }) => spec.group)).toEqual(['web', 'db']);
+    expect(await ports.ask({ kind: 'delete' }, 'db')).toBe('accepted');
+    await turn();
+    expect(await ports.ask({ kind: 'apply', spec: specOf(['c'], 'explicit', 'mq') }, 'mq')).toBe('accepted');
+    expect(ports.control.idOf('mq')).toBe(1); // the number of the group that is gone
+  });
+
+  test('facts find their group; a dead loop ends it all', async () => {
+    await ports.ask({ kind: 'protect' });
+    await ports.ask({ kind: 'cut', generation: g, epoch: epoch(1) });
+    await ports.ask({ kind: 'commit', generation: g, epoch: epoch(1) });
+    ports.fact({ kind: 'released', id: 0, colour: colour(2) });
+    ports.fact({ kind: 'output-pending', id: 0, epoch: epoch(2) });
+    ports.fact({ kind: 'released', id: 9, colour: colour(2) });
+    await turn();
+    expect(ports.state().released).toBe(1);
+    expect(ports.events.map(({ event }) => event.type)).toEqual(['protected', 'cut', 'committed', 'output-pending', 'released']);
+    const reasons: string[] = [];
+    ports.control.onFatal((reason) => reasons.push(reason.message));
+    ports.fact({ kind: 'dead', reason: 'it broke' });
+    expect(reasons).toEqual(['the hold loop ended: it broke']);
+    await expect(ports.ask({ kind: 'protect' })).rejects.toMatchObject({ code: 'plane_down' });
+  });
+});
