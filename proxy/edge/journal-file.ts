@@ -6,9 +6,11 @@
  *    journal.next   the same, being made: filled with zeros while the present one is half used
  *
  * Lines go into space that is allocated and written already, so a sync flushes data and no
- * metadata: 0.13 ms here (0.19 when the file grows with each line). The sync runs on the thread
- * pool (0.05 ms more than a blocking call, which would stop the API for 4 ms now and then), one at
- * a time; all appends that arrive during one share the next, whichever group they are of.
+ * metadata: 0.13 ms here (0.19 when the file grows with each line). All appends that arrive in one
+ * turn or during a sync share the next, whichever group they are of. One alone is synced by a
+ * blocking call: two hops to the thread pool cost as much as the disk, and on an idle machine four
+ * times that. Several share one sync on the pool, and so does one alone for a while after a
+ * blocking sync was slow, so that a slow disk delays commits and not the API.
  *
  *    append(durable) ─► write ─► wait for a sync that began after the write
  *    append          ─► write                     (a later durable append covers it: one file, in order)
@@ -21,7 +23,7 @@
  *
  * It does not know what a record means. One process a directory: `lock` is held by flock.
  */
-import { close, closeSync, fdatasync, fsync, ftruncateSync, mkdirSync, open, openSync, readFileSync, renameSync, rmSync, write, writeSync } from 'node:fs';
+import { close, closeSync, fdatasync, fdatasyncSync, fsync, ftruncateSync, mkdirSync, open, openSync, readFileSync, renameSync, rmSync, write, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { GroupId, Journal, JournalRecord } from '../ports.ts';
@@ -39,6 +41,9 @@ const aDataSync = promisify(fdatasync);
 /** Size of a new journal; a larger one is made when a snapshot needs more than a quarter of it. */
 const BYTES_MIN = 4 * 1024 * 1024;
 const MEND_MS = 1000;
+/** A blocking sync that took longer is followed by so many on the thread pool. */
+const SLOW_SYNC_MS = 1;
+const POOLED_AFTER_SLOW = 100;
 
 export interface JournalOptions {
   /** Default 4 MiB. */
@@ -74,6 +79,8 @@ export class JournalFile implements Journal {
   #renewing: Promise<void> | undefined;
   #waiters: Waiter[] = [];
   #syncing: Promise<void> | undefined;
+  /** Syncs still to be made on the thread pool. */
+  #pooled = 0;
   #mend: NodeJS.Timeout | undefined;
   #closed = false;
 
@@ -227,7 +234,7 @@ export class JournalFile implements Journal {
       const upTo = this.#seq - 1;
       try {
         if (this.#suspect) throw new Error('an earlier write of this file failed');
-        await aDataSync(this.#file.fd);
+        await this.#syncData(this.#file.fd, waiters.length);
         this.#synced = upTo;
         for (const { resolve } of waiters) resolve();
       } catch (error) {
@@ -236,6 +243,17 @@ export class JournalFile implements Journal {
       }
     }
     this.#syncing = undefined;
+  }
+
+  async #syncData(fd: number, waiters: number): Promise<void> {
+    if (waiters > 1 || this.#pooled > 0) {
+      this.#pooled = Math.max(0, this.#pooled - 1);
+      await aDataSync(fd);
+      return;
+    }
+    const begin = performance.now();
+    fdatasyncSync(fd);
+    if (performance.now() - begin > SLOW_SYNC_MS) this.#pooled = POOLED_AFTER_SLOW;
   }
 
   /** Makes a new file with the latest of every group and goes on in it. */
