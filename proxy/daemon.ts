@@ -31,7 +31,7 @@ export interface Daemon {
   stop(): Promise<void>;
 }
 
-/** Connections still busy this long after the end began are cut. */
+/** Connections still busy this long after the end began are cut, and what is in flight is not waited for. */
 const CLOSE_MS = 3000;
 /** How often it is looked whether the groups of the journal are attached again. */
 const SETTLE_MS = 250;
@@ -69,7 +69,7 @@ async function compose(config: Config, log: Logger, version: string, fatal: (err
     journal, plane, gate, announcer: new BridgeAnnouncer(devices),
     trouble: (group, error) => log.error({ group, code: error.code, fix: error.fix }, error.message),
   });
-  undo.push(() => control.close());
+  undo.push(() => closeControl(control));
   control.onFatal(fatal);
   const events = new EventHub(randomBytes(4).toString('hex'));
   const seen = apiControl(control, plane);
@@ -119,7 +119,17 @@ async function serve(config: Config, deps: ApiDeps, control: Control, undo: Undo
 /** Both at once: requests in flight end only when control has answered them. */
 async function closeApp(app: App, control: Control): Promise<void> {
   const timer = setTimeout(() => app.server.closeAllConnections(), CLOSE_MS);
-  await Promise.all([app.close(), control.close()]);
+  await Promise.all([app.close(), closeControl(control)]);
+  clearTimeout(timer);
+}
+
+/** What the hold loop is still asked by then (a drain of much) is answered by its end, which is next. */
+async function closeControl(control: Control): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const enough = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, CLOSE_MS);
+  });
+  await Promise.race([control.close(), enough]);
   clearTimeout(timer);
 }
 

@@ -127,7 +127,8 @@ export interface HoldPlane {
   receiver(id: GroupId, nics: readonly NicIndex[], colour: Colour): void;
   /**
    * Everything held from (and early for) these nics, now and as it arrives, leaves or is dropped.
-   * undefined = all nics. Resolves when nothing is left of them, with the frames it covered.
+   * undefined = all nics. Resolves when nothing is left of them, with the frames it covered; while
+   * a sender never pauses, what came after the call is dropped after a bound, so it ends anyway.
    */
   drain(id: GroupId, nics: readonly NicIndex[] | undefined, held: HeldFate): Promise<number>;
   held(id: GroupId): Promise<readonly HeldEpoch[]>;

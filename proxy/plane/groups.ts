@@ -41,13 +41,10 @@ export class Groups {
     this.#options = options;
   }
 
+  /** What it throws is a broken invariant: the worker ends. */
   handle(request: Request): void {
     if ('call' in request) {
-      try {
-        this.#call(request);
-      } catch (error) {
-        this.#options.fail(request.call, error);
-      }
+      this.#call(request);
       return;
     }
     const pump = this.open.get(request.id)?.pump;
@@ -69,9 +66,7 @@ export class Groups {
     const { answer } = this.#options;
     const { call, id } = request;
     if (request.op === 'open') {
-      this.#close(id);
-      this.#open(id, request.options, new Meter(request.meter));
-      answer(call, undefined);
+      this.#answerOpen(request);
       return;
     }
     if (request.op === 'close') {
@@ -80,8 +75,20 @@ export class Groups {
       return;
     }
     const group = this.open.get(id);
-    if (group === undefined) throw new Error(`group ${id} is not open`);
-    this.#ask(group, request);
+    if (group === undefined) this.#options.fail(call, new Error(`group ${id} is not open`));
+    else this.#ask(group, request);
+  }
+
+  /** The only request that may fail for reasons outside: a device that is gone, memory, privileges. */
+  #answerOpen({ call, id, options, meter }: Extract<Request, { op: 'open' }>): void {
+    this.#close(id);
+    try {
+      this.#open(id, options, new Meter(meter));
+    } catch (error) {
+      this.#options.fail(call, error);
+      return;
+    }
+    this.#options.answer(call, undefined);
   }
 
   #ask(group: OpenGroup, request: Extract<Request, { op: 'restore' | 'drain' | 'held' | 'dump' }>): void {
@@ -92,7 +99,7 @@ export class Groups {
         group.pump.restore(request.restored, request.next, request.epoch, clockMs(), () => { answer(call, undefined); });
         break;
       case 'drain':
-        group.pump.drain(request.nics, request.fate, (frames) => { answer(call, frames); });
+        group.pump.drain(request.nics, request.fate, clockMs(), (frames) => { answer(call, frames); });
         break;
       case 'held':
         answer(call, held(group));

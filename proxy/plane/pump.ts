@@ -21,7 +21,9 @@ import type { Intake } from '../ring/frames.ts';
 import type { FrameSink, FrameSource } from '../ring/frames.ts';
 import { HoldRing } from '../ring/hold-ring.ts';
 import { CLASS_HELD, stampClass } from '../ring/stamp.ts';
-import type { StoreOptions } from '../ring/store.ts';
+import { DRAIN_DISCARD, DRAIN_RELEASE } from '../ring/store.ts';
+import type { DrainFate, StoreOptions } from '../ring/store.ts';
+import { diff } from '../ring/window.ts';
 import type { GroupCells } from './cells.ts';
 import type { Meter } from './meter.ts';
 import { NicBalance, QUIET_MS, ReleaseProgress } from './progress.ts';
@@ -39,8 +41,15 @@ const DROPS_EVERY_MS = 10;
 const OVERFLOW_FACT_EVERY_MS = 100;
 /** The high-water fact may come again once occupancy has fallen below this share of the mark. */
 const CALM_SHARE = 0.8;
-/** A record made before a restore is here by then: block timeout 1 ms, twice over. */
+/** A frame or record on its way to the ring is here by then: block timeout 1 ms, twice over. */
 const SETTLE_MS = 3;
+/**
+ * Bounds of a drain that releases. What was here when it was asked for leaves; a sender that never
+ * pauses would keep the queue from being empty at any one instant, so what comes later has TAIL,
+ * and all of it MAX. Then the rest is dropped and counted, and what still comes is for QUIET.
+ */
+const DRAIN_TAIL_MS = 200;
+const DRAIN_MS_MAX = 5000;
 export const NEVER = Number.POSITIVE_INFINITY;
 
 /** One reading of the clocks, for a whole breath. */
@@ -63,7 +72,14 @@ export interface PumpOptions extends StoreOptions {
 type Then = (frames: number) => void;
 interface PendingDrain {
   readonly nics: readonly number[] | undefined;
+  fate: DrainFate;
   readonly then: Then;
+  /** Frames sent or given up by when everything that was ready at the start has left. */
+  readonly doneAt: number;
+  /** release: the rest is dropped then. */
+  dropAtMs: number;
+  /** discard: it has begun then, and ends a little later. */
+  discardSinceMs: number;
 }
 interface PendingRestore {
   readonly notBeforeMs: number;
@@ -111,11 +127,15 @@ export class Pump {
     this.#balance = new NicBalance(this.ring.store, cells);
   }
 
-  /** `askedAtMs`: when the command was given, for the time to the first frame. */
+  /**
+   * `askedAtMs`: when the command was given, for the time to the first frame. Where nothing of it
+   * was ever here (it was sealed before this ring was made) the fact follows at once.
+   */
   release(upTo: number, askedAtMs: number): void {
     const idle = this.ring.readyFrames === 0;
     this.ring.release(upTo);
     if (idle && this.ring.readyFrames > 0) this.#wireFromMs = askedAtMs;
+    if (diff(upTo | 0, this.#progress.reported) <= 0) this.#emit({ kind: 'released', id: this.#options.id, colour: colour(upTo) });
   }
 
   restore(restored: number, next: number, label: number, nowMs: number, then: () => void): void {
@@ -123,9 +143,10 @@ export class Pump {
     this.#restores.push({ notBeforeMs: nowMs + SETTLE_MS, doneAt: Number.NaN, then });
   }
 
-  drain(nics: readonly number[] | undefined, fate: 1 | 2, then: Then): void {
+  drain(nics: readonly number[] | undefined, fate: DrainFate, nowMs: number, then: Then): void {
     this.ring.drain(nics, fate);
-    this.#drains.push({ nics, then });
+    const doneAt = this.#left + this.ring.readyFrames;
+    this.#drains.push({ nics, fate, then, doneAt, dropAtMs: nowMs + DRAIN_MS_MAX, discardSinceMs: nowMs });
     this.#checkAtMs = 0;
   }
 
@@ -241,16 +262,37 @@ export class Pump {
 
   /** Drains and restores that have come to their end. */
   #settle(nowMs: number, scanned: boolean): void {
-    if (this.#drains.length > 0) this.#drains = this.#drains.filter((drain) => !this.#drained(drain));
+    if (this.#drains.length > 0) this.#drains = this.#drains.filter((drain) => !this.#drained(drain, nowMs, scanned));
     if (this.#restores.length > 0) this.#restores = this.#restores.filter((restore) => !this.#restored(restore, nowMs, scanned));
   }
 
-  #drained(drain: PendingDrain): boolean {
-    const { store } = this.ring;
-    const nics = drain.nics ?? store.nics.subarray(0, store.nicCount);
-    for (const nic of nics) if (!this.#balance.empty(nic)) return false;
-    drain.then(store.endDrain([...nics]));
+  #drained(drain: PendingDrain, nowMs: number, scanned: boolean): boolean {
+    if (drain.fate === DRAIN_RELEASE) this.#maybeDropRest(drain, nowMs);
+    if (!this.#atEnd(drain, nowMs, scanned)) return false;
+    drain.then(this.ring.store.endDrain(this.#nicsOf(drain)));
     return true;
+  }
+
+  #maybeDropRest(drain: PendingDrain, nowMs: number): void {
+    if (this.#left >= drain.doneAt) drain.dropAtMs = Math.min(drain.dropAtMs, nowMs + DRAIN_TAIL_MS);
+    if (nowMs < drain.dropAtMs) return;
+    this.ring.drain(drain.nics, DRAIN_DISCARD);
+    drain.fate = DRAIN_DISCARD;
+    drain.discardSinceMs = nowMs;
+  }
+
+  /** A release ends when nothing is left anywhere; a discard does not wait for that longer than QUIET. */
+  #atEnd(drain: PendingDrain, nowMs: number, scanned: boolean): boolean {
+    const empty = this.#nicsOf(drain).every((nic) => this.#balance.empty(nic));
+    if (drain.fate === DRAIN_RELEASE) return empty;
+    const sinceMs = nowMs - drain.discardSinceMs;
+    if (sinceMs >= DRAIN_TAIL_MS) return true; // so many frames of others come that no breath sees the end
+    return scanned && sinceMs >= (empty ? SETTLE_MS : QUIET_MS);
+  }
+
+  #nicsOf(drain: PendingDrain): number[] {
+    const { store } = this.ring;
+    return [...(drain.nics ?? store.nics.subarray(0, store.nicCount))];
   }
 
   #restored(restore: PendingRestore, nowMs: number, scanned: boolean): boolean {

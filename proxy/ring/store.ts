@@ -99,13 +99,14 @@ export class FrameStore {
   drainOf(nic: number): number {
     return this.#drainAll !== DRAIN_NONE ? this.#drainAll : this.#drains[nic]!;
   }
+  /** A drain may change from release to discard; it goes on counting then. */
   beginDrain(nics: readonly number[] | undefined, fate: DrainFate): void {
-    if (nics === undefined) this.#drainAll = fate;
     for (const nic of nics ?? this.nics.subarray(0, this.nicCount)) {
+      if (this.drainOf(nic) === DRAIN_NONE) this.covered[nic] = this.heldByNic[nic]! + this.earlyByNic[nic]!;
       if (nics !== undefined) this.#drains[nic] = fate;
-      this.covered[nic] = this.heldByNic[nic]! + this.earlyByNic[nic]!;
       this.meet(nic);
     }
+    if (nics === undefined) this.#drainAll = fate;
   }
   /** These nics hold again, or are gone. Returns the frames their drain covered. */
   endDrain(nics: readonly number[]): number {

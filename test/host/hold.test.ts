@@ -29,6 +29,9 @@ test.skipIf(UNPRIVILEGED)('a flood beyond the bound is dropped, said, and accoun
 test.skipIf(UNPRIVILEGED)('a drain lets everything out and then new frames pass', () => {
   expect(run('drain')['covered']).toBe(300);
 });
+test.skipIf(UNPRIVILEGED)('a broken invariant ends the worker; what is only wrong is answered', () => {
+  expect(run('fault')['dead']).toBe(1);
+});
 test.skipIf(UNPRIVILEGED)('a million held frames leave no memory behind', () => {
   expect(run('million')['frames']).toBeGreaterThan(0);
 });

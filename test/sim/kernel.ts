@@ -115,6 +115,9 @@ export class Ring {
   queue: Queued[] = [];
   #oldest: Colour;
   #released: Colour;
+  /** What was last said, and whether it is to be said again. */
+  #reported: Colour;
+  #again = false;
   #dead: { from: Colour; to: Colour }[] = [];
   readonly #receivers = new Map<string, Colour>();
   readonly #drains: { names: readonly string[] | undefined; release: boolean; done: (frames: number) => void }[] = [];
@@ -123,6 +126,7 @@ export class Ring {
     this.#kernel = kernel;
     this.#oldest = colour;
     this.#released = asColour(colour - 1);
+    this.#reported = this.#released; // of what was before this ring it says nothing until asked
   }
 
   #isDead(c: Colour): boolean {
@@ -136,6 +140,7 @@ export class Ring {
   }
   release(c: Colour): void {
     if (colourDiff(c, this.#released) > 0) this.#released = c;
+    if (atMost(c, this.#reported)) this.#again = true;
     this.queue = this.queue.filter((q) => q.kind !== 'late' || !atMost(q.receiver, c));
   }
   receiver(names: readonly string[], c: Colour): void {
@@ -145,7 +150,7 @@ export class Ring {
   restore(restored: Colour, next: Colour): void {
     while (this.#kernel.wire.length > 0) this.#kernel.arrive();
     this.#dead.push({ from: restored, to: next });
-    if (colourDiff(restored, this.#released) > 0) this.#released = restored;
+    this.#released = asColour(next - 1); // the dead ones between are decided too
     const lates = this.queue.filter((q) => q.kind === 'late');
     this.queue = this.queue.filter((q) => q.kind !== 'late' && !this.#isDead(q.colour));
     for (const name of this.#receivers.keys()) this.#receivers.set(name, next);
@@ -202,9 +207,13 @@ export class Ring {
     }
   }
 
-  /** Nothing is held of colours <= this. */
+  /** Nothing is held of colours <= this; said when it has risen, or when asked for something older. */
   releasedFact(): Colour | undefined {
     const waits = (q: Queued): boolean => q.kind === 'held' && atMost(q.colour, this.#released);
-    return this.queue.some(waits) || this.#kernel.wire.some(waits) ? undefined : this.#released;
+    if (this.queue.some(waits) || this.#kernel.wire.some(waits)) return undefined;
+    if (!this.#again && atMost(this.#released, this.#reported)) return undefined;
+    this.#again = false;
+    this.#reported = this.#released;
+    return this.#released;
   }
 }

@@ -7,6 +7,7 @@ import { HoldRig, MEMBER, OUTSIDER, frameOf, sleep, until } from './hold-rig.ts'
 import * as bed from '../../bench/bed/libc.ts';
 import { BLOCK_FRAMES_MAX, HoldSocket } from '../../proxy/edge/packet-socket.ts';
 import { ifNametoindex } from '../../proxy/edge/ffi/libc.ts';
+import { colour, epoch } from '../../proxy/core/types.ts';
 import { WIRE_BUCKETS_MS } from '../../proxy/ports.ts';
 import { Intake } from '../../proxy/ring/frames.ts';
 import { Seeded } from './ring-fixture.ts';
@@ -204,9 +205,22 @@ async function drain(rig: HoldRig): Promise<Figures> {
   return { covered };
 }
 
-const SCENARIOS = { exact, gso, rollback, overflow, million, drain };
+/** The fault of one request is an answer; a broken invariant ends the worker, and everyone is told. */
+async function fault(rig: HoldRig): Promise<Figures> {
+  await rig.open(1 << 20);
+  await assert.rejects(rig.plane.held(9), { code: 'plane_down', message: 'group 9 is not open' });
+  await assert.rejects(rig.plane.open(9, { holdDevice: 'none', ringDevice: 'none', bytes: 1 << 20, highWater: 0.75, colour: colour(1), epoch: epoch(1) }), { code: 'plane_down' });
+  assert.deepEqual(await rig.plane.held(0), []);
+  rig.commit(rig.cut());
+  await assert.rejects(rig.plane.restore(0, colour(-9), colour(99), epoch(1)), { code: 'plane_down', message: /behind a release/ });
+  await until('the end is told', () => rig.facts.some(({ kind }) => kind === 'dead'));
+  await assert.rejects(rig.plane.restore(0, colour(-9), colour(99), epoch(1)), { code: 'plane_down', message: /behind a release/ });
+  return { dead: 1 };
+}
+
+const SCENARIOS = { exact, gso, rollback, overflow, million, drain, fault };
 const name = process.argv[2] as keyof typeof SCENARIOS;
-const FIRST = { exact: 1, gso: 2 ** 14 - 1, rollback: 2 ** 32 - 2, overflow: 2 ** 31 - 1, million: 2 ** 32 - 500, drain: 7 };
+const FIRST = { exact: 1, gso: 2 ** 14 - 1, rollback: 2 ** 32 - 2, overflow: 2 ** 31 - 1, million: 2 ** 32 - 500, drain: 7, fault: 50 };
 if (OUTSIDER.length !== MEMBER.length) throw new Error('addresses differ in length');
 const rig = new HoldRig(FIRST[name]);
 try {
