@@ -32,11 +32,15 @@ export function apiControl(control: Control, plane: HoldPlane): ApiControl {
       const id = idOf(group);
       return id === undefined ? [] : plane.held(id);
     },
-    dump: async (group, bytesMax) => {
+    dump: (group, bytesMax) => {
       const id = idOf(group);
-      return id === undefined ? [] : plane.dump(id, bytesMax);
+      return id === undefined ? none() : plane.dump(id, bytesMax);
     },
   };
+}
+
+async function* none(): AsyncGenerator<never, void, undefined> {
+  // nothing is held
 }
 
 /** Rare and worth a line; the others happen every epoch. */
@@ -83,6 +87,10 @@ export function relayGate(control: Control, hub: EventHub, log: Logger): (event:
     switch (event.kind) {
       case 'trouble':
         log.error({}, event.message);
+        return;
+      case 'hold-lost':
+      case 'hold-back':
+        log.error({ id: event.id }, event.kind === 'hold-lost' ? 'a hold pair was deleted: what it held is lost' : 'the hold pair was made again');
         return;
       case 'port-lost':
       case 'port-back': {

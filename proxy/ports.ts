@@ -132,8 +132,11 @@ export interface HoldPlane {
    */
   drain(id: GroupId, nics: readonly NicIndex[] | undefined, held: HeldFate): Promise<number>;
   held(id: GroupId): Promise<readonly HeldEpoch[]>;
-  /** A copy of what is held, oldest first, at most `bytesMax` bytes of frames. */
-  dump(id: GroupId, bytesMax: number): Promise<readonly HeldFrame[]>;
+  /**
+   * A copy of what is held, at most `bytesMax` bytes of frames, in pieces as fast as they are asked
+   * for: what goes out first comes first, within each class. What leaves meanwhile may be missing.
+   */
+  dump(id: GroupId, bytesMax: number): AsyncIterable<readonly HeldFrame[]>;
   counters(id: GroupId): HoldCounters;
   onFact(listener: (fact: PlaneFact) => void): void;
   stop(): Promise<void>;

@@ -22,7 +22,7 @@ export interface ApiControl {
   counters(group: string): HoldCounters | undefined;
   nics(group: string): readonly NicPlace[];
   held(group: string): Promise<readonly HeldEpoch[]>;
-  dump(group: string, bytesMax: number): Promise<readonly HeldFrame[]>;
+  dump(group: string, bytesMax: number): AsyncIterable<readonly HeldFrame[]>;
 }
 
 export interface HealthSource {

@@ -56,14 +56,33 @@ function addCaptureRoute(app: App, deps: ApiDeps): void {
     schema: { summary: 'The held frames as a capture', produces: ['application/x-pcapng'], params: GroupParams, querystring: DumpQuery, response: replies(Capture) },
   }, async ({ params, query }, reply) => {
     must(deps, params.group);
-    const frames = await deps.control.dump(params.group, query.bytesMax ?? DUMP_BYTES_MAX);
-    const nowNs = BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n;
-    const capture = heldCapture(deps.control.nics(params.group), frames, nowNs, `sluiced ${deps.version}`);
+    const pieces = await begun(deps.control.dump(params.group, query.bytesMax ?? DUMP_BYTES_MAX));
+    const nowNs = (): bigint => BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n;
+    const capture = heldCapture(deps.control.nics(params.group), pieces, nowNs, `sluiced ${deps.version}`);
     return reply
       .header('content-disposition', `attachment; filename="${params.group}-held.pcapng"`)
       .type('application/x-pcapng')
       .send(Readable.from(capture, { objectMode: false }));
   });
+}
+
+/** With the first piece in hand: what fails from the start can still be refused. */
+async function begun<T>(pieces: AsyncIterable<T>): Promise<AsyncIterable<T>> {
+  const all = pieces[Symbol.asyncIterator]();
+  const first = await all.next();
+  let next: Promise<IteratorResult<T>> | undefined = Promise.resolve(first);
+  const rest: AsyncIterator<T> = {
+    next: () => {
+      const now = next ?? all.next();
+      next = undefined;
+      return now;
+    },
+    return: async () => {
+      await all.return?.();
+      return { done: true, value: undefined };
+    },
+  };
+  return { [Symbol.asyncIterator]: () => rest };
 }
 
 function addHealthRoutes(app: App, deps: ApiDeps): void {

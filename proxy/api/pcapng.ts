@@ -53,33 +53,62 @@ export function interfaceBlock(name: string): Buffer {
   return block(BLOCK_INTERFACE, [body, text(IF_NAME, name), option(IF_TSRESOL, Uint8Array.of(TSRESOL_NS)), END_OF_OPTIONS]);
 }
 
-export function frameBlock(index: number, atNs: bigint, bytes: Uint8Array, wireBytes: number, comment: string): Buffer {
-  const body = Buffer.alloc(20);
-  body.writeUInt32LE(index, 0);
-  body.writeUInt32LE(Number(atNs >> 32n), 4);
-  body.writeUInt32LE(Number(atNs & 0xffffffffn), 8);
-  body.writeUInt32LE(bytes.length, 12);
-  body.writeUInt32LE(wireBytes, 16);
-  return block(BLOCK_FRAME, [body, bytes, Buffer.alloc(padding(bytes.length)), text(OPT_COMMENT, comment), END_OF_OPTIONS]);
+interface Row {
+  /** Of the interface. */
+  readonly index: number;
+  readonly frame: HeldFrame;
+  /** ASCII. */
+  readonly comment: string;
+}
+/** Around a frame: block type and length, body, option header, end of options, length again. */
+const FRAME_OVERHEAD = 8 + 20 + 4 + 4 + 4;
+const frameBlockBytes = ({ frame, comment }: Row): number =>
+  FRAME_OVERHEAD + frame.bytes.length + padding(frame.bytes.length) + comment.length + padding(comment.length);
+
+function writeFrame(into: Buffer, at: number, row: Row): number {
+  const { index, frame: { arrivedNs, bytes, wireBytes }, comment } = row;
+  const length = frameBlockBytes(row);
+  into.writeUInt32LE(BLOCK_FRAME, at);
+  into.writeUInt32LE(length, at + 4);
+  into.writeUInt32LE(index, at + 8);
+  into.writeUInt32LE(Number(arrivedNs >> 32n), at + 12);
+  into.writeUInt32LE(Number(arrivedNs & 0xffffffffn), at + 16);
+  into.writeUInt32LE(bytes.length, at + 20);
+  into.writeUInt32LE(wireBytes, at + 24);
+  into.set(bytes, at + 28);
+  const option = at + 28 + bytes.length + padding(bytes.length);
+  into.writeUInt16LE(OPT_COMMENT, option);
+  into.writeUInt16LE(comment.length, option + 2);
+  into.write(comment, option + 4, 'latin1');
+  into.writeUInt32LE(length, at + length - 4);
+  return at + length;
 }
 
-/** `nowNs`: wall clock of the dump, to say how long each frame has been held. */
-export function* heldCapture(nics: readonly NicPlace[], frames: readonly HeldFrame[], nowNs: bigint, application: string): Generator<Buffer> {
-  yield sectionBlock(application);
-  const index = new Map<NicIndex, number>();
-  for (const [at, { nic, port }] of nics.entries()) {
-    index.set(nic, at);
-    yield interfaceBlock(port);
+/** All in one buffer: a capture may have hundreds of thousands of small frames. */
+function frameBlocks(rows: readonly Row[]): Buffer {
+  const chunk = Buffer.alloc(rows.reduce((sum, row) => sum + frameBlockBytes(row), 0));
+  let at = 0;
+  for (const row of rows) at = writeFrame(chunk, at, row);
+  return chunk;
+}
+
+/** `nowNs`: wall clock, to say how long each frame has been held. One chunk for each piece. */
+export async function* heldCapture(
+  nics: readonly NicPlace[], pieces: AsyncIterable<readonly HeldFrame[]>, nowNs: () => bigint, application: string,
+): AsyncGenerator<Buffer, void, undefined> {
+  const index = new Map<NicIndex, number>(nics.map(({ nic }, at) => [nic, at]));
+  yield Buffer.concat([sectionBlock(application), ...nics.map(({ port }) => interfaceBlock(port))]);
+  for await (const frames of pieces) {
+    const now = nowNs();
+    // A member may have left between the two looks: its frames still show, under the nic's number.
+    const strangers = [...new Set(frames.map(({ nic }) => nic))].filter((nic) => !index.has(nic));
+    for (const nic of strangers) index.set(nic, index.size);
+    const rows = frames.map((frame): Row => ({ index: index.get(frame.nic) ?? 0, frame, comment: commentOf(frame, now) }));
+    yield Buffer.concat([...strangers.map((nic) => interfaceBlock(`nic${nic}`)), frameBlocks(rows)]);
   }
-  for (const frame of frames) {
-    let at = index.get(frame.nic);
-    if (at === undefined) {
-      // The member left between the two looks: its frames still show, under the nic's number.
-      at = index.size;
-      index.set(frame.nic, at);
-      yield interfaceBlock(`nic${frame.nic}`);
-    }
-    const heldMs = Number((nowNs - frame.arrivedNs) / 1000n) / 1000;
-    yield frameBlock(at, frame.arrivedNs, frame.bytes, frame.wireBytes, `epoch ${frame.epoch}, ${frame.class}, held ${heldMs.toFixed(3)} ms`);
-  }
+}
+
+function commentOf({ epoch, class: cls, arrivedNs }: HeldFrame, nowNs: bigint): string {
+  const heldMs = Number((nowNs > arrivedNs ? nowNs - arrivedNs : 0n) / 1000n) / 1000;
+  return `epoch ${epoch}, ${cls}, held ${heldMs.toFixed(3)} ms`;
 }

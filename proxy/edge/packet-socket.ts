@@ -319,6 +319,11 @@ export class HoldSocket {
     return this.#region.octets.slice(offset, offset + length);
   }
 
+  /** The same, into a place of the caller's. */
+  readInto(into: Uint8Array, at: number, offset: number, length: number): void {
+    into.set(this.#region.octets.subarray(offset, offset + length), at);
+  }
+
   close(): void {
     if (this.#closed) return;
     this.#closed = true;

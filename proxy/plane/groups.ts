@@ -7,6 +7,8 @@ import type { GroupId, HeldEpoch, HoldOptions, PlaneFact } from '../ports.ts';
 import { epoch } from '../core/types.ts';
 import { Intake } from '../ring/frames.ts';
 import { stampNic } from '../ring/stamp.ts';
+import { tour, tourOf } from '../ring/tour.ts';
+import type { Place } from '../ring/tour.ts';
 import { KernelCells } from './cells.ts';
 import { Meter } from './meter.ts';
 import { DUMP_ROW, clockMs } from './protocol.ts';
@@ -17,6 +19,11 @@ import { Pump } from './pump.ts';
 const BYTES_PER_ROW = 256;
 const ROWS_MIN = 1 << 14;
 const ROWS_MAX = 1 << 21;
+/** One piece of a capture: about half a millisecond of the loop. */
+const PIECE_BYTES_MAX = 1 << 20;
+const PIECE_FRAMES_MAX = 1024;
+/** Of a group that is not open (any more) nothing is held. */
+const NOTHING: Dump = { rows: new Float64Array(0), bytes: new Uint8Array(0), next: undefined };
 
 export interface OpenGroup {
   readonly id: GroupId;
@@ -28,6 +35,8 @@ export interface GroupsOptions {
   /** A file descriptor of an open group that may wake the loop. */
   readonly watch: (fd: number) => void;
   readonly answer: (call: number, value: Answer) => void;
+  /** The same; the memory goes with it. */
+  readonly hand: (call: number, value: Dump) => void;
   readonly fail: (call: number, error: unknown) => void;
   readonly fact: (fact: PlaneFact) => void;
 }
@@ -36,6 +45,8 @@ export class Groups {
   readonly open = new Map<GroupId, OpenGroup>();
   readonly #options: GroupsOptions;
   readonly #intake = new Intake(BLOCK_FRAMES_MAX);
+  /** Captures that wait for their next piece: at most one request of each client. */
+  readonly #dumps: Extract<Request, { op: 'dump' }>[] = [];
 
   constructor(options: GroupsOptions) {
     this.#options = options;
@@ -74,9 +85,23 @@ export class Groups {
       answer(call, undefined);
       return;
     }
+    if (request.op === 'dump') {
+      this.#dumps.push(request);
+      return;
+    }
     const group = this.open.get(id);
     if (group === undefined) this.#options.fail(call, new Error(`group ${id} is not open`));
     else this.#ask(group, request);
+  }
+
+  /** One piece of one capture, between two breaths of every group. True = more wait. */
+  dumpSome(): boolean {
+    const request = this.#dumps.shift();
+    if (request === undefined) return false;
+    const group = this.open.get(request.id);
+    const piece = group === undefined ? NOTHING : pieceOf(group, request.from, request.bytesMax);
+    this.#options.hand(request.call, piece);
+    return this.#dumps.length > 0;
   }
 
   /** The only request that may fail for reasons outside: a device that is gone, memory, privileges. */
@@ -91,7 +116,7 @@ export class Groups {
     this.#options.answer(call, undefined);
   }
 
-  #ask(group: OpenGroup, request: Extract<Request, { op: 'restore' | 'drain' | 'held' | 'dump' }>): void {
+  #ask(group: OpenGroup, request: Extract<Request, { op: 'restore' | 'drain' | 'held' }>): void {
     const { answer } = this.#options;
     const { call } = request;
     switch (request.op) {
@@ -103,9 +128,6 @@ export class Groups {
         break;
       case 'held':
         answer(call, held(group));
-        break;
-      case 'dump':
-        answer(call, dump(group, request.bytesMax));
         break;
     }
   }
@@ -155,26 +177,27 @@ function held({ pump, socket }: OpenGroup): HeldEpoch[] {
   }));
 }
 
-/** A copy: the frames stay. Two passes, to copy each byte once. */
-function dump({ pump, socket }: OpenGroup, bytesMax: number): Dump {
-  const { table, window } = pump.ring.store;
+/** A copy of some frames, which stay. Two passes, to copy each byte once. */
+function pieceOf({ pump, socket }: OpenGroup, from: Place | undefined, bytesMax: number): Dump {
+  const { store } = pump.ring;
+  const { table, window } = store;
   const rows: number[] = [];
+  const numbers: number[] = [];
   let total = 0;
-  const parts: Uint8Array[] = [];
-  pump.ring.walk((row, cls) => {
+  const next = tour(store, from ?? tourOf(store), (row, cls) => {
     const bytes = table.length[row]!;
-    if (total + bytes > bytesMax) return false;
+    if (rows.length === PIECE_FRAMES_MAX || total + bytes > Math.min(bytesMax, PIECE_BYTES_MAX)) return false;
     total += bytes;
-    rows.push(window.label(table.colour[row]!), stampNic(table.stamp[row]!), cls, socket.originSec * 1000 + table.arrivedMs[row]!, bytes);
-    parts.push(socket.read(table.offset[row]!, bytes));
+    rows.push(row);
+    numbers.push(window.label(table.colour[row]!), stampNic(table.stamp[row]!), cls, socket.originSec * 1000 + table.arrivedMs[row]!, bytes);
     return true;
   });
   const bytes = new Uint8Array(total);
   let at = 0;
-  for (const part of parts) {
-    bytes.set(part, at);
-    at += part.length;
+  for (const row of rows) {
+    socket.readInto(bytes, at, table.offset[row]!, table.length[row]!);
+    at += table.length[row]!;
   }
-  if (rows.length !== parts.length * DUMP_ROW) throw new Error('a dumped frame lacks a row');
-  return { rows: Float64Array.from(rows), bytes };
+  if (numbers.length !== rows.length * DUMP_ROW) throw new Error('a dumped frame lacks a number');
+  return { rows: Float64Array.from(numbers), bytes, next };
 }

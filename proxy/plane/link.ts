@@ -97,8 +97,15 @@ export class HoldLink implements HoldPlane {
   async held(id: GroupId): Promise<readonly HeldEpoch[]> {
     return (await this.#ask({ op: 'held', id })) as readonly HeldEpoch[];
   }
-  async dump(id: GroupId, bytesMax: number): Promise<readonly HeldFrame[]> {
-    return framesOf((await this.#ask({ op: 'dump', id, bytesMax })) as Dump);
+  async *dump(id: GroupId, bytesMax: number): AsyncGenerator<readonly HeldFrame[], void, undefined> {
+    let from: Dump['next'];
+    for (let left = bytesMax; ; ) {
+      const piece = (await this.#ask({ op: 'dump', id, from, bytesMax: left })) as Dump;
+      if (piece.rows.length > 0) yield framesOf(piece);
+      if (piece.next === undefined || piece.rows.length === 0) return;
+      left -= piece.bytes.length;
+      from = piece.next;
+    }
   }
   counters(id: GroupId): HoldCounters {
     return (this.#meters.get(id) ?? EMPTY).read(performance.timeOrigin + performance.now());
@@ -178,5 +185,5 @@ function framesOf(dump: Dump): HeldFrame[] {
     });
     at += bytes;
   }
-  return frames.sort((a, b) => (a.arrivedNs < b.arrivedNs ? -1 : a.arrivedNs > b.arrivedNs ? 1 : 0));
+  return frames;
 }

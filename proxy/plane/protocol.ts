@@ -8,6 +8,7 @@
  */
 import type { MessagePort } from 'node:worker_threads';
 import type { GroupId, HeldEpoch, HoldOptions, NicIndex, PlaneFact } from '../ports.ts';
+import type { Place } from '../ring/tour.ts';
 
 export interface WorkerOptions {
   readonly port: MessagePort;
@@ -32,12 +33,15 @@ export type Request =
   | { readonly op: 'receiver'; readonly id: GroupId; readonly nics: readonly NicIndex[]; readonly colour: number }
   | { readonly op: 'drain'; readonly call: number; readonly id: GroupId; readonly nics: readonly NicIndex[] | undefined; readonly fate: 1 | 2 }
   | { readonly op: 'held'; readonly call: number; readonly id: GroupId }
-  | { readonly op: 'dump'; readonly call: number; readonly id: GroupId; readonly bytesMax: number };
+  | { readonly op: 'dump'; readonly call: number; readonly id: GroupId; readonly from: Place | undefined; readonly bytesMax: number };
 
-/** Rows of five numbers: epoch, nic, class, arrival (wall clock, ms), bytes; and the bytes of all. */
+/** A piece of a dump. Rows of five numbers: epoch, nic, class, arrival (wall clock, ms), bytes. */
 export interface Dump {
-  readonly rows: Float64Array;
-  readonly bytes: Uint8Array;
+  readonly rows: Float64Array<ArrayBuffer>;
+  /** Of all its frames, one after the other. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** Where the next piece begins; undefined = this was the last. */
+  readonly next: Place | undefined;
 }
 export const DUMP_ROW = 5;
 

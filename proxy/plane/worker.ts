@@ -2,7 +2,7 @@
  * The hold worker: one thread for all groups, on one CPU, that never returns to its event loop.
  *
  *   ┌─► requests (if the bell word says so) ─► a breath of each group, by turns ─┐
- *   │                                                                            │
+ *   │                             a piece of one capture, if one is asked for ◄──┤
  *   └── sleep in epoll_wait while no group has anything to do: until a block ◄───┘
  *       is retired, the doorbell rings, or the earliest time a group asked for
  *
@@ -37,6 +37,10 @@ const groups = new Groups({
   cells: { groups: mapCells(options.pins.groups).buffer, nics: mapCells(options.pins.nics).buffer },
   watch: (fd) => { libc.epollAdd(epoll, fd, libc.EPOLLIN | libc.EPOLLET); },
   answer: (call, value) => { post({ op: 'answer', call, value }); },
+  hand: (call, value) => {
+    const message: Message = { op: 'answer', call, value };
+    options.port.postMessage(message, [value.rows.buffer, value.bytes.buffer]);
+  },
   fail: (call, error) => {
     const message = error instanceof Error ? error.message : String(error);
     post({ op: 'failed', call, message, fix: 'see `sluice doctor`: the hold device, privileges and memory for its ring' });
@@ -79,6 +83,7 @@ function run(): void {
   while (Atomics.load(shared, STOP) === 0) {
     requests();
     const again = breathe(offsetMs);
+    if (groups.dumpSome()) continue;
     const nowMs = performance.now() + offsetMs;
     if (again <= nowMs) continue;
     const sleepMs = Math.min(SLEEP_MS_MAX, Math.ceil(again - nowMs));

@@ -95,7 +95,9 @@ export class FrameTable {
     return row;
   }
 
+  /** A stamp is never 0 while its row is in use. */
   give(row: number): void {
+    this.stamp[row] = 0;
     this.next[row] = this.#free;
     this.#free = row;
     this.live--;

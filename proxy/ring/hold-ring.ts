@@ -249,19 +249,4 @@ export class HoldRing {
     }
     return list;
   }
-
-  /** Calls `visit` for every frame here, about oldest first, until it returns false. */
-  walk(visit: (row: number, cls: number) => boolean): void {
-    const { store } = this;
-    const { newest } = store.window;
-    const lists: number[] = [READY];
-    for (let c = (newest - 2047) | 0; diff(c, newest) <= 0; c = (c + 1) | 0) lists.push(sectionOf(c));
-    for (let i = 0; i < store.nicCount; i++) lists.push(earlyOf(store.nics[i]!));
-    for (let c = (newest - 2047) | 0; diff(c, newest) <= 0; c = (c + 1) | 0) lists.push(recordOf(c));
-    for (const list of lists) {
-      for (let row = store.lists.head[list]!; row >= 0; row = store.table.next[row]!) {
-        if (!visit(row, stampClass(store.table.stamp[row]!))) return;
-      }
-    }
-  }
 }

@@ -246,7 +246,7 @@ export class Daemon {
           });
         }),
       held: () => Promise.resolve([]),
-      dump: () => Promise.resolve([]),
+      dump: () => ({ [Symbol.asyncIterator]: () => ({ next: () => Promise.resolve({ done: true, value: undefined }) }) }),
       counters,
       onFact: (listener) => {
         this.#facts = listener;

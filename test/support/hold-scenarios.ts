@@ -9,10 +9,17 @@ import { BLOCK_FRAMES_MAX, HoldSocket } from '../../proxy/edge/packet-socket.ts'
 import { ifNametoindex } from '../../proxy/edge/ffi/libc.ts';
 import { colour, epoch } from '../../proxy/core/types.ts';
 import { WIRE_BUCKETS_MS } from '../../proxy/ports.ts';
+import type { HeldFrame } from '../../proxy/ports.ts';
 import { Intake } from '../../proxy/ring/frames.ts';
 import { Seeded } from './ring-fixture.ts';
 
 type Figures = Record<string, number>;
+
+async function dumped(rig: HoldRig, bytesMax = 1 << 20): Promise<HeldFrame[]> {
+  const frames: HeldFrame[] = [];
+  for await (const piece of rig.plane.dump(0, bytesMax)) frames.push(...piece);
+  return frames;
+}
 
 async function exact(rig: HoldRig): Promise<Figures> {
   await rig.open(8 << 20);
@@ -30,7 +37,7 @@ async function exact(rig: HoldRig): Promise<Figures> {
   await until('all frames are held', () => rig.counters.heldFrames === frames.length);
   collect();
   assert.equal(got.length, 0, 'nothing leaves before the commit');
-  const dump = await rig.plane.dump(0, 1 << 20);
+  const dump = await dumped(rig);
   assert.deepEqual(dump.map(({ bytes }) => Buffer.from(bytes).toString('hex')), frames.map((frame) => Buffer.from(frame).toString('hex')));
   const held = await rig.plane.held(0);
   assert.deepEqual(held.map(({ epoch, frames: count }) => [epoch, count]), [[1, frames.length]]);

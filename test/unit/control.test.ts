@@ -90,7 +90,7 @@ class Ports {
       receiver: (_id, nics, c) => { note(`receiver ${nics.join('+')} ${c}`); },
       drain: (_id, nics, held) => this.#call(`drain ${nics?.join('+') ?? 'all'} ${held}`).then(() => 0),
       held: () => Promise.resolve([]),
-      dump: () => Promise.resolve([]),
+      dump: () => ({ [Symbol.asyncIterator]: () => ({ next: () => Promise.resolve({ done: true, value: undefined }) }) }),
       counters: () => none,
       onFact: (listener) => (this.fact = listener),
       stop: () => Promise.resolve(),

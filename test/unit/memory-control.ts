@@ -51,8 +51,8 @@ export class MemoryControl implements ApiControl {
   held(): Promise<readonly HeldEpoch[]> {
     return Promise.resolve(this.heldEpochs);
   }
-  dump(): Promise<readonly HeldFrame[]> {
-    return Promise.resolve(this.heldFrames);
+  async *dump(): AsyncGenerator<readonly HeldFrame[], void, undefined> {
+    for (const frame of this.heldFrames) yield await Promise.resolve([frame]);
   }
   #take(group: string, state: GroupState | undefined, effects: readonly Effect[]): void {
     if (state === undefined) this.groups.delete(group);

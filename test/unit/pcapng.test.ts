@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { expect, test } from 'vitest';
 import { heldCapture } from '../../proxy/api/pcapng.ts';
 import { epoch } from '../../proxy/core/types.ts';
@@ -37,8 +38,16 @@ function blocks(file: Buffer): { type: number; body: Buffer }[] {
   return found;
 }
 
-test('the blocks say what the frames were', () => {
-  const found = blocks(Buffer.concat([...heldCapture(NICS, FRAMES, NOW_NS, 'sluiced test')]));
+/** As the daemon makes it: in pieces, of three frames here. */
+async function captured(nics: readonly NicPlace[], frames: readonly HeldFrame[]): Promise<Buffer> {
+  const pieces = Readable.from(Array.from({ length: Math.ceil(frames.length / 3) }, (_, i) => frames.slice(3 * i, 3 * i + 3)));
+  const chunks: Buffer[] = [];
+  for await (const chunk of heldCapture(nics, pieces, () => NOW_NS, 'sluiced test')) chunks.push(chunk);
+  return Buffer.concat(chunks);
+}
+
+test('the blocks say what the frames were', async () => {
+  const found = blocks(await captured(NICS, FRAMES));
   expect(found.map(({ type }) => type)).toEqual([0x0a0d0d0a, 1, 1, ...LENGTHS.map(() => 6)]);
   for (const [i, frame] of FRAMES.entries()) {
     const body = found[i + 3]?.body ?? Buffer.alloc(0);
@@ -50,9 +59,9 @@ test('the blocks say what the frames were', () => {
   }
 });
 
-test('a frame of a nic that has left keeps its place under a name of its own', () => {
-  const found = blocks(Buffer.concat([...heldCapture([], FRAMES.slice(0, 3), NOW_NS, 'x')]));
-  expect(found.map(({ type }) => type)).toEqual([0x0a0d0d0a, 1, 6, 1, 6, 6]);
+test('a frame of a nic that has left keeps its place under a name of its own', async () => {
+  const found = blocks(await captured([], FRAMES.slice(0, 3)));
+  expect(found.map(({ type }) => type)).toEqual([0x0a0d0d0a, 1, 1, 6, 6, 6]);
   expect(found[1]?.body.toString('latin1')).toContain('nic9');
 });
 
@@ -64,19 +73,19 @@ const has = (tool: string): boolean => {
     return false;
   }
 };
-function withFile(run: (file: string) => void): void {
+async function withFile(run: (file: string) => void): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'sl-pcapng-'));
   try {
     const file = join(directory, 'held.pcapng');
-    writeFileSync(file, Buffer.concat([...heldCapture(NICS, FRAMES, NOW_NS, 'sluiced test')]));
+    writeFileSync(file, await captured(NICS, FRAMES));
     run(file);
   } finally {
     rmSync(directory, { recursive: true });
   }
 }
 
-test.skipIf(!has('tshark'))('tshark reads every frame, its interface and its comment (skipped only where tshark is not installed)', () => {
-  withFile((file) => {
+test.skipIf(!has('tshark'))('tshark reads every frame, its interface and its comment (skipped only where tshark is not installed)', async () => {
+  await withFile((file) => {
     const fields = ['frame.interface_name', 'frame.len', 'frame.comment', 'frame.time_epoch'].flatMap((field) => ['-e', field]);
     const rows = execFileSync('tshark', ['-r', file, '-T', 'fields', ...fields], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim().split('\n');
     expect(rows.map((row) => row.split('\t').slice(0, 3))).toEqual(
@@ -86,8 +95,8 @@ test.skipIf(!has('tshark'))('tshark reads every frame, its interface and its com
   });
 });
 
-test.skipIf(!has('tcpdump'))('tcpdump reads every frame (skipped only where tcpdump is not installed)', () => {
-  withFile((file) => {
+test.skipIf(!has('tcpdump'))('tcpdump reads every frame (skipped only where tcpdump is not installed)', async () => {
+  await withFile((file) => {
     const rows = execFileSync('tcpdump', ['-r', file, '-n', '-e'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).split('\n').filter((row) => row.includes('ethertype'));
     expect(rows.map((row) => Number(/length (\d+)/.exec(row)?.[1]))).toEqual(LENGTHS);
   });

@@ -10,6 +10,8 @@ import { Intake } from '../../proxy/ring/frames.ts';
 import { HoldRing } from '../../proxy/ring/hold-ring.ts';
 import { CLASS_EARLY, CLASS_HELD, CLASS_LATE, packStamp } from '../../proxy/ring/stamp.ts';
 import { Seeded, TestSource } from '../support/ring-fixture.ts';
+import { tour, tourOf } from '../../proxy/ring/tour.ts';
+import type { Place } from '../../proxy/ring/tour.ts';
 import type { TestFrame } from '../support/ring-fixture.ts';
 
 const NICS = [1, 2, 3, 4095];
@@ -168,6 +170,8 @@ function same(what: string, ours: number[], models: number[]): void {
 }
 
 class Run {
+  tours = 0;
+  #traveller: Place | undefined;
   readonly source = new TestSource(6, 6, 13);
   readonly ring: HoldRing;
   readonly model: Model;
@@ -275,6 +279,21 @@ class Run {
     this.compare();
   }
 
+  /** One piece of a tour, of at most so many frames. */
+  visit(from: Place, most: number, here: number[]): Place | undefined {
+    const { table } = this.ring.store;
+    let left = most;
+    return tour(this.ring.store, from, (row) => left-- > 0 && here.push(this.source.identify(table.offset[row]!, table.length[row]!)) > 0);
+  }
+  /** Another that goes on while frames come and go: it shows only what is there, and it ends. */
+  travel(all: readonly Row[]): void {
+    const seen: number[] = [];
+    this.#traveller = this.visit(this.#traveller ?? tourOf(this.ring.store), 3, seen);
+    if (this.#traveller === undefined) this.tours++;
+    const there = new Set(all.map(({ id }) => id));
+    for (const id of seen) if (!there.has(id)) throw new Error(`the tour shows frame ${id}, which is gone`);
+  }
+
   compare(): void {
     const { ring, model, source } = this;
     const { table } = ring.store;
@@ -282,8 +301,10 @@ class Run {
     const ready = [...this.#batch.subarray(0, count)].map((row) => source.identify(table.offset[row]!, table.length[row]!));
     same('ready', ready, model.ready.map(({ id }) => id));
     const here: number[] = [];
-    ring.walk((row) => here.push(source.identify(table.offset[row]!, table.length[row]!)) > 0);
+    const most = this.#seeded.between(1, 60);
+    for (let at: Place | undefined = tourOf(ring.store); at !== undefined; ) at = this.visit(at, most, here);
     const all = model.all;
+    this.travel(all);
     same('here', here.sort((a, b) => a - b), all.map(({ id }) => id).sort((a, b) => a - b));
     const held = all.filter(({ cls }) => cls === CLASS_HELD);
     const bytesOf = (rows: Row[]): number => rows.reduce((sum, { length }) => sum + length, 0);
@@ -327,6 +348,7 @@ for (const [where, colour] of starts) {
       run.finish();
       expect(run.sent).toBeGreaterThan(STEPS / 4);
       expect(run.source.copied).toBeGreaterThan(0);
+      expect(run.tours).toBeGreaterThan(10);
     });
   }
 }
