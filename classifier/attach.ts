@@ -6,8 +6,12 @@
  *   detach ─► disarm ─► plan ─► free cells ─► hold pair goes; after the last group the pins too
  *
  * Everything that takes time runs one after the other in a queue of its own; the stores (colour,
- * commit, flags) act at once. What is in place is asked of the kernel each time, never remembered,
- * so what another tool removed is seen; the plan is then only what is missing.
+ * commit, flags) act at once. The plan is only what is missing of what shall be (perform.ts). What
+ * fails of one group is that group's trouble: all other steps are taken.
+ *
+ * A nic is a device once it was found by its name: renamed, out of the bridge, or with the bridge
+ * deleted and made again around it, it stays classified until its member or group goes. A hold pair
+ * that another tool deleted is made again; what it held is lost, and its ring must be opened again.
  *
  * After a restart the pinned maps hold what the last daemon knew. Until `settle()` says that all
  * groups of the journal are attached again, nothing is removed: a group that is not attached yet
@@ -16,31 +20,31 @@
  *
  * It decides nothing about epochs, and no frame waits for it.
  */
-import { DEVICES_MAX, NIC_FLAG } from './abi.ts';
+import { NIC_FLAG } from './abi.ts';
 import { Cells } from './cells.ts';
 import { refusal } from './claims.ts';
-import { keyBytes, keyText } from './keys.ts';
-import { additions, plan, removals, want } from './plan.ts';
+import { Performer } from './perform.ts';
+import type { Failure } from './perform.ts';
+import { additions, cautious, plan, want } from './plan.ts';
 import type { Attached, Fail, GateEvent, HoldPair, Kernel, MemberView, SpecView } from './kernel.ts';
-import type { Action, Picture, TableName, Want, WantedNic } from './plan.ts';
+import type { Action, Port, Want, WantedNic } from './plan.ts';
+import { Reports, messageOf } from './reports.ts';
+import type { Owner } from './reports.ts';
+import { Roster } from './roster.ts';
+import type { CellPair, NicEntry } from './roster.ts';
 import { Ledger } from './stats.ts';
 import type { DeviceStats } from './stats.ts';
 
-interface NicEntry {
-  readonly nic: number;
-  readonly memberIndex: number;
-  readonly member: string;
-  readonly port: string;
-  readonly mac: string;
-  readonly vlan: number;
-}
 interface GroupEntry {
   readonly id: number;
-  readonly pair: HoldPair;
+  pair: HoldPair;
   spec: SpecView;
   nics: readonly NicEntry[];
+  /** No longer of the group; their cells are freed when no program can reach them. */
+  leaving: readonly NicEntry[];
+  /** Its hold pair was lost, and control has not attached it again since. */
+  ringLost: boolean;
 }
-type Handlers = { readonly [K in Action['do']]: (action: Extract<Action, { do: K }>) => void | Promise<void> };
 
 export type { GateEvent, Kernel } from './kernel.ts';
 
@@ -54,17 +58,15 @@ export class KernelGate {
   readonly #cells: Cells;
   readonly #ledger: Ledger;
   readonly #groups = new Map<number, GroupEntry>();
-  readonly #leftover: Map<string, { readonly nic: number; readonly memberIndex: number }>;
-  readonly #listeners: ((event: GateEvent) => void)[] = [];
-  /** Static forwarding entries we need; false = the operator's, which stays when we go. */
-  readonly #forwarding = new Map<string, boolean>();
-  readonly #adopting: boolean;
-  #lost = new Set<number>();
+  readonly #roster: Roster;
+  readonly #performer: Performer;
+  readonly #reports = new Reports();
+  /** Groups of which an earlier daemon left nics in the kernel. */
+  readonly leftovers: ReadonlySet<number>;
   #settled: boolean;
   #queue: Promise<unknown> = Promise.resolve();
   #watch: { close(): void } | undefined;
   #timer: NodeJS.Timeout | undefined;
-  #troubled = '';
   #looks = 0;
 
   constructor(kernel: Kernel, fail: Fail) {
@@ -73,10 +75,10 @@ export class KernelGate {
     this.#cells = new Cells(kernel.cells);
     this.#ledger = new Ledger((ifindex) => kernel.counters(ifindex));
     const adopted = this.#cells.adopted();
-    this.#adopting = adopted.length > 0;
-    this.#settled = !this.#adopting;
-    this.#leftover = new Map(adopted.map((cell) =>
-      [leftoverKey(cell.group, cell.mac, cell.vlan), { nic: cell.nic, memberIndex: cell.member }]));
+    this.leftovers = new Set(adopted.map(({ group }) => group));
+    this.#performer = new Performer(kernel, this.#ledger, adopted.length > 0);
+    this.#settled = adopted.length === 0;
+    this.#roster = new Roster(this.#cells, adopted);
   }
 
   // ------------------------------------------------------------------------------- Gate
@@ -88,7 +90,7 @@ export class KernelGate {
     return this.#inTurn(() => this.#reattach(id, spec, members));
   }
   detach(id: number): Promise<void> {
-    return this.#inTurn(() => this.#detach(id));
+    return this.#inTurn(() => this.#undo(id));
   }
   setColour(id: number, colour: number): void {
     this.#cells.setColour(id, colour);
@@ -110,7 +112,7 @@ export class KernelGate {
   // -------------------------------------------------------------------- watching and reporting
 
   onEvent(listener: (event: GateEvent) => void): void {
-    this.#listeners.push(listener);
+    this.#reports.onEvent(listener);
   }
   /** Watches devices from here on. Neither the watch nor its timer keeps the process alive. */
   start(): void {
@@ -121,11 +123,10 @@ export class KernelGate {
   settle(): Promise<void> {
     return this.#inTurn(async () => {
       this.#settled = true;
-      for (const { nic } of this.#leftover.values()) this.#cells.setFlags(nic, 0);
-      await this.#perform(plan(this.#picture(), this.#want().picture));
+      for (const { nic } of this.#roster.leftovers()) this.#cells.setFlags(nic, 0);
+      this.#reports.trouble((await this.#carryOut()).failures);
       await this.#kernel.passed();
-      for (const { nic, memberIndex } of this.#leftover.values()) this.#free(nic, memberIndex);
-      this.#leftover.clear();
+      this.#freeAll(this.#roster.dropLeftovers());
       if (this.#groups.size === 0) this.#kernel.unpin();
     });
   }
@@ -133,25 +134,25 @@ export class KernelGate {
   reconcile(): Promise<void> {
     return this.#inTurn(async () => {
       if (this.#groups.size === 0) return;
-      const wanted = this.#want();
-      this.#place(wanted);
-      await this.#perform(this.#steps(wanted.picture));
-      this.#reportPorts(wanted);
-      this.#troubled = '';
-    }).catch((error: unknown) => this.#trouble(error));
+      const { wanted, failures } = await this.#carryOut();
+      this.#reports.ports(wanted, (nic) => this.#ownerOf(nic));
+      this.#reports.trouble(failures);
+    }).catch((error: unknown) => this.#reports.trouble([{ ifindex: 0, error }]));
   }
   /** Looks at the counters that should not move, and now and then at everything. */
   async inspect(): Promise<void> {
-    for (const alarm of this.#ledger.alarms()) this.#emit(alarm);
+    for (const alarm of this.#ledger.alarms()) this.#reports.emit(alarm);
     this.#looks += 1;
     if (this.#looks % RECONCILE_LOOKS === 0) await this.reconcile();
   }
   /** What is not in place, a sentence each; empty = ready. */
   ready(): string[] {
-    const wanted = this.#want();
+    const wanted = this.#want(this.#kernel.ports());
     const missing = wanted.missing.map((nic) => `port ${nic.port} is missing or in no bridge`);
-    const open = additions(this.#picture(), wanted.picture).filter((action) => action.do !== 'wait');
-    return open.length === 0 ? missing : [...missing, `${open.length} steps of attaching are not done`];
+    const rings = [...this.#groups.values()].filter(({ ringLost }) => ringLost)
+      .map(({ spec }) => `the hold pair of group ${spec.group} was lost and its ring is not open again: restart sluiced`);
+    const open = additions(this.#performer.picture(), wanted.picture).filter((action) => action.do !== 'wait');
+    return [...missing, ...rings, ...(open.length === 0 ? [] : [`${open.length} steps of attaching are not done`])];
   }
   /** Counters by device, those of devices that are gone included. */
   stats(): DeviceStats[] {
@@ -170,15 +171,21 @@ export class KernelGate {
 
   async #attach(id: number, spec: SpecView, colour: number, members: readonly MemberView[]): Promise<Attached> {
     const known = this.#groups.get(id);
-    if (known !== undefined) return this.#reattach(id, spec, members);
-    const adopts = spec.members.some((m) => m.nics.some((nic) => this.#leftover.has(leftoverKey(id, nic.mac, nic.vlan))));
+    if (known !== undefined) {
+      const attached = await this.#reattach(id, spec, members);
+      known.ringLost = false;
+      return attached;
+    }
+    const adopts = this.#roster.hasLeftovers(id, spec);
     this.#check(id, spec, () => adopts);
     this.#kernel.pin();
-    const group: GroupEntry = { id, pair: this.#kernel.ensureHoldPair(id), spec, nics: [] };
+    const group: GroupEntry = { id, pair: this.#kernel.ensureHoldPair(id), spec, nics: [], leaving: [], ringLost: false };
     this.#groups.set(id, group);
     try {
-      this.#cells.openGroup(id, group.pair.holdIfindex, colour);
-      group.nics = this.#nicsFor(group, spec, members);
+      // A pair that is new is not used before its programs are in place.
+      const inUse = this.#cells.holdIfindex(id) === group.pair.holdIfindex;
+      this.#cells.openGroup(id, inUse ? group.pair.holdIfindex : 0, colour);
+      group.nics = this.#roster.nicsFor(group, spec, members);
       await this.#bring(group, members);
     } catch (error) {
       await this.#undo(id);
@@ -193,13 +200,14 @@ export class KernelGate {
     this.#check(id, spec, (port) => group.nics.some((nic) => nic.port === port));
     const before = group.nics;
     group.spec = spec;
-    group.nics = this.#nicsFor(group, spec, members);
-    const gone = before.filter((old) => !group.nics.some((nic) => nic.nic === old.nic));
-    for (const { nic } of gone) this.#cells.setFlags(nic, 0);
+    group.nics = this.#roster.nicsFor(group, spec, members);
+    group.leaving = [...group.leaving, ...before.filter((old) => !group.nics.some((nic) => nic.nic === old.nic))];
+    for (const { nic } of group.leaving) this.#cells.setFlags(nic, 0);
     try {
       await this.#bring(group, members);
-      if (gone.length > 0) await this.#kernel.passed();
-      for (const { nic, memberIndex } of gone) this.#free(nic, memberIndex);
+      if (group.leaving.length > 0) await this.#kernel.passed();
+      this.#freeAll(group.leaving);
+      group.leaving = [];
     } catch (error) {
       throw this.#failure(error, `the change of group ${spec.group} could not be carried out`);
     }
@@ -212,77 +220,59 @@ export class KernelGate {
       const member = members.find(({ name }) => name === entry.member);
       if (member !== undefined) this.#cells.setMemberColour(entry.memberIndex, member.colour);
     }
-    const wanted = this.#want();
-    this.#place(wanted);
     this.#cells.link(group.id, group.nics.map(({ nic }) => nic));
-    await this.#perform(this.#steps(wanted.picture));
-    for (const { nic, member } of group.nics) this.#cells.setFlags(nic, this.#flags(group, nic, member, members));
-    this.#reportPorts(wanted);
+    const { wanted, failures } = await this.#carryOut();
+    const others = this.#devicesOfOthers(group.id);
+    const own = failures.find(({ ifindex }) => !others.has(ifindex));
+    if (own !== undefined) throw own.error;
+    this.#reports.trouble(failures);
+    const placed = new Set(wanted.placed.map(({ nic }) => nic));
+    for (const { nic, member } of group.nics) this.#cells.setFlags(nic, this.#flags(group, nic, member, members, placed.has(nic)));
+    this.#reports.ports(wanted, (nic) => this.#ownerOf(nic));
     if (group.nics.every(({ nic }) => this.#cells.hasFlag(nic, 'guarded'))) return;
     await this.#kernel.passed();
     for (const { nic } of group.nics) this.#cells.setFlags(nic, this.#cells.flags(nic) | NIC_FLAG.guarded);
   }
 
-  async #detach(id: number): Promise<void> {
-    const group = this.#groups.get(id);
-    if (group === undefined) return;
-    await this.#undo(id);
-  }
+  /** Everything of the group goes, whatever fails on the way: that is trouble, said and tried again. */
   async #undo(id: number): Promise<void> {
     const group = this.#groups.get(id);
     if (group === undefined) return;
-    for (const { nic } of group.nics) this.#cells.setFlags(nic, 0);
+    const nics = [...group.nics, ...group.leaving];
+    for (const { nic } of nics) this.#cells.setFlags(nic, 0);
     this.#groups.delete(id);
-    await this.#perform(this.#steps(this.#want().picture));
+    const { failures } = await this.#carryOut();
     await this.#kernel.passed();
     this.#cells.closeGroup(id);
-    for (const { nic, memberIndex } of group.nics) {
-      this.#lost.delete(nic);
-      this.#free(nic, memberIndex);
-    }
+    this.#freeAll(nics);
     this.#kernel.deleteHoldPair(id);
+    this.#reports.trouble(failures);
     if (this.#groups.size === 0 && this.#settled) this.#kernel.unpin();
   }
 
   /** Refuses what can't be attached, before anything is touched. */
   #check(id: number, spec: SpecView, awaited: (port: string) => boolean): void {
-    const others = [...this.#groups.values()].filter((group) => group.id !== id).map(({ spec: { group }, nics }) => ({ group, nics }));
+    const ports = this.#kernel.ports();
+    const names = new Map(ports.map(({ ifindex, name }) => [ifindex, name]));
+    // A renamed port is theirs under both names.
+    const called = (entry: NicEntry): NicEntry => ({ ...entry, port: names.get(this.#cells.nic(entry.nic).ifindex) ?? entry.port });
+    const others = [...this.#groups.values()].filter((group) => group.id !== id)
+      .map(({ spec: { group }, nics }) => ({ group, nics: [...nics, ...nics.map(called)] }));
     const claim = { group: spec.group, nics: spec.members.flatMap(({ nics }) => nics) };
-    const refused = refusal(claim, others, this.#kernel.ports(), awaited);
+    const refused = refusal(claim, others, ports, awaited);
     if (refused !== undefined) throw this.#fail('bad_request', refused.message, refused.fix);
   }
 
-  #nicsFor(group: GroupEntry, spec: SpecView, members: readonly MemberView[]): NicEntry[] {
-    return spec.members.flatMap((member) => {
-      const known = group.nics.find((entry) => entry.member === member.name)?.memberIndex;
-      const left = member.nics.map((nic) => this.#leftover.get(leftoverKey(group.id, nic.mac, nic.vlan))).find((cell) => cell !== undefined);
-      const memberIndex = known ?? left?.memberIndex ?? this.#cells.newMember();
-      const colour = members.find(({ name }) => name === member.name)?.colour;
-      if (known === undefined && colour !== undefined) this.#cells.setMemberColour(memberIndex, colour);
-      return member.nics.map(({ port, mac, vlan }) => {
-        const same = group.nics.find((e) => e.member === member.name && e.port === port && e.mac === mac && e.vlan === vlan);
-        return same ?? { nic: this.#nicFor(group.id, memberIndex, mac, vlan), memberIndex, member: member.name, port, mac, vlan };
-      });
-    });
+  #freeAll(nics: readonly CellPair[]): void {
+    for (const { nic } of nics) this.#reports.forget(nic);
+    this.#roster.free(nics, [...this.#groups.values()].flatMap((group) => group.nics));
   }
-  #nicFor(group: number, member: number, mac: string, vlan: number): number {
-    const key = leftoverKey(group, mac, vlan);
-    const left = this.#leftover.get(key);
-    if (left === undefined || left.memberIndex !== member) return this.#cells.newNic({ group, member, mac, vlan });
-    this.#leftover.delete(key);
-    return left.nic;
-  }
-  #free(nic: number, memberIndex: number): void {
-    this.#cells.freeNic(nic);
-    const used = [...this.#groups.values()].some((group) => group.nics.some((entry) => entry.memberIndex === memberIndex));
-    if (!used) this.#cells.freeMember(memberIndex);
-  }
-  #flags(group: GroupEntry, nic: number, member: string, members: readonly MemberView[]): number {
+  #flags(group: GroupEntry, nic: number, member: string, members: readonly MemberView[], placed: boolean): number {
     const ready = members.find(({ name }) => name === member)?.ready ?? this.#cells.hasFlag(nic, 'ready');
     const kept = this.#cells.flags(nic) & (NIC_FLAG.guarded | NIC_FLAG.drain);
     return NIC_FLAG.protected | kept | (ready ? NIC_FLAG.ready : 0)
       | (group.spec.foreignSource === 'drop' ? NIC_FLAG.foreignDrop : 0)
-      | (group.spec.intraPath === 'bridge' ? NIC_FLAG.intraBridge : 0);
+      | (group.spec.intraPath === 'bridge' && placed ? NIC_FLAG.intraBridge : 0);
   }
   #nicsOf(id: number, member: string | undefined): readonly NicEntry[] {
     const nics = this.#groups.get(id)?.nics ?? [];
@@ -298,83 +288,100 @@ export class KernelGate {
 
   // ------------------------------------------------------------------------------ plan and perform
 
-  #want(): Want {
-    const ports = this.#kernel.ports();
-    this.#ledger.name(ports);
-    const known = (entry: NicEntry): WantedNic => ({ ...entry, lastBridge: this.#cells.nic(entry.nic).bridge });
-    return want([...this.#groups.values()].map(({ pair, nics }) => ({ ...pair, nics: nics.map(known) })), ports);
+  #want(ports: readonly Port[]): Want {
+    const known = (entry: NicEntry): WantedNic => {
+      const { bridge, ifindex } = this.#cells.nic(entry.nic);
+      return { ...entry, lastBridge: bridge, lastIfindex: ifindex };
+    };
+    const groups = [...this.#groups.values()];
+    const wanted = want(groups.map(({ pair, nics }) => ({ ...pair, nics: nics.map(known) })), ports, this.#performer.table('ports'));
+    // Counters stay under the port's name in the spec.
+    const names = new Map(groups.flatMap(({ nics }) => nics.map(({ nic, port }) => [nic, port])));
+    const nicAt = (ifindex: number): number => wanted.picture.tables.ports.get(String(ifindex)) ?? 0;
+    this.#ledger.name(ports.map(({ ifindex, name }) => ({ ifindex, name: names.get(nicAt(ifindex)) ?? name })));
+    return wanted;
   }
   /** Until settled only what is missing; afterwards also what is too much. */
-  #steps(wanted: Picture): Action[] {
-    const there = this.#picture();
-    return this.#settled ? [...additions(there, wanted), ...removals(there, wanted)] : additions(there, wanted);
+  async #carryOut(): Promise<{ readonly wanted: Want; readonly failures: readonly Failure[] }> {
+    const ports = this.#kernel.ports();
+    const unmade = this.#renewPairs(ports);
+    const wanted = this.#want(ports);
+    const there = this.#performer.picture();
+    const steps = this.#settled ? plan(there, wanted.picture) : cautious(there, wanted.picture);
+    const unnamed = await this.#performer.perform(steps.filter(isNaming));
+    this.#place(wanted);
+    const undone = await this.#performer.perform(steps.filter((action) => !isNaming(action)));
+    const failures = [...unmade, ...unnamed, ...undone];
+    this.#usePairs(new Set(failures.map(({ ifindex }) => ifindex)));
+    if (failures.length === 0) this.#openPaths(wanted);
+    return { wanted, failures };
   }
-  #picture(): Picture {
-    const counted = this.#kernel.counted();
-    const table = (name: TableName): Map<string, number> =>
-      new Map(this.#kernel.entries(name).map(({ key, value }) => [keyText(name, key), value]));
-    return {
-      hooks: this.#kernel.hooks(counted),
-      tables: { ports: table('ports'), macs: table('macs'), guarded: table('guarded'), devices: table('devices') },
-      counted: new Set(counted),
-      forwarding: new Set(this.#forwarding.keys()),
-    };
+  /** After their MACs are known on the new bridge: a frame between two members must not miss them. */
+  #place({ placed, missing }: Want): void {
+    for (const { nic, ifindex, bridge } of placed) {
+      if (this.#cells.nic(nic).bridge !== bridge) this.#closePath(nic);
+      this.#cells.place(nic, ifindex, bridge);
+    }
+    for (const { nic, ifindex } of missing) {
+      this.#closePath(nic);
+      this.#cells.place(nic, ifindex, this.#cells.nic(nic).bridge);
+    }
   }
-  #place(wanted: Want): void {
-    for (const { nic, ifindex, bridge } of wanted.placed) this.#cells.place(nic, ifindex, bridge);
-    for (const { nic } of wanted.missing) this.#cells.place(nic, 0, this.#cells.nic(nic).bridge);
+  /** Only where guards are in place do intra frames go through the bridge: elsewhere it would flood them. */
+  #closePath(nic: number): void {
+    this.#cells.setFlags(nic, this.#cells.flags(nic) & ~NIC_FLAG.intraBridge);
   }
-  readonly #handlers: Handlers = {
-    count: ({ ifindex }) => this.#kernel.count(ifindex),
-    uncount: ({ ifindex }) => {
-      this.#ledger.retire(ifindex);
-      this.#kernel.uncount(ifindex);
-    },
-    put: ({ table, key, value }) => this.#kernel.put(table, keyBytes(table, key), value),
-    remove: ({ table, key }) => this.#kernel.remove(table, keyBytes(table, key)),
-    hook: ({ hook }) => this.#kernel.hook(hook),
-    unhook: ({ hook }) => this.#kernel.unhook(hook),
-    forward: ({ entry }) => {
-      // After a restart ours can't be told from the operator's: the last daemon made them.
-      this.#forwarding.set(entry, this.#kernel.forward(...forwardingParts(entry)) || this.#adopting);
-    },
-    unforward: ({ entry }) => {
-      if (this.#forwarding.get(entry) === true) this.#kernel.unforward(...forwardingParts(entry));
-      this.#forwarding.delete(entry);
-    },
-    wait: () => this.#kernel.passed(),
-  };
-  async #perform(actions: readonly Action[]): Promise<void> {
-    if (actions.length > DEVICES_MAX * 8) throw new Error(`a plan of ${actions.length} steps`);
-    for (const action of actions) await perform(this.#handlers, action);
+  #openPaths({ placed }: Want): void {
+    const there = new Set(placed.map(({ nic }) => nic));
+    for (const { nic } of [...this.#groups.values()].filter(({ spec }) => spec.intraPath === 'bridge').flatMap(({ nics }) => nics)) {
+      if (there.has(nic) && this.#cells.hasFlag(nic, 'protected')) this.#cells.setFlags(nic, this.#cells.flags(nic) | NIC_FLAG.intraBridge);
+    }
+  }
+
+  // ------------------------------------------------------------------------------------ hold pairs
+
+  /** Makes lost pairs again. Until `usePairs` frames for them go nowhere. */
+  #renewPairs(ports: readonly Port[]): Failure[] {
+    const there = new Set(ports.map(({ ifindex }) => ifindex));
+    return [...this.#groups.values()].flatMap((group) => {
+      const { holdIfindex, ringIfindex } = group.pair;
+      if (there.has(holdIfindex) && there.has(ringIfindex)) return [];
+      if (!group.ringLost || this.#cells.holdIfindex(group.id) !== 0) this.#reports.emit({ kind: 'hold-lost', id: group.id });
+      group.ringLost = true;
+      this.#cells.setHold(group.id, 0);
+      try {
+        group.pair = this.#kernel.ensureHoldPair(group.id);
+        return [];
+      } catch (error) {
+        return [{ ifindex: holdIfindex, error }];
+      }
+    });
+  }
+  #usePairs(failed: ReadonlySet<number>): void {
+    for (const { id, pair, ringLost } of this.#groups.values()) {
+      if (this.#cells.holdIfindex(id) === pair.holdIfindex || failed.has(pair.holdIfindex) || failed.has(pair.ringIfindex)) continue;
+      this.#cells.setHold(id, pair.holdIfindex);
+      if (ringLost) this.#reports.emit({ kind: 'hold-back', id });
+    }
+  }
+  /** What fails about these is no fault of group `id`. */
+  #devicesOfOthers(id: number): ReadonlySet<number> {
+    const others = [...this.#groups.values()].filter((group) => group.id !== id);
+    return new Set(others.flatMap(({ pair, nics }) => [pair.holdIfindex, pair.ringIfindex, ...nics.map(({ nic }) => this.#cells.nic(nic).ifindex)]));
   }
 
   // --------------------------------------------------------------------------------------- reports
 
-  #reportPorts({ missing, placed }: Want): void {
-    const now = new Set(missing.map(({ nic }) => nic));
-    const emit = (kind: 'port-lost' | 'port-back', nic: number): void => {
-      for (const { id, nics } of this.#groups.values()) {
-        const entry = nics.find((candidate) => candidate.nic === nic);
-        if (entry !== undefined) this.#emit({ kind, id, member: entry.member, port: entry.port });
-      }
-    };
-    for (const nic of now) if (!this.#lost.has(nic)) emit('port-lost', nic);
-    for (const { nic } of placed) if (this.#lost.has(nic)) emit('port-back', nic);
-    this.#lost = now;
-  }
-  #emit(event: GateEvent): void {
-    for (const listener of this.#listeners) listener(event);
-  }
-  /** The same trouble is said once. */
-  #trouble(error: unknown): void {
-    const message = error instanceof Error ? error.message : String(error);
-    if (message !== this.#troubled) this.#emit({ kind: 'trouble', message });
-    this.#troubled = message;
+  #ownerOf(nic: number): Owner | undefined {
+    for (const { id, nics } of this.#groups.values()) {
+      const entry = nics.find((candidate) => candidate.nic === nic);
+      if (entry !== undefined) return { id, member: entry.member, port: entry.port };
+    }
+    return undefined;
   }
   #failure(error: unknown, what: string): Error {
     const fix = error instanceof Error && 'fix' in error && typeof error.fix === 'string' ? error.fix : 'see `sluice doctor`';
-    return this.#fail('plane_down', `${what}: ${error instanceof Error ? error.message : String(error)}`, fix, error);
+    return this.#fail('plane_down', `${what}: ${messageOf(error)}`, fix, error);
   }
   #inTurn<T>(job: () => Promise<T>): Promise<T> {
     const done = this.#queue.then(job);
@@ -383,11 +390,5 @@ export class KernelGate {
   }
 }
 
-const leftoverKey = (group: number, mac: string, vlan: number): string => `${group} ${vlan} ${mac}`;
-function forwardingParts(entry: string): [number, string] {
-  const [ifindex = '', mac = ''] = entry.split(' ');
-  return [Number(ifindex), mac];
-}
-function perform<K extends Action['do']>(handlers: Handlers, action: Extract<Action, { do: K }>): void | Promise<void> {
-  return handlers[action.do](action);
-}
+/** Says which nic a MAC is. */
+const isNaming = (action: Action): boolean => action.do === 'put' && action.table === 'macs';

@@ -137,6 +137,12 @@ export class Cells {
     this.#writeGroup(group, GROUP.colour, colour);
     this.#writeGroup(group, GROUP.holdIfindex, holdIfindex);
   }
+  holdIfindex(group: number): number {
+    return this.#groups[(group * GROUP.size + GROUP.holdIfindex) >> 2] ?? 0;
+  }
+  setHold(group: number, holdIfindex: number): void {
+    this.#writeGroup(group, GROUP.holdIfindex, holdIfindex);
+  }
   closeGroup(group: number): void {
     this.#writeGroup(group, GROUP.firstNic, 0);
     this.#writeGroup(group, GROUP.holdIfindex, 0);

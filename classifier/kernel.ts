@@ -67,6 +67,11 @@ export interface Attached {
 export type GateEvent =
   | { readonly kind: 'port-lost' | 'port-back'; readonly id: number; readonly member: string; readonly port: string }
   | { readonly kind: 'leak-blocked' | 'unvetted' | 'refused'; readonly device: string; readonly frames: number }
+  /**
+   * The group's hold pair is gone: what was in it is lost, and so is what comes until it is back.
+   * Back it is a new device of the same name: a ring on the old one must be opened again.
+   */
+  | { readonly kind: 'hold-lost' | 'hold-back'; readonly id: number }
   | { readonly kind: 'trouble'; readonly message: string };
 
 /** Makes the error that the caller's side understands; `fix` is one sentence, what to do. */

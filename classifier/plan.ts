@@ -2,7 +2,7 @@
  * From what is in place and what shall be, the steps between, in an order in which nothing leaks
  * and nothing is dropped without need. Pure: `want` draws the picture, `plan` compares two.
  *
- *   add      counters ─► macs, guarded ─► hold pair's programs ─► devices of bridges that are new
+ *   add      macs ─► counters, guarded ─► hold pair's programs ─► devices of bridges that are new
  *            ─► bridge programs, guards ─► forwarding ─► ports ─► classify ─► (wait) ─► other devices
  *   remove   classify ─► guards, bridge programs ─► forwarding ─► entries ─► hold pair's programs
  *
@@ -68,59 +68,116 @@ export interface WantedNic {
   readonly vlan: number;
   /** Bridge it was last in, 0 = none yet: guarded on, so that it can't come back unseen (D6). */
   readonly lastBridge: number;
+  /** Device it was last placed at, 0 = none. */
+  readonly lastIfindex: number;
 }
 export interface WantedGroup {
   readonly holdIfindex: number;
   readonly ringIfindex: number;
   readonly nics: readonly WantedNic[];
 }
-export interface Placed extends WantedNic {
+export interface Located extends WantedNic {
+  /** Its device, in a bridge or not; 0 = there is none. */
   readonly ifindex: number;
+  /** What the device is called now; empty without one. */
+  readonly device: string;
+}
+export interface Placed extends Located {
   readonly bridge: number;
 }
 export interface Want {
   readonly picture: Picture;
   /** Nics whose port is there and in a bridge. */
   readonly placed: readonly Placed[];
-  readonly missing: readonly WantedNic[];
+  readonly missing: readonly Located[];
 }
 
 export const macKey = (bridge: number, vlan: number, mac: string): string => `${bridge} ${vlan} ${mac}`;
 export const guardKey = (bridge: number, mac: string): string => macKey(bridge, 0, mac);
 
-/** What shall be in place for these groups, as the devices are now. */
-export function want(groups: readonly WantedGroup[], ports: readonly Port[]): Want {
-  const byName = new Map(ports.map((port) => [port.name, port]));
-  const isBridge = new Set(ports.filter((port) => port.kind === 'bridge').map((port) => port.ifindex));
-  const placed: Placed[] = [];
-  const missing: WantedNic[] = [];
-  for (const nic of groups.flatMap((group) => group.nics)) {
-    const port = byName.get(nic.port);
-    if (port === undefined || !isBridge.has(port.master)) missing.push(nic);
-    else placed.push({ ...nic, ifindex: port.ifindex, bridge: port.master });
-  }
-  const awaited = missing.filter((nic) => isBridge.has(nic.lastBridge));
-  return { picture: pictureOf(groups, placed, awaited, ports), placed, missing };
+/**
+ * What shall be in place for these groups, as the devices are now. `heard` is the kernel's `ports`
+ * table: a device that is a nic's stays the nic's while it exists, whatever it is called and
+ * whatever it is in. A name is only how a nic's device is first found.
+ */
+export function want(groups: readonly WantedGroup[], ports: readonly Port[], heard: Entries): Want {
+  const bridges = new Set(ports.filter((port) => port.kind === 'bridge').map((port) => port.ifindex));
+  const find = finder(groups, ports, heard, bridges);
+  const nics = groups.map((group) => group.nics.map(find));
+  const all = nics.flat();
+  const homes = nics.flatMap((found) => missingOf(found).flatMap((nic) => homesOf(nic, placedOf(found), bridges)));
+  return { picture: pictureOf(groups, all, homes, ports), placed: placedOf(all), missing: missingOf(all) };
 }
 
-function pictureOf(groups: readonly WantedGroup[], placed: readonly Placed[], awaited: readonly WantedNic[], ports: readonly Port[]): Picture {
-  const bridges = new Set([...placed.map((nic) => nic.bridge), ...awaited.map((nic) => nic.lastBridge)]);
+interface Found {
+  readonly at: Located;
+  readonly home: Placed | undefined;
+  /** Every device that is the nic's. */
+  readonly devices: readonly number[];
+}
+const placedOf = (found: readonly Found[]): Placed[] => found.flatMap(({ home }) => (home === undefined ? [] : [home]));
+const missingOf = (found: readonly Found[]): Located[] => found.flatMap(({ at, home }) => (home === undefined ? [at] : []));
+
+function finder(groups: readonly WantedGroup[], ports: readonly Port[], heard: Entries, bridges: ReadonlySet<number>): (nic: WantedNic) => Found {
+  const wanted = new Set(groups.flatMap((group) => group.nics.map(({ nic }) => nic)));
+  const byName = new Map(ports.map((port) => [port.name, port]));
+  const byNic = new Map<number, Port[]>();
+  for (const port of ports) {
+    const nic = heard.get(String(port.ifindex));
+    if (nic !== undefined && wanted.has(nic)) byNic.set(nic, [...(byNic.get(nic) ?? []), port]);
+  }
+  const isInBridge = (port: Port): boolean => bridges.has(port.master);
+  return (nic) => {
+    const own = byNic.get(nic.nic) ?? [];
+    const named = byName.get(nic.port);
+    const owner = named === undefined ? undefined : heard.get(String(named.ifindex));
+    const isFree = named !== undefined && isInBridge(named) && (owner === undefined || !wanted.has(owner));
+    const candidates = [...own.filter(({ ifindex }) => ifindex === nic.lastIfindex), ...(isFree ? [named] : []), ...own];
+    const port = candidates.find(isInBridge) ?? candidates[0];
+    const at = { ...nic, ifindex: port?.ifindex ?? 0, device: port?.name ?? '' };
+    const home = port !== undefined && isInBridge(port) ? { ...at, bridge: port.master } : undefined;
+    return { at, home, devices: [...new Set(candidates.map(({ ifindex }) => ifindex))] };
+  };
+}
+
+interface Home {
+  readonly nic: Located;
+  readonly bridge: number;
+  readonly exists: boolean;
+}
+/**
+ * Bridges on which a missing nic is still known, so that frames for it are lost instead of held and
+ * overtaken when it is back (I6): its last one and, where that is gone, those of its group.
+ */
+function homesOf(nic: Located, group: readonly Placed[], bridges: ReadonlySet<number>): Home[] {
+  const last = { nic, bridge: nic.lastBridge, exists: bridges.has(nic.lastBridge) };
+  if (nic.lastBridge === 0 || last.exists) return nic.lastBridge === 0 ? [] : [last];
+  return [last, ...group.map(({ bridge }) => ({ nic, bridge, exists: true }))];
+}
+
+function pictureOf(groups: readonly WantedGroup[], found: readonly Found[], homes: readonly Home[], ports: readonly Port[]): Picture {
+  const placed = placedOf(found);
+  const guarded = homes.filter(({ exists }) => exists);
+  const bridges = new Set([...placed, ...guarded].map(({ bridge }) => bridge));
   const members = ports.filter((port) => bridges.has(port.master));
+  const heard = new Map(found.flatMap(({ at, devices }) => devices.map((ifindex): [string, number] => [String(ifindex), at.nic])));
   const hook = (ifindex: number, side: Side, program: Program): AttachedHook => ({ ifindex, side, program, fresh: true });
   const hooks = [
     ...groups.flatMap(({ holdIfindex, ringIfindex }) =>
       [hook(ringIfindex, 'ingress', 'sink'), hook(holdIfindex, 'egress', 'enter'), hook(holdIfindex, 'ingress', 'release')]),
     ...[...bridges].flatMap((bridge) => [hook(bridge, 'egress', 'local'), hook(bridge, 'ingress', 'guard_self')]),
     ...members.map((port) => hook(port.ifindex, 'egress', 'guard')),
-    ...placed.map((nic) => hook(nic.ifindex, 'ingress', 'classify')),
+    ...[...heard.keys()].map((ifindex) => hook(Number(ifindex), 'ingress', 'classify')),
   ];
+  // Where a missing nic and one that is there share a key, the one that is there has it.
   return {
     hooks,
     tables: {
-      ports: new Map(placed.map((nic) => [String(nic.ifindex), nic.nic])),
-      macs: new Map(placed.map((nic) => [macKey(nic.bridge, nic.vlan, nic.mac), nic.nic])),
-      guarded: new Map([...placed.map((nic): [string, number] => [guardKey(nic.bridge, nic.mac), nic.nic]),
-        ...awaited.map((nic): [string, number] => [guardKey(nic.lastBridge, nic.mac), nic.nic])]),
+      ports: heard,
+      macs: new Map([...homes.map(({ nic, bridge }): [string, number] => [macKey(bridge, nic.vlan, nic.mac), nic.nic]),
+        ...placed.map((nic): [string, number] => [macKey(nic.bridge, nic.vlan, nic.mac), nic.nic])]),
+      guarded: new Map([...guarded.map(({ nic, bridge }): [string, number] => [guardKey(bridge, nic.mac), nic.nic]),
+        ...placed.map((nic): [string, number] => [guardKey(nic.bridge, nic.mac), nic.nic])]),
       devices: new Map([...members.map((port): [string, number] => [String(port.ifindex), port.master]),
         ...[...bridges].map((bridge): [string, number] => [String(bridge), bridge])]),
     },
@@ -146,6 +203,16 @@ export function plan(attached: Picture, wanted: Picture): Action[] {
   return [...additions(attached, wanted), ...removals(attached, wanted)];
 }
 
+/**
+ * What may be added while groups of an earlier life wait to be attached again: devices of a bridge
+ * that was guarded before may be theirs, so only those that are classified are vetted.
+ */
+export function cautious(attached: Picture, wanted: Picture): Action[] {
+  const guarded = new Set(attached.tables.devices.values());
+  return additions(attached, wanted).filter((action) => action.do !== 'put' || action.table !== 'devices'
+    || !guarded.has(action.value) || wanted.tables.ports.has(action.key));
+}
+
 /** Only what is missing: nothing that is in place goes. */
 export function additions(attached: Picture, wanted: Picture): Action[] {
   const there = new Set(attached.hooks.filter((hook) => hook.fresh).map(hookKey));
@@ -161,8 +228,9 @@ export function additions(attached: Picture, wanted: Picture): Action[] {
   const late = devices.filter((action) => !isNewBridge(action));
   const classify = hooks(['classify']);
   return [
+    ...puts('macs'),
     ...[...wanted.counted].filter((ifindex) => !attached.counted.has(ifindex)).map((ifindex): Action => ({ do: 'count', ifindex })),
-    ...puts('macs'), ...puts('guarded'),
+    ...puts('guarded'),
     ...hooks(HOLD),
     ...devices.filter(isNewBridge),
     ...hooks(GUARDS),

@@ -4,8 +4,8 @@ import { GROUP, GROUPS_MAX, MEMBER, MEMBERS_MAX, NIC, NICS_MAX, STATS, VERDICTS 
 import { Cells } from '../../classifier/cells.ts';
 import { refusal } from '../../classifier/claims.ts';
 import { keyBytes, keyText } from '../../classifier/keys.ts';
-import { TABLES, additions, emptyPicture, plan, want } from '../../classifier/plan.ts';
-import type { Action, AttachedHook, Picture, Port, WantedGroup } from '../../classifier/plan.ts';
+import { TABLES, additions, cautious, emptyPicture, macKey, plan, want } from '../../classifier/plan.ts';
+import type { Action, AttachedHook, Entries, Picture, Port, WantedGroup } from '../../classifier/plan.ts';
 import { Ledger } from '../../classifier/stats.ts';
 
 /** Two bridges (1, 2), six ports of them, one device in no bridge. */
@@ -14,8 +14,9 @@ const PORTS: readonly Port[] = [
   port(1, 'br0', 0, 'bridge'), port(2, 'br1', 0, 'bridge'),
   port(10, 'p0', 1), port(11, 'p1', 1), port(12, 'p2', 1), port(13, 'p3', 2), port(14, 'p4', 2), port(15, 'p5', 0),
 ];
+const NONE: Entries = new Map();
 const mac = (n: number): string => `02:00:00:00:00:0${n}`;
-const nic = (n: number, name: string) => ({ nic: n, port: name, mac: mac(n), vlan: 0, lastBridge: 0 });
+const nic = (n: number, name: string) => ({ nic: n, port: name, mac: mac(n), vlan: 0, lastBridge: 0, lastIfindex: 0 });
 const group = (id: number, ...nics: WantedGroup['nics']): WantedGroup => ({ holdIfindex: 100 + id, ringIfindex: 200 + id, nics });
 
 /** What the kernel would show after the actions. */
@@ -61,9 +62,9 @@ const anyPorts: fc.Arbitrary<Port[]> = fc.array(fc.integer({ min: 0, max: 2 }), 
 describe('plan', () => {
   test('carried out, it gives what was wanted, and the next plan is empty', () => {
     fc.assert(fc.property(anyGroups, anyPorts, anyGroups, anyPorts, fc.boolean(), (g1, p1, g2, p2, restarted) => {
-      const before = want(g1, p1).picture;
+      const before = want(g1, p1, NONE).picture;
       const attached = restarted ? { ...before, hooks: before.hooks.map((hook): AttachedHook => ({ ...hook, fresh: false })) } : before;
-      const wanted = want(g2, p2).picture;
+      const wanted = want(g2, p2, attached.tables.ports).picture;
       const after = carryOut(attached, plan(attached, wanted));
       expect(sorted(after)).toEqual(sorted(wanted));
       expect(plan(after, wanted)).toEqual([]);
@@ -72,8 +73,8 @@ describe('plan', () => {
 
   test('at no step is a port classified without its entry, or let through a guarded bridge before it is classified', () => {
     fc.assert(fc.property(anyGroups, anyPorts, anyGroups, anyPorts, (g1, p1, g2, p2) => {
-      const attached = want(g1, p1).picture;
-      const { picture: wanted, placed } = want(g2, p2);
+      const attached = want(g1, p1, NONE).picture;
+      const { picture: wanted, placed } = want(g2, p2, attached.tables.ports);
       const guarded = new Set(attached.tables.devices.values());
       let now = attached;
       for (const action of additions(attached, wanted)) {
@@ -88,7 +89,7 @@ describe('plan', () => {
   });
 
   test('the first protection of a bridge vets its ports before the guards look at them', () => {
-    const steps = plan(emptyPicture(), want([group(0, nic(1, 'p0'), nic(2, 'p1'))], PORTS).picture);
+    const steps = plan(emptyPicture(), want([group(0, nic(1, 'p0'), nic(2, 'p1'))], PORTS, NONE).picture);
     const at = (test: (action: Action) => boolean): number => steps.findIndex(test);
     const lastDevice = steps.findLastIndex((a) => a.do === 'put' && a.table === 'devices');
     expect(lastDevice).toBeLessThan(at((a) => a.do === 'hook' && a.hook.program === 'guard'));
@@ -103,9 +104,9 @@ describe('plan', () => {
 
   test('a member port made again: all in place, then a wait, then it is vetted', () => {
     const groups = [group(0, nic(1, 'p0'), nic(2, 'p1'))];
-    const attached = want(groups, PORTS).picture;
+    const attached = want(groups, PORTS, NONE).picture;
     const again = PORTS.map((p) => (p.name === 'p0' ? { ...p, ifindex: 30 } : p));
-    const steps = plan(attached, want(groups, again).picture);
+    const steps = plan(attached, want(groups, again, attached.tables.ports).picture);
     const words = steps.map((a) => (a.do === 'hook' || a.do === 'unhook' ? `${a.do} ${a.hook.program}` : a.do === 'put' || a.do === 'remove' ? `${a.do} ${a.table}` : a.do));
     expect(words).toEqual(['count', 'hook guard', 'forward', 'put ports', 'hook classify', 'wait', 'put devices',
       'remove devices', 'unhook classify', 'unhook guard', 'unforward', 'remove ports', 'uncount']);
@@ -113,18 +114,80 @@ describe('plan', () => {
 
   test('a port that leaves a guarded bridge is unvetted first: should it come back meanwhile, it is not heard', () => {
     const groups = [group(0, nic(1, 'p0'), nic(2, 'p1'))];
-    const attached = want(groups, PORTS).picture;
+    const attached = want(groups, PORTS, NONE).picture;
     const out = PORTS.map((p) => (p.name === 'p0' ? { ...p, master: 0 } : p));
-    const steps = plan(attached, want(groups, out).picture);
+    const steps = plan(attached, want(groups, out, attached.tables.ports).picture);
     expect(steps[0]).toEqual({ do: 'remove', table: 'devices', key: '10' });
-    expect(steps.some((a) => a.do === 'unhook' && a.hook.program === 'classify')).toBe(true);
+    expect(steps.some((a) => a.do === 'unhook' && a.hook.program === 'classify')).toBe(false);
+  });
+
+  test('a device that is a nic\'s stays classified at every step, whatever it is called and whatever it is in', () => {
+    const moved: fc.Arbitrary<Port[]> = fc.array(fc.record({ name: fc.boolean(), master: fc.constantFrom(0, 1, 2, 3) }), { minLength: PORTS.length, maxLength: PORTS.length })
+      .map((fates) => PORTS.flatMap((p, i) => {
+        const fate = fates[i];
+        if (p.kind === 'bridge') return fate?.master === 0 ? [] : [p]; // deleted, perhaps made again as number 3
+        return [{ ...p, name: fate?.name === true ? `z${p.ifindex}` : p.name, master: fate?.master ?? 0 }];
+      }).concat(port(3, 'br0', 0, 'bridge')));
+    fc.assert(fc.property(anyGroups, moved, (groups, ports) => {
+      const attached = want(groups, PORTS, NONE).picture;
+      const { picture, placed, missing } = want(groups, ports, attached.tables.ports);
+      let now = attached;
+      for (const action of plan(attached, picture)) {
+        now = carryOut(now, [action]);
+        for (const [ifindex, owner] of attached.tables.ports) {
+          expect(now.tables.ports.get(ifindex)).toBe(owner);
+          expect(now.hooks.some((h) => h.program === 'classify' && String(h.ifindex) === ifindex)).toBe(true);
+        }
+      }
+      const bridges = new Set(ports.filter((p) => p.kind === 'bridge').map((p) => p.ifindex));
+      for (const nic of placed) expect(bridges.has(nic.bridge)).toBe(true);
+      for (const nic of missing) expect(bridges.has(ports.find((p) => p.ifindex === nic.ifindex)?.master ?? 0)).toBe(false);
+    }), { numRuns: 500 });
+  });
+
+  test('a device of the old name is classified beside the renamed one, which stays the nic\'s place', () => {
+    const groups = [group(0, { ...nic(1, 'p0'), lastBridge: 1, lastIfindex: 10 })];
+    const attached = want([group(0, nic(1, 'p0'))], PORTS, NONE).picture;
+    const renamed = [...PORTS.map((p) => (p.name === 'p0' ? { ...p, name: 'z' } : p)), port(40, 'p0', 1)];
+    const { picture, placed } = want(groups, renamed, attached.tables.ports);
+    expect(placed.map(({ ifindex, device }) => [ifindex, device])).toEqual([[10, 'z']]);
+    expect([...picture.tables.ports]).toEqual([['10', 1], ['40', 1]]);
+  });
+
+  test('the name of another nic\'s device finds nothing', () => {
+    const attached = want([group(0, nic(1, 'p0'), nic(2, 'p1'))], PORTS, NONE).picture;
+    const swapped = PORTS.map((p) => (p.name === 'p0' ? { ...p, name: 'p1' } : p.name === 'p1' ? { ...p, name: 'p0' } : p));
+    const { placed } = want([group(0, nic(1, 'p0'), nic(2, 'p1'))], swapped, attached.tables.ports);
+    expect(placed.map(({ nic: n, ifindex }) => [n, ifindex])).toEqual([[1, 10], [2, 11]]);
+  });
+
+  test('the MAC of a missing nic stays known, also where its group went to when its bridge is gone', () => {
+    const last = (n: number, name: string, ifindex: number) => ({ ...nic(n, name), lastBridge: 1, lastIfindex: ifindex });
+    const groups = [group(0, last(1, 'p0', 10), last(2, 'p1', 11))];
+    const heard = want([group(0, nic(1, 'p0'), nic(2, 'p1'))], PORTS, NONE).picture.tables.ports;
+    const out = PORTS.map((p) => (p.name === 'p1' ? { ...p, master: 0 } : p));
+    expect(want(groups, out, heard).picture.tables.macs.get(macKey(1, 0, mac(2)))).toBe(2);
+    const again = out.flatMap((p) => (p.ifindex === 1 ? [{ ...p, ifindex: 3 }] : [{ ...p, master: p.name === 'p0' ? 3 : 0 }]));
+    const { tables } = want(groups, again, heard).picture;
+    expect([...tables.macs]).toEqual([[macKey(1, 0, mac(2)), 2], [macKey(3, 0, mac(2)), 2], [macKey(3, 0, mac(1)), 1]]);
+    expect([...tables.guarded.keys()].sort()).toEqual([macKey(3, 0, mac(1)), macKey(3, 0, mac(2))]);
+  });
+
+  test('while groups wait to be attached again, a guarded bridge takes in only what is classified', () => {
+    const attached = want([group(0, nic(1, 'p0'), nic(2, 'p1'))], PORTS, NONE).picture;
+    const now = PORTS.map((p) => (p.name === 'p0' || p.name === 'p1' ? { ...p, ifindex: p.ifindex + 50 } : p)).concat(port(70, 'new', 1));
+    const { picture } = want([group(0, nic(1, 'p0'))], now, attached.tables.ports); // p1's group is not attached yet
+    const vetted = cautious(attached, picture).flatMap((a) => (a.do === 'put' && a.table === 'devices' ? [a.key] : []));
+    expect(vetted).toEqual(['60']);
+    const late = additions(carryOut(attached, cautious(attached, picture)), picture);
+    expect(late.flatMap((a) => (a.do === 'put' ? [a.key] : []))).toEqual(['61', '70']);
   });
 
   test('a bridge that all member ports have left stays guarded, its members known', () => {
     const back = (n: number, name: string) => ({ ...nic(n, name), lastBridge: 1 });
     const groups = [group(0, back(1, 'p0'), back(2, 'p1'))];
     const out = PORTS.filter((p) => p.name !== 'p0' && p.name !== 'p1');
-    const { picture, missing } = want(groups, out);
+    const { picture, missing } = want(groups, out, NONE);
     expect(missing).toHaveLength(2);
     expect(picture.hooks.filter((hook) => hook.program === 'guard').map(({ ifindex }) => ifindex)).toEqual([12]);
     expect(picture.tables.guarded.size).toBe(2);
@@ -132,7 +195,7 @@ describe('plan', () => {
   });
 
   test('programs of an earlier daemon are replaced where they are, never removed', () => {
-    const { picture } = want([group(0, nic(1, 'p0'))], PORTS);
+    const { picture } = want([group(0, nic(1, 'p0'))], PORTS, NONE);
     const old = { ...picture, hooks: picture.hooks.map((hook) => ({ ...hook, fresh: false })) };
     const steps = plan(old, picture);
     expect(steps.every((action) => action.do === 'hook')).toBe(true);
@@ -140,7 +203,7 @@ describe('plan', () => {
   });
 
   test('a port that is gone or in no bridge is missing', () => {
-    expect(want([group(0, nic(1, 'p0'), nic(2, 'p5'), nic(3, 'nix'))], PORTS).missing.map((m) => m.port)).toEqual(['p5', 'nix']);
+    expect(want([group(0, nic(1, 'p0'), nic(2, 'p5'), nic(3, 'nix'))], PORTS, NONE).missing.map((m) => m.port)).toEqual(['p5', 'nix']);
   });
 });
 

@@ -1,0 +1,105 @@
+/**
+ * Carries out plans in the kernel, and shows what is in place there: asked each time, never
+ * remembered, so what another tool removed is seen.
+ *
+ * A step that fails does not stop the others: what fails is collected, with the device it is about,
+ * and the caller judges whose it is. One step depends on those before it: a device is vetted (let
+ * through a guarded bridge) only if nothing about it or its bridge failed.
+ */
+import { DEVICES_MAX } from './abi.ts';
+import { keyBytes, keyText } from './keys.ts';
+import type { Kernel } from './kernel.ts';
+import type { Action, Picture, TableName } from './plan.ts';
+import type { Ledger } from './stats.ts';
+
+export interface Failure {
+  readonly ifindex: number;
+  readonly error: unknown;
+}
+type Handlers = { readonly [K in Action['do']]: (action: Extract<Action, { do: K }>) => void | Promise<void> };
+
+const STEPS_MAX = DEVICES_MAX * 8;
+
+export class Performer {
+  readonly #kernel: Kernel;
+  readonly #ledger: Ledger;
+  readonly #adopting: boolean;
+  /** Static forwarding entries we need; false = the operator's, which stays when we go. */
+  readonly #forwarding = new Map<string, boolean>();
+
+  constructor(kernel: Kernel, ledger: Ledger, adopting: boolean) {
+    this.#kernel = kernel;
+    this.#ledger = ledger;
+    this.#adopting = adopting;
+  }
+
+  picture(): Picture {
+    const counted = this.#kernel.counted();
+    return {
+      hooks: this.#kernel.hooks(counted),
+      tables: { ports: this.table('ports'), macs: this.table('macs'), guarded: this.table('guarded'), devices: this.table('devices') },
+      counted: new Set(counted),
+      forwarding: new Set(this.#forwarding.keys()),
+    };
+  }
+  table(name: TableName): Map<string, number> {
+    return new Map(this.#kernel.entries(name).map(({ key, value }) => [keyText(name, key), value]));
+  }
+
+  async perform(actions: readonly Action[]): Promise<Failure[]> {
+    if (actions.length > STEPS_MAX) throw new Error(`a plan of ${actions.length} steps`);
+    const failures: Failure[] = [];
+    const failed = new Set<number>();
+    for (const action of actions) {
+      if (isVetting(action) && (failed.has(action.value) || failed.has(Number(action.key)))) continue;
+      try {
+        await perform(this.#handlers, action);
+      } catch (error) {
+        failures.push({ ifindex: deviceOf(action), error });
+        failed.add(deviceOf(action));
+      }
+    }
+    return failures;
+  }
+
+  readonly #handlers: Handlers = {
+    count: ({ ifindex }) => this.#kernel.count(ifindex),
+    uncount: ({ ifindex }) => {
+      this.#ledger.retire(ifindex);
+      this.#kernel.uncount(ifindex);
+    },
+    put: ({ table, key, value }) => this.#kernel.put(table, keyBytes(table, key), value),
+    remove: ({ table, key }) => this.#kernel.remove(table, keyBytes(table, key)),
+    hook: ({ hook }) => this.#kernel.hook(hook),
+    unhook: ({ hook }) => this.#kernel.unhook(hook),
+    forward: ({ entry }) => {
+      // After a restart ours can't be told from the operator's: the last daemon made them.
+      this.#forwarding.set(entry, this.#kernel.forward(...forwardingParts(entry)) || this.#adopting);
+    },
+    unforward: ({ entry }) => {
+      if (this.#forwarding.get(entry) === true) this.#kernel.unforward(...forwardingParts(entry));
+      this.#forwarding.delete(entry);
+    },
+    wait: () => this.#kernel.passed(),
+  };
+}
+
+const isVetting = (action: Action): action is Extract<Action, { do: 'put' }> => action.do === 'put' && action.table === 'devices';
+
+/** The device a step is about; of `macs` and `guarded` the bridge, of a wait none. */
+function deviceOf(action: Action): number {
+  switch (action.do) {
+    case 'count': case 'uncount': return action.ifindex;
+    case 'hook': case 'unhook': return action.hook.ifindex;
+    case 'put': case 'remove': return Number(action.key.split(' ')[0]);
+    case 'forward': case 'unforward': return forwardingParts(action.entry)[0];
+    case 'wait': return 0;
+  }
+}
+function forwardingParts(entry: string): [number, string] {
+  const [ifindex = '', mac = ''] = entry.split(' ');
+  return [Number(ifindex), mac];
+}
+function perform<K extends Action['do']>(handlers: Handlers, action: Extract<Action, { do: K }>): void | Promise<void> {
+  return handlers[action.do](action);
+}
