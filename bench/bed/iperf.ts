@@ -9,6 +9,8 @@ export interface IperfRun {
   readonly from: Place;
   readonly to: Pick<Place, 'namespace' | 'ip' | 'name'>;
   readonly seconds: number;
+  /** Left out before: slow start, which a longer round trip makes longer. */
+  readonly warmUpSeconds?: number;
   /** UDP at this rate instead of TCP. */
   readonly udpMbps?: number;
   /** TCP at no more than this rate. */
@@ -44,7 +46,7 @@ export async function iperf(_bed: Bed, options: IperfRun): Promise<IperfResult> 
   try {
     const kind = protocol(options);
     const raw = await runIn(needsNamespace(options.from), 'taskset', [
-      '-c', String(options.clientCpu ?? 0), 'iperf3', '-c', options.to.ip, '-p', port, '-t', String(options.seconds), '-J', ...kind,
+      '-c', String(options.clientCpu ?? 0), 'iperf3', '-c', options.to.ip, '-p', port, '-t', String(options.seconds), '-O', String(options.warmUpSeconds ?? 0), '-J', ...kind,
     ]);
     return parse(raw);
   } finally {

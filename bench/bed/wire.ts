@@ -1,0 +1,64 @@
+/**
+ * Commands as bytes on the control socket: what an engine in any language pays, without the cost
+ * of an HTTP client. One connection, one request under way; a call's time runs from the moment its
+ * bytes are given to the kernel to the moment the whole answer is here.
+ */
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+import { nowUs } from './libc.ts';
+
+export interface Timed {
+  readonly beginUs: number;
+  readonly us: number;
+  readonly status: number;
+  readonly body: string;
+}
+
+export class WireClient {
+  readonly #socket: Socket;
+  #received = '';
+  #done: ((answer: { status: number; body: string }) => void) | undefined;
+
+  private constructor(socket: Socket) {
+    this.#socket = socket;
+    socket.on('data', (bytes) => {
+      this.#received += bytes.toString('latin1');
+      this.#maybeDone();
+    });
+  }
+
+  static async open(path: string): Promise<WireClient> {
+    const socket = connect(path);
+    await once(socket, 'connect');
+    return new WireClient(socket);
+  }
+
+  async call(method: 'GET' | 'POST', path: string, body?: object): Promise<Timed> {
+    if (this.#done !== undefined) throw new Error('one request at a time');
+    const text = body === undefined ? '' : JSON.stringify(body);
+    const type = body === undefined ? '' : `content-type: application/json\r\ncontent-length: ${text.length}\r\n`;
+    const request = `${method} ${path} HTTP/1.1\r\nhost: sluice\r\n${type}\r\n${text}`;
+    const answer = new Promise<{ status: number; body: string }>((resolve) => (this.#done = resolve));
+    const beginUs = nowUs();
+    this.#socket.write(request);
+    const { status, body: answered } = await answer;
+    return { beginUs, us: nowUs() - beginUs, status, body: answered };
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+
+  #maybeDone(): void {
+    const head = this.#received.indexOf('\r\n\r\n');
+    if (head < 0) return;
+    const length = Number(/\r\ncontent-length: (\d+)/i.exec(this.#received)?.[1] ?? 0);
+    const end = head + 4 + length;
+    if (this.#received.length < end) return;
+    const answer = { status: Number(this.#received.slice(9, 12)), body: this.#received.slice(head + 4, end) };
+    this.#received = this.#received.slice(end);
+    const done = this.#done;
+    this.#done = undefined;
+    done?.(answer);
+  }
+}
