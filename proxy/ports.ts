@@ -24,7 +24,7 @@ export interface NicPlace {
 /** An operating error of an edge, as a value the API can show. `fix`: one sentence, what to do. */
 export class EdgeError extends Error {
   override readonly name = 'EdgeError';
-  readonly code: 'journal_failed' | 'plane_down' | 'bad_request';
+  readonly code: 'journal_failed' | 'plane_down' | 'bad_request' | 'port_claimed';
   readonly fix: string;
   constructor(code: EdgeError['code'], message: string, fix: string, cause?: unknown) {
     super(message, cause === undefined ? undefined : { cause });

@@ -37,7 +37,7 @@ export function addCommandRoutes(app: App, deps: ApiDeps): void {
 function addGroupRoutes(app: App, deps: ApiDeps): void {
   app.put('/v1/groups/:group', {
     schema: { summary: 'Create a group or change it', params: GroupParams, querystring: NoQuery, body: GroupBody, response: replies(CommandReply) },
-  }, ({ params, body }) => run(deps, params.group, { kind: 'apply', spec: free(deps, parsed(parseGroup(body, params.group))) }));
+  }, ({ params, body }) => run(deps, params.group, { kind: 'apply', spec: parsed(parseGroup(body, params.group)) }));
 
   app.delete('/v1/groups/:group', {
     schema: { summary: 'Delete an unprotected group', params: GroupParams, querystring: NoQuery, response: replies(CommandReply) },
@@ -118,25 +118,11 @@ async function run(deps: ApiDeps, group: string, command: Command): Promise<Comm
   return commandReply(reply.outcome, after, deps.control.counters(group));
 }
 
-/** A port names one NIC of one group (D1); the same MAC in two groups would make a frame's owner unclear. */
-function free(deps: ApiDeps, spec: GroupSpec): GroupSpec {
-  for (const other of deps.control.list()) {
-    if (other.spec.group === spec.group) continue;
-    for (const nic of spec.members.flatMap(({ nics }) => nics)) {
-      const owner = other.spec.members.find(({ nics }) => nics.some(({ port, mac }) => port === nic.port || mac === nic.mac));
-      if (owner === undefined) continue;
-      throw new Refused('port_claimed', `port ${nic.port} (${nic.mac}) belongs to member "${owner.name}" of group "${other.spec.group}"; take it out there or use another`);
-    }
-  }
-  return spec;
-}
-
 function joinCommand(deps: ApiDeps, group: string, member: GroupSpec['members'][number]): Command {
   const state = deps.control.get(group);
   if (state !== undefined) {
     const others = state.spec.members.filter(({ name }) => name !== member.name);
     parsed(parseGroup({ members: [...others, member].map(({ name, nics }) => ({ name, nics: nics.map(({ vlan, ...nic }) => (vlan === 0 ? nic : { ...nic, vlan })) })) }, group));
-    free(deps, { ...state.spec, members: [member] });
   }
   return { kind: 'join', member };
 }

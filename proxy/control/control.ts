@@ -173,12 +173,15 @@ export class Control {
     this.#byId.delete(group.id);
   }
 
-  /** Ports belong to one group; those a command names are taken until it is answered. */
+  /**
+   * A port names one nic of one group (D1); those a command names are taken until it is answered.
+   * Whether a MAC is free depends on bridge and VLAN, so the gate decides that when it attaches.
+   */
   #claim(group: Group, command: Command): string | undefined {
     const ports = portsOf(command);
     for (const { port } of ports) {
       const owner = this.#claims.get(port);
-      if (owner !== undefined && owner !== group.name) return `port ${port} is claimed by group ${owner}: a port is of one group`;
+      if (owner !== undefined && owner !== group.name) return `port ${port} belongs to group ${owner}: take it out there or use another`;
     }
     for (const { port } of ports) this.#claims.set(port, group.name);
     return undefined;

@@ -12,6 +12,7 @@ import { colourDiff } from '../core/types.ts';
 import type { Command, CoreEvent, Fact, GroupState, Reply } from '../core/types.ts';
 import { resume } from '../core/resume.ts';
 import { step } from '../core/step.ts';
+import { deny } from '../core/watermarks.ts';
 import { EdgeError } from '../ports.ts';
 import type { AttachResult, GroupId } from '../ports.ts';
 import { Executor } from './executor.ts';
@@ -32,7 +33,7 @@ type Note = Fact | { readonly kind: 'settle' };
 export interface GroupHooks {
   emit(event: CoreEvent, generation: number): void;
   trouble(error: EdgeError): void;
-  /** A sentence that denies the command because of another group; undefined = none. */
+  /** A sentence that denies the command because a port is another group's; undefined = none. */
   claim(command: Command): string | undefined;
   /** The state may have changed. */
   changed(): void;
@@ -137,7 +138,7 @@ export class Group {
   async #take(command: Command): Promise<Answer> {
     const claimed = this.#hooks.claim(command);
     if (claimed !== undefined) {
-      return { reply: { outcome: 'denied', denial: { code: 'bad_request', message: claimed } }, state: this.#state };
+      return { reply: deny('port_claimed', claimed), state: this.#state };
     }
     const taken = step(this.#state, command);
     if (taken.reply.outcome === 'accepted') {

@@ -34,12 +34,16 @@ export function decideCut(state: GroupState, cut: CommandOf<'cut'>): Reply {
   if (cut.member !== undefined && who === undefined) return noSuchMember(state, [cut.member]);
   const { sealed } = who ?? state;
   const name = who === undefined ? `group ${state.spec.group}` : `member ${who.name}`;
-  if (cut.epoch === sealed && sealed > 0) return IGNORED;
+  if (cut.epoch === sealed && sealed > 0 && !begunAt(state, sealed)) return IGNORED;
   if (cut.epoch !== sealed + 1) return outOfOrder(`the open epoch of ${name} is ${sealed + 1}: cut that one`);
   const lead = who === undefined ? 0 : cut.epoch - least(cutMembers(state, cut), 'sealed');
   if (lead > MEMBER_LEAD_MAX) return deny('too_many_epochs', `${name} is ${MEMBER_LEAD_MAX} epochs ahead of the group: cut the others first`);
   return roomFor(state, epoch(cut.epoch + 1));
 }
+
+/** The present execution began with this epoch sealed, by no cut of its own: none can be a repeat. */
+const begunAt = ({ seam, takeover, generation }: GroupState, sealed: Epoch): boolean =>
+  seam?.epoch === sealed || (takeover?.generation === generation && takeover.epoch === sealed);
 
 /** The members after the cut: who had not sealed the epoch has now. */
 function cutMembers(state: GroupState, cut: CommandOf<'cut'>): readonly MemberState[] {

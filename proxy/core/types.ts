@@ -147,6 +147,8 @@ export type DenialCode =
   | 'already_protected'
   | 'member_held'
   | 'too_many_epochs'
+  /** A port of another group. */
+  | 'port_claimed'
   /** The group's bounded queue of commands is full. */
   | 'busy';
 

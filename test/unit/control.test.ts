@@ -270,8 +270,11 @@ describe('many groups', () => {
       ports.control.submit('mq', { kind: 'apply', spec: specOf(['c'], 'explicit', 'mq') }),
     ]);
     expect(one.reply.outcome).toBe('accepted');
-    expect(two.reply).toMatchObject({ denial: { code: 'bad_request', message: expect.stringContaining('group db') as string } });
+    expect(two.reply).toMatchObject({ denial: { code: 'port_claimed', message: expect.stringContaining('group db') as string } });
     expect(ports.control.list().map(({ spec }) => spec.group)).toEqual(['web', 'db']);
+    const nic = { mac: '02:00:00:00:00:01', vlan: 0 }; // group web has it: the gate knows whether on the same bridge
+    expect(await ports.ask({ kind: 'join', member: { name: 'x', nics: [{ ...nic, port: 'tapa' }] } }, 'db')).toBe('port_claimed');
+    expect(await ports.ask({ kind: 'join', member: { name: 'x', nics: [{ ...nic, port: 'tapx' }] } }, 'db')).toBe('accepted');
     expect(await ports.ask({ kind: 'delete' }, 'db')).toBe('accepted');
     await turn();
     expect(await ports.ask({ kind: 'apply', spec: specOf(['c'], 'explicit', 'mq') }, 'mq')).toBe('accepted');

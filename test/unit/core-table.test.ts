@@ -131,7 +131,8 @@ function fencedOr(state: GroupState, input: Extract<Command, { kind: 'cut' | 'ac
     return members.every((m) => input.epoch <= m.acked) ? 'ignored' : 'accepted';
   }
   const sealed = input.member === undefined ? state.sealed : Math.max(...members.map((m) => m.sealed));
-  return input.epoch === sealed + 1 ? 'accepted' : input.epoch === sealed && sealed > 0 ? 'ignored' : 'epoch_out_of_order';
+  const cut = state.seam?.epoch !== sealed && !(state.takeover?.generation === state.generation && state.takeover.epoch === sealed);
+  return input.epoch === sealed + 1 ? 'accepted' : input.epoch === sealed && sealed > 0 && cut ? 'ignored' : 'epoch_out_of_order';
 }
 
 const verdictOf = ({ reply }: Step): Verdict => (reply.outcome === 'denied' ? reply.denial.code : reply.outcome);
@@ -237,5 +238,22 @@ describe('facts and rollbacks', () => {
     expect(read(state.colourBase + 6)).toBe(6);
     expect(read(state.colourBase + 7)).toBe(6);
     expect(step(state, { kind: 'released', colour: colour(state.colourNewest + 1) }).reply.outcome).toBe('ignored');
+  });
+
+  test('after a rollback to R, or a takeover from R, nobody has cut R', () => {
+    const idle = accept(undefined, { kind: 'apply', spec: specOf(['a', 'b']) });
+    let state = accept(idle, { kind: 'protect' });
+    const g = state.generation;
+    const cut = (e: number, member?: string): Verdict => verdictOf(step(state, { kind: 'cut', generation: state.generation, epoch: epoch(e), ...(member === undefined ? {} : { member }) }));
+    for (let e = 1; e <= 5; e += 1) state = accept(state, { kind: 'cut', generation: g, epoch: epoch(e) });
+    expect(cut(5)).toBe('ignored');
+    state = accept(state, { kind: 'rollback', generation: g, epoch: epoch(3) });
+    expect([cut(3), cut(3, 'a'), cut(5)]).toEqual(['epoch_out_of_order', 'epoch_out_of_order', 'epoch_out_of_order']);
+    state = accept(state, { kind: 'cut', generation: g, epoch: epoch(4) });
+    expect(cut(4)).toBe('ignored');
+    state = accept(idle, { kind: 'takeover', generation: generation(7), epoch: epoch(9) });
+    expect(cut(9)).toBe('epoch_out_of_order');
+    state = accept(state, { kind: 'cut', generation: generation(7), epoch: epoch(10) });
+    expect(cut(10)).toBe('ignored');
   });
 });
