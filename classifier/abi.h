@@ -49,14 +49,16 @@
  * mask (struct sluice_config). Values of the field, before shifting:
  */
 #define SLUICE_MARK_NONE 0
-#define SLUICE_MARK_RELEASED 1       /* committed: may leave through any port */
+#define SLUICE_MARK_RELEASED 1       /* committed: may leave through any port. Believed at a member's
+                                        port only together with the release hash: any sender with
+                                        SO_MARK can set a mark */
 #define SLUICE_MARK_RELEASED_SPLIT 2 /* the same, and the members have had their copies */
 #define SLUICE_MARK_INTRA 3          /* only to members of the sender's group */
 #define SLUICE_MARK_LOCAL 4          /* sent by the host itself through the bridge device */
 
 /* The field's place unless the operator chooses another. */
-#define SLUICE_MARK_MASK_DEFAULT 0x0e000000u
-#define SLUICE_MARK_SHIFT_DEFAULT 25
+#define SLUICE_MARK_MASK_DEFAULT 0x70000000u
+#define SLUICE_MARK_SHIFT_DEFAULT 28
 
 /* VLAN domain of a frame that no nic can be in: an outer tag other than 802.1Q. */
 #define SLUICE_VLAN_OTHER 0xffff
@@ -149,7 +151,8 @@ struct sluice_stats {
 	__u64 unvetted;     /* egress: came from a port user space has not looked at yet */
 	__u64 confined;     /* egress: intra frame at a port outside its group */
 	__u64 duplicate;    /* egress: released multicast the member already had */
-	__u64 refused;      /* hold pair: stamp not valid, or not committed. Must stay 0 */
+	__u64 refused;      /* hold pair: stamp not valid, or not committed. Must stay 0. The host's own
+	                       frames into the pair have no stamp: dropped, not counted */
 	__u64 redelivered;  /* hold pair: recorded in-transit frames delivered again */
 };
 
@@ -157,6 +160,7 @@ struct sluice_stats {
 struct sluice_config {
 	__u32 markMask;   /* 3 adjacent bits */
 	__u32 markShift;
+	__u32 releaseHash; /* a secret of this load: skb->hash between `release` and `classify` */
 };
 #endif
 

@@ -27,8 +27,8 @@ export const COLOUR_MASK = 0x3fff;
 
 export const MARK = { none: 0, released: 1, releasedSplit: 2, intra: 3, local: 4 } as const;
 export type Mark = (typeof MARK)[keyof typeof MARK];
-export const MARK_MASK_DEFAULT = 0x0e000000;
-export const MARK_SHIFT_DEFAULT = 25;
+export const MARK_MASK_DEFAULT = 0x70000000;
+export const MARK_SHIFT_DEFAULT = 28;
 
 /** VLAN domain of a frame that no nic can be in: an outer tag other than 802.1Q. */
 export const VLAN_OTHER = 0xffff;
@@ -69,7 +69,7 @@ export const STATS = {
   confined: 168, duplicate: 176, refused: 184, redelivered: 192,
 } as const;
 
-export const CONFIG = { size: 8, markMask: 0, markShift: 4 } as const;
+export const CONFIG = { size: 12, markMask: 0, markShift: 4, releaseHash: 8 } as const;
 
 /** Bytes of one entry and number of entries, for maps that user space maps into its memory. */
 export const CELLS = {

@@ -197,10 +197,13 @@ always int split(struct origin *o, struct sluice_nic *nic, struct sluice_group *
 
 /* ---------------------------------------------------------------------- member port, ingress */
 
-/* A released frame back at its port: it goes on as if it had just arrived. */
-always int is_released(__u32 field)
+/* A released frame back at its port: it goes on as if it had just arrived. The mark alone proves nothing. */
+always int is_released(struct __sk_buff *skb)
 {
-	return field == SLUICE_MARK_RELEASED || field == SLUICE_MARK_RELEASED_SPLIT;
+	__u32 field = mark_field(skb);
+
+	return (field == SLUICE_MARK_RELEASED || field == SLUICE_MARK_RELEASED_SPLIT) &&
+	       skb->hash == sluice_config.releaseHash;
 }
 
 /* The nic a unicast frame is for, if it is another one of the same group; 0 = outside. */
@@ -252,7 +255,8 @@ always int classify_member(struct __sk_buff *skb, struct sluice_nic *nic, __u32 
 	__u32 flags = ONCE(nic->flags);
 	struct sluice_group *group;
 
-	if (is_released(mark_field(skb))) {
+	if (is_released(skb)) {
+		bpf_set_hash_invalid(skb);
 		__sync_fetch_and_add(&nic->heldOut, 1);
 		*verdict = SLUICE_VERDICT_RELEASED;
 		return TC_ACT_UNSPEC;

@@ -4,6 +4,9 @@
  *
  *   slh<g> egress: enter ═► slr<g> ingress: ring, sink        ring ─► slr<g> ═► slh<g> ingress: release
  *
+ * What leaves `release` as committed carries the mark and, as its hash, a secret of this load: a mark
+ * alone anybody with SO_MARK can set. classify wants both, and takes the hash off again.
+ *
  * release is the second key (D4): the hold loop's word is not enough, the commit cell (or, for an
  * early frame, the receiver's colour) must allow it too. It never waits and never queues.
  */
@@ -47,6 +50,7 @@ always int release_held(struct __sk_buff *skb, struct sluice_nic *nic, struct sl
 	if (serial14(stamp & SLUICE_COLOUR_MASK, ONCE(group->commit)) > 0 &&
 	    !(ONCE(nic->flags) & SLUICE_NIC_DRAIN))
 		return refuse(skb);
+	bpf_set_hash(skb, sluice_config.releaseHash);
 	put_field(skb, 0, split ? SLUICE_MARK_RELEASED_SPLIT : SLUICE_MARK_RELEASED);
 	return bpf_redirect(ONCE(nic->ifindex), BPF_F_INGRESS);
 }
@@ -92,6 +96,8 @@ int release(struct __sk_buff *skb)
 	struct sluice_nic *nic = nic_of((stamp >> SLUICE_NIC_SHIFT) & SLUICE_NIC_MASK);
 	struct sluice_group *group;
 
+	if (!stamp)
+		return TC_ACT_SHOT; /* the host's own, sent through slr<g> */
 	if (!nic)
 		return refuse(skb);
 	group = group_of(nic->group);

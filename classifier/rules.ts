@@ -57,11 +57,13 @@ export interface Tables {
   readonly devices: Map<number, number>;
   readonly markMask: number;
   readonly markShift: number;
+  /** skb->hash of a frame that `release` let go. */
+  readonly releaseHash: number;
 }
-export function emptyTables(markMask = MARK_MASK_DEFAULT, markShift = MARK_SHIFT_DEFAULT): Tables {
+export function emptyTables(markMask = MARK_MASK_DEFAULT, markShift = MARK_SHIFT_DEFAULT, releaseHash = 0): Tables {
   return {
     groups: new Map(), nics: new Map(), members: new Map(), ports: new Map(), macs: new Map(),
-    guarded: new Map(), devices: new Map(), markMask, markShift,
+    guarded: new Map(), devices: new Map(), markMask, markShift, releaseHash,
   };
 }
 export const newGroup = (colour: number, holdIfindex: number, nics: readonly number[]): GroupRow =>
@@ -75,6 +77,8 @@ export interface Place {
   /** The device it was received at, 0 = sent by the host. */
   readonly ingressIfindex: number;
   readonly mark: number;
+  /** skb->hash; absent = 0, as a frame has that nobody looked at. */
+  readonly hash?: number;
   readonly tag?: OuterTag;
 }
 export interface Sent {
@@ -158,7 +162,7 @@ export function classify(t: Tables, bytes: Uint8Array, place: Place): Decision {
   const nic = t.nics.get(index);
   if (nic === undefined) return draft.end('next');
   const field = markField(t, place.mark);
-  if (field === MARK.released || field === MARK.releasedSplit) {
+  if ((field === MARK.released || field === MARK.releasedSplit) && (place.hash ?? 0) === t.releaseHash) {
     draft.cells.push({ cell: 'heldOut', nic: index });
     return draft.end('next', 'released');
   }
@@ -271,6 +275,7 @@ export function enter(place: Place, hash: number): Decision {
 export function release(t: Tables, place: Place): Decision {
   const draft = new Draft(place.mark);
   const stamp = place.mark;
+  if (stamp === 0) return draft.end('drop'); // the host's own
   const nic = t.nics.get(stampNic(stamp));
   const group = nic === undefined ? undefined : t.groups.get(nic.group);
   if (nic === undefined || group === undefined || group.holdIfindex !== place.ifindex) return draft.block('refused');
@@ -372,7 +377,7 @@ export function run(program: Program, t: Tables, bytes: Uint8Array, place: Place
     case 'guard_self': return guardSelf(t, bytes, place);
     case 'local': return local(t, place);
     case 'release': return release(t, place);
-    case 'enter': return enter(place, 0);
+    case 'enter': return enter(place, place.hash ?? 0);
     case 'sink': return new Draft(place.mark).end('drop');
   }
 }

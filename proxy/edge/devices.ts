@@ -116,10 +116,14 @@ const find = (links: readonly Link[], name: string): Link | undefined => links.f
 /** Makes the pair, or takes over the one that `owner` left there. */
 export function ensureHoldPair(netlink: Netlink, names: HoldNames, owner: string): HoldPair {
   let links = netlink.links();
-  const there = find(links, names.hold);
+  let there = find(links, names.hold);
   if (there !== undefined && there.alias !== owner) {
     throw new MissingPart(`device ${names.hold} exists already and belongs to '${there.alias}'`,
       'end the other daemon, or give this one a network namespace of its own');
+  }
+  if (there !== undefined && find(links, names.ring) === undefined) {
+    netlink.deleteLink(there.ifindex); // its other end went elsewhere: half a pair is none
+    there = undefined;
   }
   if (there === undefined) {
     netlink.addVeth({ name: names.hold, peer: names.ring }, MTU);

@@ -11,6 +11,7 @@
  * a gap. Elsewhere through clsact filters, which outlive the process by themselves. Replacing is
  * always in place. It decides nothing: what is called for is done or throws.
  */
+import { randomInt } from 'node:crypto';
 import { readdirSync, rmSync, rmdirSync } from 'node:fs';
 import {
   LITTLE, TCX_EGRESS, TCX_INGRESS, fixedBytes, linkCreate, linkDetach, linkInfo, linkUpdate, mapDelete, mapInfo, mapKeys, mapLookup,
@@ -37,6 +38,8 @@ export interface KernelOptions<P extends string> {
   readonly maps: readonly string[];
   readonly programs: readonly P[];
   readonly mark: { readonly mask: number; readonly shift: number };
+  /** What released frames are known by between two programs (abi.h); a random one unless given. */
+  readonly releaseHash?: number;
   /** A directory below a bpf file system, made where it is missing. */
   readonly pinDir: string;
   readonly attach: 'auto' | 'tcx' | 'clsact';
@@ -73,9 +76,10 @@ export class Kernel<P extends string> {
   constructor(options: KernelOptions<P>) {
     this.#options = options;
     ensurePinDir(...pinSplit(options.pinDir));
-    const rodata = fixedBytes(8);
+    const rodata = fixedBytes(12);
     rodata.set(u32(options.mark.mask), 0);
     rodata.set(u32(options.mark.shift), 4);
+    rodata.set(u32(options.releaseHash ?? randomInt(1, 2 ** 32)), 8);
     this.#object = loadObject(options.object, { pinDir: options.pinDir, maps: options.maps, programs: options.programs, rodata });
     for (const name of options.programs) this.#ours.set(programId(this.#program(name)), name);
     this.#tcx = usesTcx(options.attach);

@@ -1,9 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { execFileSync } from 'node:child_process';
 import { afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { bindSocket, close, ifNametoindex, send as sendOn, setOption, socket } from '../../bench/bed/libc.ts';
 import { PacketPort } from '../../bench/bed/packet-port.ts';
-import { MAPS, NIC, PROGRAMS } from '../../classifier/abi.ts';
+import { MAPS, MARK, MARK_MASK_DEFAULT, MARK_SHIFT_DEFAULT, NIC, PROGRAMS, STAMP_CLASS, stampPack } from '../../classifier/abi.ts';
 import type { Program } from '../../classifier/abi.ts';
+import { Cells } from '../../classifier/cells.ts';
 import { KernelGate } from '../../classifier/attach.ts';
 import type { GateEvent } from '../../classifier/attach.ts';
 import { macParse, macWrite } from '../../classifier/frame.ts';
@@ -41,6 +43,20 @@ function addPort(name: Name): void {
   ip(`link set ${name}1 addrgenmode none arp off up`);
   ip(`link set ${name}0 addrgenmode none master br0 up`);
 }
+/** As any process with CAP_NET_ADMIN can. */
+function sendMarked(device: string, frame: Uint8Array, mark: number): boolean {
+  const fd = socket(17, 3, 0); // AF_PACKET, SOCK_RAW
+  try {
+    const address = new DataView(new ArrayBuffer(20));
+    address.setUint16(0, 17, true);
+    address.setInt32(4, ifNametoindex(device), true);
+    bindSocket(fd, new Uint8Array(address.buffer));
+    setOption(fd, 1, 36, mark); // SOL_SOCKET, SO_MARK
+    return sendOn(fd, frame, frame.length, 0) === frame.length;
+  } finally {
+    close(fd);
+  }
+}
 /** Waits for something that comes of itself; the test's own time limit is the bound. */
 async function until(what: () => boolean): Promise<void> {
   while (!what()) await new Promise((resolve) => setTimeout(resolve, 5));
@@ -58,7 +74,7 @@ describe.skipIf(UNPRIVILEGED !== undefined).each(['tcx', 'clsact'] as const)('a 
   const open = (): void => {
     kernel = new Kernel<Program>({
       object: readFileSync('classifier/classify.bpf.o'), maps: MAPS, programs: PROGRAMS,
-      mark: { mask: 0x0e000000, shift: 25 }, pinDir: pins.dir, attach, owner: `sluice test ${process.pid}`,
+      mark: { mask: MARK_MASK_DEFAULT, shift: MARK_SHIFT_DEFAULT }, pinDir: pins.dir, attach, owner: `sluice test ${process.pid}`,
     });
     gate = new KernelGate(kernel, fail);
     gate.onEvent((event) => events.push(event));
@@ -110,11 +126,11 @@ describe.skipIf(UNPRIVILEGED !== undefined).each(['tcx', 'clsact'] as const)('a 
    * Sends one frame that is told from all others, and says at which VM ends it came out. The host's
    * own broadcast follows on the same way; when it is there, the frame before it would be too.
    */
-  const send = (from: Name, to: string, source: string = MAC[from]): Record<Name, number> => {
+  const send = (from: Name, to: string, source: string = MAC[from], put = (bytes: Uint8Array): boolean => portOf(`${from}1`).send(bytes)): Record<Name, number> => {
     awaitForwarding();
     const frame = numbered(to, source);
     const last = numbered(MAC.all, HOST);
-    expect(portOf(`${from}1`).send(frame)).toBe(true);
+    expect(put(frame)).toBe(true);
     expect(portOf('br0').send(last)).toBe(true);
     const seen = { a: 0, b: 0, o: 0 };
     for (const name of ends()) {
@@ -289,6 +305,68 @@ describe.skipIf(UNPRIVILEGED !== undefined).each(['tcx', 'clsact'] as const)('a 
     expect(kernel.hooks(kernel.counted())).toEqual([]);
   });
 
+  test('a released mark is believed only of what the release program let go', async () => {
+    build();
+    const { nics } = await gate.attach(0, spec, 7, members);
+    const released = MARK.released << MARK_SHIFT_DEFAULT;
+    expect(send('a', MAC.o, MAC.a, (frame) => sendMarked('a1', frame, released))).toEqual({ a: 0, b: 0, o: 0 });
+    expect(counters('a0')).toEqual({ held: 1 });
+    const stamp = stampPack(STAMP_CLASS.held, nics[0]?.nic ?? 0, 0, 7) | 0;
+    expect(send('a', MAC.o, MAC.a, (frame) => sendMarked('slr0', frame, stamp))).toEqual({ a: 0, b: 0, o: 0 });
+    expect(statsOf('slh0').counts.refused).toBe(1);
+    gate.setCommit(0, 7);
+    expect(send('a', MAC.o, MAC.a, (frame) => sendMarked('slr0', frame, stamp)).o).toBe(1);
+    expect(counters('a0')).toEqual({ held: 1, released: 1 });
+    expect(send('a', MAC.o, MAC.a, (frame) => sendMarked('slr0', frame, 0))).toEqual({ a: 0, b: 0, o: 0 });
+    expect(statsOf('slh0').counts.refused).toBe(1);
+  });
+
+  const db: SpecView = { ...spec, group: 'db', members: [{ name: 'o', nics: [{ port: 'o0', mac: MAC.o, vlan: 0 }] }] };
+  const dbMembers = [{ name: 'o', colour: 3, ready: true }];
+
+  test('a hold pair that was deleted is made again, and said', async () => {
+    build();
+    await gate.attach(0, spec, 7, members);
+    ip('link del slr0');
+    expect(send('a', MAC.o).o).toBe(0);
+    await gate.attach(1, db, 3, dbMembers);
+    expect(events.filter(({ kind }) => kind.startsWith('hold') || kind === 'trouble')).toEqual([{ kind: 'hold-lost', id: 0 }, { kind: 'hold-back', id: 0 }]);
+    expect(gate.ready()).toEqual(['the hold pair of group web was lost and its ring is not open again: restart sluiced']);
+    const ring = listen('slr0');
+    expect(send('a', MAC.o).o).toBe(0);
+    expect(send('a', MAC.b).b).toBe(1);
+    let held = 0;
+    ring.drain(() => { held += 1; });
+    expect(held).toBe(1);
+    await gate.attach(0, spec, 7, members);
+    expect(gate.ready()).toEqual([]);
+    await gate.detach(1);
+  });
+
+  test('a hold pair that can\'t be made again is the trouble of its group alone', async () => {
+    build();
+    await gate.attach(0, spec, 7, members);
+    await gate.attach(1, db, 3, dbMembers);
+    ip('link del slr0');
+    ip('link add slh0 type veth peer name slr0'); // another's
+    ip('link del o0');
+    addPort('o');
+    listen('o1');
+    await gate.reconcile();
+    expect(events.filter(({ kind }) => kind === 'trouble')).toHaveLength(1);
+    expect(send('o', MAC.all)).toEqual({ a: 0, b: 0, o: 0 });
+    expect(counters('o0')).toMatchObject({ split: 1 }); // classified again
+    expect(blocked('unvetted')).toBe(0);
+    const onlyA = { ...spec, members: spec.members.slice(0, 1) };
+    await expect(gate.reattach(0, onlyA, members)).rejects.toThrow('device slh0 exists already');
+    await gate.detach(1);
+    await expect(gate.attach(1, db, 3, dbMembers)).resolves.toMatchObject({ id: 1 });
+    ip('link del slh0');
+    await gate.reattach(0, onlyA, members);
+    expect(new Cells(kernel.cells).adopted().map(({ mac }) => mac).sort()).toEqual([MAC.a, MAC.o]); // b's was freed
+    await gate.detach(1);
+  });
+
   test('what can\'t be attached is refused in one sentence, and nothing is left of it', async () => {
     build();
     const withPort = (port: string): SpecView => ({ ...spec, members: [{ name: 'a', nics: [{ port, mac: MAC.a, vlan: 0 }] }] });
@@ -297,8 +375,7 @@ describe.skipIf(UNPRIVILEGED !== undefined).each(['tcx', 'clsact'] as const)('a 
     await gate.attach(0, spec, 7, members);
     await expect(gate.attach(1, { ...withPort('a0'), group: 'db' }, 7, members)).rejects.toThrow('port a0 belongs to group web already');
     ip('link add slh1 type veth peer name slr1');
-    const other: SpecView = { ...spec, group: 'db', members: [{ name: 'o', nics: [{ port: 'o0', mac: MAC.o, vlan: 0 }] }] };
-    await expect(gate.attach(1, other, 7, members)).rejects.toThrow('device slh1 exists already');
+    await expect(gate.attach(1, db, 3, dbMembers)).rejects.toThrow('device slh1 exists already');
     ip('link del slh1');
     expect(gate.ready()).toEqual([]);
     expect(send('o', MAC.a)).toEqual({ a: 1, b: 0, o: 0 });

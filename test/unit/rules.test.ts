@@ -68,6 +68,11 @@ describe('classify', () => {
     expect(short(back)).toBe(`released next  ${hex(field(MARK.released))}`);
     expect(back.cells).toEqual([{ cell: 'heldOut', nic: 1 }]);
   });
+  test('the released mark alone, without the hash that only the release program knows, is held like any other', () => {
+    const t = { ...world(), releaseHash: 77 };
+    for (const hash of [0, 76]) expect(classify(t, frame(OUTSIDE, mac(1)), at(11, { mark: field(MARK.released), hash })).verdict).toBe('held');
+    expect(classify(t, frame(OUTSIDE, mac(1)), at(11, { mark: field(MARK.released), hash: 77 })).verdict).toBe('released');
+  });
   test('to a member of the same group and colour: straight to its port', () => {
     expect(short(classify(world(), unicast, at(11)))).toBe(`intra redirect 12 ${hex(field(MARK.intra))}`);
   });
@@ -167,10 +172,15 @@ describe('release', () => {
     nicOf(t, 1).flags |= NIC_FLAG.drain;
     expect(on(t, held(1))).toBe(`- redirect 11 ${hex(field(MARK.released))}`);
   });
-  test.each([['no class', 0], ['no nic', held(9)], ['another group\'s nic', held(4, 0, 999)]])('refused: %s', (_name, stamp) => {
+  test.each([['no class', stampPack(STAMP_CLASS.none, 1, 0, 999)], ['no nic', held(9)], ['another group\'s nic', held(4, 0, 999)]])('refused: %s', (_name, stamp) => {
     const decision = release(world(), at(50, { mark: stamp }));
     expect(decision.answer).toBe('drop');
     expect(decision.stats).toEqual(['refused']);
+  });
+  test('the host\'s own frames through the pair are dropped, and are nobody\'s fault', () => {
+    const decision = release(world(), at(50));
+    expect(decision.answer).toBe('drop');
+    expect(decision.stats).toEqual([]);
   });
   test('early: delivered when the receiver is there, recorded when it has gone past', () => {
     const t = world();
