@@ -45,9 +45,9 @@ async function* none(): AsyncGenerator<never, void, undefined> {
 
 /** Rare and worth a line; the others happen every epoch. */
 const NOTABLE: ReadonlySet<EventType> = new Set<EventType>([
-  'protected', 'unprotected', 'rolled-back', 'taken-over', 'joined', 'left', 'discarded', 'port-back',
+  'protected', 'unprotected', 'rolled-back', 'taken-over', 'joined', 'left', 'discarded', 'port-back', 'hold-back',
 ]);
-const ALARMING: ReadonlySet<EventType> = new Set<EventType>(['high-water', 'overflow', 'port-lost', 'leak-blocked', 'unvetted', 'refused']);
+const ALARMING: ReadonlySet<EventType> = new Set<EventType>(['high-water', 'overflow', 'port-lost', 'hold-lost', 'leak-blocked', 'unvetted', 'refused']);
 
 export function publish(hub: EventHub, log: Logger, event: ApiEvent): void {
   hub.publish(event);
@@ -80,6 +80,11 @@ export function relay(control: Control, counters: (group: string) => HoldCounter
   });
 }
 
+function groupOf(control: Control, id: number): { group?: string; generation?: number } {
+  const state = control.list().find(({ spec }) => control.idOf(spec.group) === id);
+  return state === undefined ? {} : { group: state.spec.group, generation: state.generation };
+}
+
 /** The gate's own reports. A device that is no member's port is shown under its name, of no group. */
 export function relayGate(control: Control, hub: EventHub, log: Logger): (event: GateEvent) => void {
   return (event) => {
@@ -90,15 +95,13 @@ export function relayGate(control: Control, hub: EventHub, log: Logger): (event:
         return;
       case 'hold-lost':
       case 'hold-back':
-        log.error({ id: event.id }, event.kind === 'hold-lost' ? 'a hold pair was deleted: what it held is lost' : 'the hold pair was made again');
+        if (event.kind === 'hold-lost') control.holdLost(event.id); // attaching again waits for the new pair
+        publish(hub, log, { type: event.kind, atMs, ...groupOf(control, event.id) });
         return;
       case 'port-lost':
-      case 'port-back': {
-        const state = control.list().find(({ spec }) => control.idOf(spec.group) === event.id);
-        const group = state === undefined ? {} : { group: state.spec.group, generation: state.generation };
-        publish(hub, log, { type: event.kind, atMs, ...group, member: event.member, port: event.port });
+      case 'port-back':
+        publish(hub, log, { type: event.kind, atMs, ...groupOf(control, event.id), member: event.member, port: event.port });
         return;
-      }
       case 'leak-blocked':
       case 'unvetted':
       case 'refused':

@@ -194,7 +194,7 @@ export const Readiness = Type.Object({ ready: Type.Boolean(), missing: Type.Arra
 
 export const EVENT_TYPES = [
   'protected', 'unprotected', 'cut', 'acked', 'committed', 'released', 'discarded', 'rolled-back', 'taken-over', 'joined', 'left',
-  'output-pending', 'high-water', 'overflow', 'port-lost', 'port-back', 'leak-blocked', 'unvetted', 'refused', 'gap',
+  'output-pending', 'high-water', 'overflow', 'port-lost', 'port-back', 'hold-lost', 'hold-back', 'leak-blocked', 'unvetted', 'refused', 'gap',
 ] as const;
 export type EventType = (typeof EVENT_TYPES)[number];
 /** `data` of a server-sent event. `gap`: events were missed; read the groups' state again. */

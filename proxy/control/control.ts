@@ -118,6 +118,11 @@ export class Control {
     return [...this.#groups.values()].flatMap(({ name, owes }) => (owes === undefined ? [] : [`group ${name}: ${owes.message}`]));
   }
 
+  /** The gate's report: the hold pair of a group is gone. Its ring is opened again on the next one. */
+  holdLost(id: GroupId): void {
+    this.#byId.get(id)?.holdLost();
+  }
+
   onEvent(listener: (event: ControlEvent) => void): () => void {
     this.#eventListeners.add(listener);
     return () => this.#eventListeners.delete(listener);

@@ -11,6 +11,8 @@
  * answered `plane_down`. Every effect may therefore be performed again: each brings the world to
  * what it says instead of by a step towards it. Nothing here decides; `step` did.
  *
+ * A hold pair that is lost while the daemon runs is owed like anything else: attach again (`reopen`).
+ *
  * Orders that matter, and what each would cost if it were the other way round:
  *   attach     gate, then commit cell, then ring: a ring never sends while the kernel's own bound
  *              (D4) is a stale one of an earlier protection.
@@ -105,6 +107,22 @@ export class Executor {
   owe(effects: readonly Effect[], state: GroupState | undefined, why: EdgeError): void {
     this.#owed = { effects, state };
     this.#owedWhy = why;
+  }
+
+  /**
+   * Its hold pair was lost, and with it what was held: the ring must be opened again, on the new
+   * one, in the colour that is open. What of the committed had not left never will: it is said again.
+   */
+  reopen(state: GroupState | undefined): void {
+    const now = this.#owed === undefined ? state : this.#owed.state;
+    if (now === undefined || now.phase === 'idle' || this.#attached === undefined) return;
+    const open = openOf(now);
+    const again: readonly Effect[] = [
+      { kind: 'attach', colour: colourOf(now, open), epoch: open },
+      { kind: 'release', colour: colourOf(now, now.committed) },
+    ];
+    const rest = (this.#owed?.effects ?? []).filter((owed) => !(owed.kind === 'attach' || owed.kind === 'release'));
+    this.owe([...again, ...rest], now, new EdgeError('plane_down', 'its hold device was lost', 'it is opened again as soon as the gate has made a new one'));
   }
 
   /** Does what is owed. Throws the EdgeError when it still cannot be done. */

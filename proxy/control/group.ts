@@ -28,7 +28,8 @@ export interface Answer {
   readonly reply: Reply;
   readonly state: GroupState | undefined;
 }
-type Note = Fact | { readonly kind: 'settle' };
+/** holdLost: the ring's device is gone. */
+type Note = Fact | { readonly kind: 'settle' } | { readonly kind: 'holdLost' };
 
 export interface GroupHooks {
   emit(event: CoreEvent, generation: number): void;
@@ -104,6 +105,11 @@ export class Group {
     this.#mailbox.tell(fact);
   }
 
+  /** What is held is lost; nothing more is accepted until the ring is open again. */
+  holdLost(): void {
+    this.#mailbox.tell({ kind: 'holdLost' });
+  }
+
   /** After a restart of the daemon. What cannot be done now is owed, and returned. */
   async resume(journalled: GroupState): Promise<EdgeError | undefined> {
     const { state, effects } = resume(journalled);
@@ -156,8 +162,9 @@ export class Group {
 
   async #heed(note: Note): Promise<void> {
     try {
+      if (note.kind === 'holdLost') this.#executor.reopen(this.#state);
       await this.#executor.settle();
-      if (note.kind === 'settle') return;
+      if (note.kind === 'settle' || note.kind === 'holdLost') return;
       const taken = step(this.#state, note);
       if (taken.reply.outcome !== 'accepted') return;
       const { state, error } = await this.#executor.perform(this.#state, taken);
@@ -169,7 +176,7 @@ export class Group {
       this.#remind(advanced ? { kind: 'settle' } : note);
     } catch (error) {
       if (!(error instanceof EdgeError)) throw error;
-      this.#remind(note);
+      this.#remind(note.kind === 'holdLost' ? { kind: 'settle' } : note);
     }
   }
 

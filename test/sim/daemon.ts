@@ -37,6 +37,8 @@ export class Daemon {
   /** Port calls until the process is killed. */
   killIn = Infinity;
   failing = 0;
+  /** By this life of the gate. */
+  #attached = false;
   #facts: ((fact: PlaneFact) => void) | undefined;
   #shift = 0;
 
@@ -152,11 +154,14 @@ export class Daemon {
       attach: (_id, spec, colour, members) =>
         this.#later(() => {
           this.#mayFail('plane_down');
+          const fresh = !cells.attached || !this.#attached;
+          this.#attached = true;
+          this.#kernel.pairThere = true;
           cells.attached = true;
-          cells.drainAll = false;
           cells.colour = this.#seen(colour);
           const result = this.#setMembers(spec, members);
-          for (const member of cells.members.values()) member.drain = false;
+          if (fresh) cells.drainAll = false;
+          if (fresh) for (const member of cells.members.values()) member.drain = false;
           return result;
         }),
       reattach: (_id, spec, members) =>
@@ -205,11 +210,12 @@ export class Daemon {
       open: (_id, { colour }) =>
         this.#inOrder(() => {
           this.#mayFail('plane_down');
+          this.#kernel.ring?.end();
           this.#kernel.ring = new Ring(this.#kernel, this.#seen(colour));
         }),
       close: () =>
         this.#inOrder(() => {
-          this.#kernel.oracle.counts.lost += this.#kernel.ring?.queue.length ?? 0;
+          this.#kernel.ring?.end();
           this.#kernel.ring = undefined;
         }),
       advance: (_id, colour) => {

@@ -32,6 +32,8 @@ export class Kernel {
   readonly oracle: Oracle;
   ring: Ring | undefined;
   wire: Queued[] = [];
+  /** False from when another tool deleted the hold pair until the gate has made a new one. */
+  pairThere = true;
 
   constructor(oracle: Oracle) {
     this.oracle = oracle;
@@ -56,17 +58,22 @@ export class Kernel {
     }
     const draining = this.cells.drainAll || source.drain;
     if (draining && this.outstanding('held', (q) => q.frame.from === frame.from) === 0) this.oracle.left(frame);
-    else this.wire.push({ frame, kind: 'held', colour, receiver: colour });
+    else this.#toRing({ frame, kind: 'held', colour, receiver: colour });
   }
 
   #toMember(frame: SentFrame, colour: Colour, ready: boolean): void {
     const receiver = this.colourOf(frame.to);
     if (!ready || !atMost(colour, receiver) || this.outstanding('early', (q) => q.frame.to === frame.to) > 0) {
-      this.wire.push({ frame, kind: 'early', colour, receiver });
+      this.#toRing({ frame, kind: 'early', colour, receiver });
       return;
     }
-    if (colour !== receiver) this.wire.push({ frame, kind: 'late', colour, receiver });
+    if (colour !== receiver) this.#toRing({ frame, kind: 'late', colour, receiver });
     this.oracle.delivered(frame);
+  }
+
+  #toRing(queued: Queued): void {
+    if (this.pairThere) this.wire.push(queued);
+    else this.oracle.lost(queued.frame);
   }
 
   isMember(name: string): boolean {
@@ -94,12 +101,20 @@ export class Kernel {
       const receiver = this.colourOf(frame.to);
       if (!atMost(colour, receiver)) throw new Violation(`second key: early frame ${frame.id} sent ahead of its receiver`);
       this.oracle.delivered(frame);
-      if (colour !== receiver) this.wire.push({ frame, kind: 'late', colour, receiver });
+      if (colour !== receiver) this.#toRing({ frame, kind: 'late', colour, receiver });
       return;
     }
     const drain = this.cells.drainAll || (this.cells.members.get(frame.from)?.drain ?? false);
     if (!drain && !atMost(colour, this.cells.commit)) throw new Violation(`second key: frame ${frame.id} sent before its commit`);
     this.oracle.left(frame);
+  }
+
+  /** `ip link del`: what is on the way and what is held will never get anywhere. */
+  pairLost(): void {
+    this.oracle.counts.lost += this.wire.length;
+    this.wire = [];
+    this.pairThere = false;
+    this.ring?.cutOff();
   }
 
   processDied(): void {
@@ -113,6 +128,8 @@ export class Kernel {
 export class Ring {
   readonly #kernel: Kernel;
   queue: Queued[] = [];
+  /** Its device is gone. */
+  #deaf = false;
   #oldest: Colour;
   #released: Colour;
   /** What was last said, and whether it is to be said again. */
@@ -133,8 +150,20 @@ export class Ring {
     return colourDiff(c, this.#oldest) < 0 || this.#dead.some(({ from, to }) => colourDiff(c, from) > 0 && colourDiff(c, to) < 0);
   }
 
+  cutOff(): void {
+    this.#deaf = true;
+    this.#kernel.oracle.counts.lost += this.queue.length;
+    this.queue = [];
+  }
+  /** Closed: who waits is answered. */
+  end(): void {
+    this.cutOff();
+    for (const { done } of this.#drains.splice(0)) done(0);
+  }
+
   arrive(queued: Queued): void {
-    if (colourDiff(queued.colour, this.#oldest) < 0) this.#kernel.oracle.lost(queued.frame);
+    if (this.#deaf) this.#kernel.oracle.lost(queued.frame);
+    else if (colourDiff(queued.colour, this.#oldest) < 0) this.#kernel.oracle.lost(queued.frame);
     else if (this.#isDead(queued.colour)) this.#kernel.oracle.counts.lost += 1;
     else this.queue.push(queued);
   }

@@ -45,7 +45,7 @@ export class Violation extends Error {
 
 export class Oracle {
   now = 0;
-  readonly counts = { sent: 0, out: 0, delivered: 0, redelivered: 0, lost: 0, rollbacks: 0, crashes: 0 };
+  readonly counts = { sent: 0, out: 0, delivered: 0, redelivered: 0, lost: 0, rollbacks: 0, crashes: 0, pairsLost: 0 };
   #execution: Execution | undefined;
   readonly #lo = new Map<string, number>();
   readonly #hi = new Map<string, number>();

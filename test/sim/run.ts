@@ -118,9 +118,20 @@ export class Run {
     else if (dice < 960) this.#ask();
     else if (dice < 985) this.#report();
     else if (dice < 995) this.#some(daemon.timers, false);
+    else if (dice < 996) this.#losePair();
     else if (dice < 997) daemon.failing = daemon.failing > 0 ? 0 : 0.2;
     else if (dice < 999) daemon.killIn = Math.min(daemon.killIn, this.#random.below(8));
     else daemon.dead = this.#random.chance(0.5);
+  }
+
+  /** What was held and recorded is lost, as after a crash; the daemon goes on. */
+  #losePair(): void {
+    if (!this.#kernel.cells.attached || this.#random.chance(0.5)) return;
+    this.#life += 1;
+    this.#kernel.pairLost();
+    this.oracle.crashed(this.#life);
+    this.oracle.counts.pairsLost += 1;
+    this.#daemon.control.holdLost(0);
   }
 
   #some(from: (() => void)[], inOrder: boolean): void {

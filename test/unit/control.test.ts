@@ -203,6 +203,32 @@ describe('what fails', () => {
     expect(ports.events.at(-1)?.event.type).toBe('rolled-back');
   });
 
+  test('a lost hold pair: nothing is accepted until the ring is open again, in the colour that is open', async () => {
+    await ports.ask({ kind: 'protect' });
+    await ports.ask({ kind: 'cut', generation: g, epoch: epoch(1) });
+    await ports.ask({ kind: 'cut', generation: g, epoch: epoch(2), member: 'b' });
+    await ports.ask({ kind: 'commit', generation: g, epoch: epoch(1) });
+    ports.failing = 'attach';
+    ports.control.holdLost(0);
+    await turn();
+    expect(ports.control.missing()).toEqual(['group web: attach 3 failed']);
+    await expect(ports.ask({ kind: 'cut', generation: g, epoch: epoch(2) })).rejects.toMatchObject({ code: 'plane_down' });
+    expect(ports.state().sealed).toBe(1);
+    ports.failing = undefined;
+    ports.calls.length = 0;
+    for (const run of ports.timers.splice(0)) run();
+    await turn();
+    expect(ports.calls).toEqual(['attach 3', 'commit 2', 'open', 'advance 4', 'receiver 1 3', 'receiver 2 4', 'commit 2', 'release 2']);
+    expect(ports.control.missing()).toEqual([]);
+    expect(await ports.ask({ kind: 'cut', generation: g, epoch: epoch(2) })).toBe('accepted');
+    ports.control.holdLost(7); // nobody
+    await ports.ask({ kind: 'unprotect', generation: g, held: 'discard' });
+    ports.calls.length = 0;
+    ports.control.holdLost(0);
+    await turn();
+    expect(ports.calls).toEqual([]); // an idle group has no ring
+  });
+
   test('a restart that cannot attach yet goes on trying, and protects', async () => {
     await ports.ask({ kind: 'protect' });
     const next = new Ports();

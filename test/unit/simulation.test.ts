@@ -32,7 +32,7 @@ describe('simulation', () => {
       for (const [kind, count] of Object.entries(run.oracle.counts)) totals[kind] = (totals[kind] ?? 0) + count;
     }
     console.log(`simulation: seed ${first}, ${STEPS} steps, ${JSON.stringify(totals)}, ${answers.size} kinds of answer`);
-    for (const kind of ['sent', 'out', 'delivered', 'redelivered', 'rollbacks', 'crashes']) expect(totals[kind], kind).toBeGreaterThan(10);
+    for (const kind of ['sent', 'out', 'delivered', 'redelivered', 'rollbacks', 'crashes', 'pairsLost']) expect(totals[kind], kind).toBeGreaterThan(10);
     for (const kind of ['journal_failed', 'plane_down', 'takeover accepted', 'leave accepted', 'join accepted', 'unprotect accepted', 'cut fenced']) {
       expect(answers.get(kind) ?? 0, kind).toBeGreaterThan(0);
     }
