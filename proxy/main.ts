@@ -4,6 +4,7 @@
  *     start fails ──────────► one line on standard error, exit 1
  *     SIGTERM, SIGINT ──────► everyone answered, exit 0     (protection stays in the kernel, D12)
  *     hold loop dead, fault ► fatal in the log, exit 1      (the kernel holds, frames drop: I8)
+ *     uncaught exception ───► the same, and not one command more is served
  */
 import { readFileSync } from 'node:fs';
 import { ConfigError, helpText, readConfig } from './config.ts';
@@ -57,14 +58,20 @@ async function main(): Promise<void> {
   if (request.kind === 'help') return void process.stdout.write(helpText());
   if (request.kind === 'version') return void process.stdout.write(`sluiced ${version()}\n`);
   const log = openLog(request.config);
-  const fatal = (error: unknown): void => {
-    log.logger.fatal({ err: error }, 'sluiced ends; protection stays in the kernel, held frames are lost');
-    setTimeout(() => {
-      log.flush();
-      process.exit(1);
-    }, LAST_WORDS_MS);
+  const end = (): void => {
+    log.flush();
+    process.exit(1);
   };
-  process.on('uncaughtException', fatal);
+  const say = (error: unknown): void => log.logger.fatal({ err: error }, 'sluiced ends; protection stays in the kernel, held frames are lost');
+  /** Control takes nothing any more and has answered everyone. */
+  const fatal = (error: unknown): void => {
+    say(error);
+    setTimeout(end, LAST_WORDS_MS);
+  };
+  process.on('uncaughtException', (error) => {
+    say(error);
+    end();
+  });
   const daemon = await startDaemon(request.config, log.logger, version(), fatal);
   endBySignal(daemon, log);
 }

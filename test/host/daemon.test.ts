@@ -159,6 +159,88 @@ describe.skipIf(UNPRIVILEGED !== undefined)('the life of sluiced', () => {
     });
   });
 
+  test('what was sealed before a kill is released by its commit after the restart', async () => {
+    await withBed(async (bed) => {
+      await bed.daemon().start();
+      await protect(bed);
+      sender(bed)('out', 0, 5);
+      await post(bed, 'cut', { generation: 1, epoch: 1 });
+      await bed.daemon().kill();
+      await bed.daemon().start();
+      expect(await post(bed, 'commit?wait=released&timeoutMs=5000', { generation: 1, epoch: 1 })).toMatchObject({ status: 200, body: { committed: 1, released: 1 } });
+      expect(await settled(bed.outside())).toEqual([]); // what was held died with the daemon
+    });
+  });
+
+  test('a member leaves while it sends without a pause, and so does the daemon', async () => {
+    await withBed(async (bed) => {
+      await bed.daemon().start();
+      const send = sender(bed);
+      await curl(bed, 'PUT', '/v1/groups/web', bed.groupFile('web'));
+      let sending = true;
+      const [name] = ((await curl(bed, 'GET', '/v1/groups/web')).body['members'] as { name: string }[]).map((member) => member.name);
+      const flood = (async () => {
+        for (let at = 0; sending; at += 4) {
+          send('out', at, 4);
+          await sleep(0);
+        }
+      })();
+      try {
+        for (const held of ['release', 'discard']) {
+          const { body } = await post(bed, 'protect');
+          expect(await curl(bed, 'DELETE', `/v1/groups/web/members/${name}?held=${held}`)).toMatchObject({ status: 200 });
+          expect(await post(bed, 'cut', { generation: body['generation'], epoch: 1 })).toMatchObject({ status: 200, body: { open: 2 } });
+          expect(await post(bed, 'unprotect', { generation: body['generation'], held: 'discard' })).toMatchObject({ status: 200 });
+          await curl(bed, 'PUT', '/v1/groups/web', bed.groupFile('web'));
+        }
+        const { body } = await post(bed, 'protect');
+        expect(await post(bed, 'unprotect', { generation: body['generation'], held: 'release' })).toMatchObject({ status: 200 });
+        await until('it is idle', async () => (await curl(bed, 'GET', '/v1/groups/web')).body['phase'] === 'idle');
+        await post(bed, 'protect');
+        const leaving = curl(bed, 'DELETE', `/v1/groups/web/members/${name}?held=release`).catch((error: unknown) => String(error));
+        await sleep(SETTLE_MS);
+        await bed.daemon().stop();
+        await leaving;
+      } finally {
+        sending = false;
+        await flood;
+      }
+    });
+  });
+
+  test('a hold pair deleted by another tool: what it held is lost, and the group has a ring again', async () => {
+    await withBed(async (bed) => {
+      await bed.daemon().start();
+      const [outside, send] = [bed.outside(), sender(bed)];
+      await protect(bed);
+      send('out', 0, 10);
+      await until('they are held', async () => (await curl(bed, 'GET', '/v1/groups/web/held')).body['frames'] === 10);
+      await run('ip', ['-n', bed.host, 'link', 'del', 'slr0']);
+      await until('it is mended', async () => (await curl(bed, 'GET', '/readyz')).status === 200 && (await curl(bed, 'GET', '/v1/groups/web/held')).body['frames'] === 0);
+      expect(await settled(outside)).toEqual([]); // what was held is lost
+      const held = send('out', 20, 10);
+      await until('new ones are held', async () => (await curl(bed, 'GET', '/v1/groups/web/held')).body['frames'] === 10);
+      expect(await post(bed, 'cut', { generation: 1, epoch: 1 })).toMatchObject({ status: 200, body: { open: 2 } });
+      expect(await settled(outside)).toEqual([]);
+      expect(await post(bed, 'commit?wait=released', { generation: 1, epoch: 1 })).toMatchObject({ status: 200, body: { released: 1 } });
+      expect(await settled(outside)).toEqual(held);
+    });
+  });
+
+  test('an uncaught exception ends it before anything else is served', async () => {
+    await withBed(async (bed) => {
+      const preload = join(bed.directory, 'fault.mjs');
+      writeFileSync(preload, "process.on('SIGUSR2', () => { setImmediate(() => process._rawDebug('another turn')); throw new Error('by chance'); });");
+      const program = [SLUICED, '--control-socket', bed.daemon().socket, '--state', join(bed.directory, 'state'), '--pins', `/sys/fs/bpf/sluice-${bed.id}`];
+      const running = startIn(bed.host, process.execPath, program, { NODE_OPTIONS: `--import=${preload}` });
+      await until('it is ready', () => running.output().includes('"ready"'));
+      running.child.kill('SIGUSR2');
+      expect(await running.ended, running.output()).toBe(1);
+      expect(running.output()).toMatch(/sluiced ends.*|by chance/);
+      expect(running.output()).not.toContain('another turn');
+    });
+  });
+
   test('a takeover starts protection where the other host left off, and says where the group is now', async () => {
     await withBed(async (bed) => {
       await bed.daemon().start();
