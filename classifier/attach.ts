@@ -260,7 +260,7 @@ export class KernelGate {
       .map(({ spec: { group }, nics }) => ({ group, nics: [...nics, ...nics.map(called)] }));
     const claim = { group: spec.group, nics: spec.members.flatMap(({ nics }) => nics) };
     const refused = refusal(claim, others, ports, awaited);
-    if (refused !== undefined) throw this.#fail('bad_request', refused.message, refused.fix);
+    if (refused !== undefined) throw this.#fail(refused.code, refused.message, refused.fix);
   }
 
   #freeAll(nics: readonly CellPair[]): void {

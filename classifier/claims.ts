@@ -14,6 +14,8 @@ export interface GroupClaim {
   readonly nics: readonly NicClaim[];
 }
 export interface Refusal {
+  /** port_claimed: it is another group's. */
+  readonly code: 'bad_request' | 'port_claimed';
   readonly message: string;
   readonly fix: string;
 }
@@ -34,19 +36,19 @@ export function refusal(
 function misplaced(nic: NicClaim, byName: ReadonlyMap<string, Port>, bridges: ReadonlySet<number>, awaited: (port: string) => boolean): Refusal | undefined {
   if (awaited(nic.port)) return undefined;
   const port = byName.get(nic.port);
-  if (port === undefined) return { message: `port ${nic.port} does not exist`, fix: 'create the tap and put it into the bridge first' };
+  if (port === undefined) return { code: 'bad_request', message: `port ${nic.port} does not exist`, fix: 'create the tap and put it into the bridge first' };
   if (bridges.has(port.master)) return undefined;
-  return { message: `port ${nic.port} is not in a bridge`, fix: `ip link set ${nic.port} master <bridge>` };
+  return { code: 'bad_request', message: `port ${nic.port} is not in a bridge`, fix: `ip link set ${nic.port} master <bridge>` };
 }
 
 function taken(nic: NicClaim, others: readonly GroupClaim[], byName: ReadonlyMap<string, Port>): Refusal | undefined {
   const bridge = byName.get(nic.port)?.master;
   for (const { group, nics } of others) {
     if (nics.some(({ port }) => port === nic.port)) {
-      return { message: `port ${nic.port} belongs to group ${group} already`, fix: 'a port is in one group only' };
+      return { code: 'port_claimed', message: `port ${nic.port} belongs to group ${group} already`, fix: 'a port is in one group only' };
     }
     if (nics.some((their) => their.mac === nic.mac && their.vlan === nic.vlan && byName.get(their.port)?.master === bridge)) {
-      return { message: `MAC ${nic.mac} belongs to group ${group} on the same bridge`, fix: 'give each nic of a bridge a MAC of its own' };
+      return { code: 'port_claimed', message: `MAC ${nic.mac} belongs to group ${group} on the same bridge`, fix: 'give each nic of a bridge a MAC of its own' };
     }
   }
   return undefined;

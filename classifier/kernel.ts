@@ -75,4 +75,4 @@ export type GateEvent =
   | { readonly kind: 'trouble'; readonly message: string };
 
 /** Makes the error that the caller's side understands; `fix` is one sentence, what to do. */
-export type Fail = (code: 'bad_request' | 'plane_down', message: string, fix: string, cause?: unknown) => Error;
+export type Fail = (code: 'bad_request' | 'port_claimed' | 'plane_down', message: string, fix: string, cause?: unknown) => Error;

@@ -36,7 +36,7 @@ const spec: SpecView = {
   ],
 };
 const members = [{ name: 'a', colour: 7, ready: true }, { name: 'b', colour: 7, ready: true }];
-const fail = (code: 'bad_request' | 'plane_down', message: string, fix: string, cause?: unknown): Error => new EdgeError(code, message, fix, cause);
+const fail = (code: EdgeError['code'], message: string, fix: string, cause?: unknown): Error => new EdgeError(code, message, fix, cause);
 
 function addPort(name: Name): void {
   ip(`link add ${name}0 type veth peer name ${name}1`);
@@ -373,7 +373,7 @@ describe.skipIf(UNPRIVILEGED !== undefined).each(['tcx', 'clsact'] as const)('a 
     await expect(gate.attach(0, withPort('nix0'), 7, members)).rejects.toThrow('port nix0 does not exist');
     await expect(gate.attach(0, withPort('a1'), 7, members)).rejects.toThrow('port a1 is not in a bridge');
     await gate.attach(0, spec, 7, members);
-    await expect(gate.attach(1, { ...withPort('a0'), group: 'db' }, 7, members)).rejects.toThrow('port a0 belongs to group web already');
+    await expect(gate.attach(1, { ...withPort('a0'), group: 'db' }, 7, members)).rejects.toMatchObject({ code: 'port_claimed', message: 'port a0 belongs to group web already' });
     ip('link add slh1 type veth peer name slr1');
     await expect(gate.attach(1, db, 3, dbMembers)).rejects.toThrow('device slh1 exists already');
     ip('link del slh1');
