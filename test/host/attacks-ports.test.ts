@@ -126,7 +126,11 @@ describe.skipIf(UNPRIVILEGED !== undefined)('attacks on ports', () => {
       await rig.pause(60);
       await rig.daemon.kill();
       await rig.restart();
-      await rig.pause(60);
+      rig.traffic.drain();
+      const before = rig.oracle.count().seen;
+      await rig.pause(150);
+      rig.traffic.drain();
+      expect(rig.oracle.count().seen, 'under its new name it is a member as before').toBeGreaterThan(before);
       await ip(rig, 'link', 'set', 'portz', 'nomaster');
       await rig.pause(30);
       await ip(rig, 'link', 'set', 'portz', 'master', 'br0');
