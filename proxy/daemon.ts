@@ -9,7 +9,8 @@
  * is. So does `stop`: a protected group stays protected in the kernel (D12).
  */
 import { createHash, randomBytes } from 'node:crypto';
-import { readFileSync, realpathSync } from 'node:fs';
+import { readFileSync, realpathSync, rmSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { apiControl, portStats, relay, relayGate } from './adapt.ts';
 import { buildApp } from './api/app.ts';
@@ -33,6 +34,8 @@ export interface Daemon {
 
 /** Connections still busy this long after the end began are cut, and what is in flight is not waited for. */
 const CLOSE_MS = 3000;
+/** The socket's name goes first: who had connected by then is let in and answered, not reset. */
+const LAST_IN_MS = 20;
 /** How often it is looked whether the groups of the journal are attached again. */
 const SETTLE_MS = 250;
 
@@ -108,7 +111,11 @@ async function settleWhenWhole(control: Control, keeper: { settle(): Promise<voi
 async function serve(config: Config, deps: ApiDeps, control: Control, undo: Undo[]): Promise<void> {
   const { socket, group, tcp } = config.control;
   const local = await buildApp(deps);
-  undo.push(() => closeApp(local, control));
+  undo.push(async () => {
+    rmSync(socket, { force: true });
+    await delay(LAST_IN_MS);
+    await closeApp(local, control);
+  });
   await listenUnix(local, socket, group);
   if (tcp === undefined) return;
   const remote = await buildApp(deps, tcpOptions(tcp));
