@@ -273,8 +273,8 @@ describe.skipIf(UNPRIVILEGED !== undefined)('attacks', () => {
       rig.traffic.drain();
       const before = rig.oracle.count().seen;
       for (const [path, body] of badCommands(rig.engine.generation, rig.engine.open)) {
-        const answer = await rig.daemon.api.call('POST', `/v1/groups/${path}`, body);
-        expect(answer.status, `${path} ${JSON.stringify(body)}`).toBeGreaterThanOrEqual(400);
+        const answer = await refusedCall(rig, path, body);
+        expect(answer.status, `${path} ${JSON.stringify(body).slice(0, 100)}`).toBeGreaterThanOrEqual(400);
         expect(answer.status).toBeLessThan(500);
       }
       await rig.pause(100);
@@ -334,6 +334,16 @@ async function oddFrames(rig: Rig): Promise<void> {
     await sleep(1);
   }
   await rig.pause(50);
+}
+
+/** A body beyond the limit is refused before all of it is read, so its sender may find the pipe broken instead. */
+async function refusedCall(rig: Rig, path: string, body: object | string): Promise<{ readonly status: number }> {
+  try {
+    return await rig.daemon.api.call('POST', `/v1/groups/${path}`, body);
+  } catch (error) {
+    if (typeof body === 'string' && body.length > 256 << 10 && /EPIPE|ECONNRESET|other side closed/.test(String(error))) return { status: 413 };
+    throw error;
+  }
 }
 
 function badCommands(generation: number, open: number): [string, object | string][] {
