@@ -25,6 +25,8 @@ import { JournalFile } from './edge/journal-file.ts';
 import { openGate } from './gate.ts';
 import { clearStale, listenTcp, listenUnix, tcpOptions } from './listen.ts';
 import { HoldLink } from './plane/link.ts';
+import { EdgeError } from './ports.ts';
+import type { JournalRecord } from './ports.ts';
 import { checkCapabilities, checkKernel } from './preflight.ts';
 
 export interface Daemon {
@@ -65,6 +67,7 @@ async function compose(config: Config, log: Logger, version: string, fatal: (err
   const pins = config.pins ?? `/sys/fs/bpf/sluice-${hashOf(realpathSync(config.state))}`;
   const { gate, keeper, attachMode, devices, cellPins } = openGate(config, pins);
   undo.push(() => keeper.close());
+  mustBeJournalled(keeper.leftovers, records, pins, config.state);
   const plane = new HoldLink({ cpu: config.worker.cpu ?? lastCpu(), pins: cellPins });
   undo.push(() => plane.stop());
   await plane.close(0); // its first answer: it runs, and has the pinned maps in its memory
@@ -89,6 +92,21 @@ async function compose(config: Config, log: Logger, version: string, fatal: (err
   });
   await serve(config, { control: seen, events, metrics, log, version, health: { missing } }, control, undo);
   log.info({ version, groups: records.length, socket: config.control.socket, pins, attach: attachMode }, 'ready');
+}
+
+/**
+ * A group that the kernel still holds and the journal does not know: its journal is lost. Nothing
+ * of it may be cleared away then. (A group leaves the journal only after it has left the kernel.)
+ */
+function mustBeJournalled(leftovers: ReadonlySet<number>, records: readonly JournalRecord[], pins: string, state: string): void {
+  const known = new Set(records.map(({ id }) => id));
+  const lost = [...leftovers].filter((id) => !known.has(id));
+  if (lost.length === 0) return;
+  throw new EdgeError(
+    'journal_failed',
+    `${lost.length} protected ${lost.length === 1 ? 'group of the kernel is' : 'groups of the kernel are'} not in the journal of ${state}: it is lost; what is protected stays held`,
+    `restore the journal or mount its file system; or, when the VMs of all groups are stopped, rm -r ${pins} and protect again`,
+  );
 }
 
 /**

@@ -3,7 +3,7 @@
  * in between. A bridge, two veth members, an outsider; protect, hold, commit; killed and started
  * again; ended with and without protection; and every way in which a start can fail.
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { Bed } from '../../bench/bed/bed.ts';
@@ -355,6 +355,20 @@ describe.skipIf(UNPRIVILEGED !== undefined)('a start that fails says why in one 
       writeFileSync(join(into, name), bytes);
     }
   }
+
+  test('a lost journal: what is protected stays held', async () => {
+    await withBed(async (bed) => {
+      await bed.daemon().start();
+      await protect(bed);
+      const eye = bed.outside();
+      await bed.daemon().kill();
+      rmSync(join(bed.directory, 'state', 'journal'));
+      expect(await fails(bed, ['--config', join(bed.directory, 'sluice.yaml')])).toMatch(/not in the journal.*stays held.*restore the journal/);
+      seen(eye);
+      const sent = sender(bed)('out', 0, 100);
+      expect((await settled(eye)).filter((frame) => sent.includes(frame))).toEqual([]);
+    });
+  });
 
   test('no bpf file system, and no right to mount one', async () => {
     await withBed(async (bed) => {
