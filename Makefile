@@ -30,6 +30,7 @@ check: dist/.built ## types, lint, unit tests: needs no root
 
 test: setup dist/.built ## everything; as root also namespaces, kernel programs, real traffic
 	@deploy/setup.sh test
+	@deploy/setup.sh vm
 	node_modules/.bin/tsc -p tsconfig.json --noEmit
 	node_modules/.bin/eslint .
 	node_modules/.bin/vitest run
