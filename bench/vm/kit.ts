@@ -13,24 +13,13 @@
  * What can't be had ends in `KitUnavailable` with a reason of a closed set; nothing else does.
  */
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
-import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { CommandError, run } from '../bed/commands.ts';
+import { run } from '../bed/commands.ts';
 import { repositoryRoot } from '../bed/daemon.ts';
 import { cpio } from './cpio.ts';
-
-export type KitReason = 'no-qemu' | 'no-compiler' | 'no-kernel-package';
-
-export class KitUnavailable extends Error {
-  override readonly name = 'KitUnavailable';
-  readonly reason: KitReason;
-  constructor(reason: KitReason, detail: string) {
-    super(`${reason}: ${detail}`);
-    this.reason = reason;
-  }
-}
+import { KitUnavailable, cache, filesOf, keep, unpackedKernel } from './kernel.ts';
 
 export interface Kit {
   readonly qemu: string;
@@ -38,8 +27,6 @@ export interface Kit {
   readonly initramfs: string;
 }
 
-const META_PACKAGE = 'linux-image-cloud-amd64';
-const KERNEL_PACKAGE = /^linux-image-[0-9][\w.+-]*-cloud-amd64$/;
 /** In the order of their dependence; the pci ones are for a machine that is not a microvm. */
 const MODULES: readonly string[] = [
   'drivers/virtio/virtio_ring', 'drivers/virtio/virtio', 'drivers/virtio/virtio_pci_legacy_dev',
@@ -47,8 +34,6 @@ const MODULES: readonly string[] = [
   'net/core/failover', 'drivers/net/net_failover', 'drivers/net/virtio_net',
 ];
 const QEMU = '/usr/bin/qemu-system-x86_64';
-
-const cache = (): string => join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'sluice');
 
 let made: Promise<Kit> | undefined;
 
@@ -71,42 +56,9 @@ export async function kitMissing(): Promise<string | undefined> {
 
 async function make(): Promise<Kit> {
   if (!existsSync(QEMU)) throw new KitUnavailable('no-qemu', `${QEMU} is missing: deploy/setup.sh vm`);
-  mkdirSync(cache(), { recursive: true });
-  const unpacked = newestKernel() ?? (await downloadKernel());
+  const unpacked = await unpackedKernel('cloud');
   const kernel = join(unpacked, 'boot', filesOf(join(unpacked, 'boot'), /^vmlinuz-/));
   return { qemu: QEMU, kernel, initramfs: await initramfs(unpacked) };
-}
-
-/** The newest kernel that is in the cache already. */
-function newestKernel(): string | undefined {
-  const kept = readdirSync(cache()).filter((name) => KERNEL_PACKAGE.test(name));
-  const newest = kept.sort((a, b) => a.localeCompare(b, 'en', { numeric: true })).at(-1);
-  return newest === undefined ? undefined : join(cache(), newest);
-}
-
-async function downloadKernel(): Promise<string> {
-  const work = mkdtempSync(join(cache(), 'download-'));
-  try {
-    const name = await kernelPackage();
-    await run('sh', ['-c', 'cd "$1" && apt-get download -q "$2" && dpkg -x ./*.deb unpacked', 'sh', work, name]);
-    return keep(join(work, 'unpacked'), join(cache(), name));
-  } catch (error) {
-    if (error instanceof CommandError) throw new KitUnavailable('no-kernel-package', error.message);
-    throw error;
-  } finally {
-    rmSync(work, { recursive: true, force: true });
-  }
-}
-
-/** The package that Debian's cloud kernel is today; package lists are fetched where there are none. */
-async function kernelPackage(): Promise<string> {
-  const ask = async (): Promise<string | undefined> => {
-    const said = await run('apt-cache', ['depends', META_PACKAGE]).catch(() => '');
-    return said.split(/\s+/).find((word) => KERNEL_PACKAGE.test(word));
-  };
-  const name = (await ask()) ?? (await run('apt-get', ['update', '-q']).then(ask));
-  if (name === undefined) throw new KitUnavailable('no-kernel-package', `no package ${META_PACKAGE} here`);
-  return name;
 }
 
 async function initramfs(unpacked: string): Promise<string> {
@@ -143,21 +95,4 @@ function archive(init: Buffer, modules: readonly Buffer[]): Buffer {
     { path: 'dev/console', device: [5, 1] }, { path: 'dev/null', device: [1, 3] },
     { path: 'init', content: init, executable: true }, ...numbered,
   ]);
-}
-
-/** Renames into place; whoever was first wins, for the content is the same. */
-function keep(from: string, to: string): string {
-  try {
-    renameSync(from, to);
-  } catch (error) {
-    if (!existsSync(to)) throw error;
-  }
-  return to;
-}
-
-/** The one name in a directory that fits. */
-function filesOf(directory: string, name: RegExp): string {
-  const found = readdirSync(directory).find((each) => name.test(each));
-  if (found === undefined) throw new KitUnavailable('no-kernel-package', `${directory} has nothing like ${name.source}`);
-  return found;
 }
