@@ -67,6 +67,8 @@ export interface Scenario {
   readonly xLabel?: string;
   /** False where a lap leaves its own warm-up out (iperf3 -O). */
   readonly warmUpLap?: boolean;
+  /** False where the first variant is no baseline of the others: they stand side by side. */
+  readonly baseline?: boolean;
   open(context: Context): Promise<Stage>;
 }
 
@@ -94,6 +96,7 @@ export interface Reading {
 export const SERIES_MAX = 5000;
 
 export interface Stage {
+  /** @throws Unavailable where this variant can't be had here: it is left out and listed. */
   lap(lap: Lap): Promise<Reading>;
   close(): Promise<void>;
 }

@@ -33,6 +33,8 @@ export interface EchoResult {
 export interface EchoOptions {
   readonly count: number;
   readonly spacingMs: number;
+  /** More pause, at random between 0 and this: a client that keeps no step with the epochs. */
+  readonly spreadMs?: number;
   readonly timeoutMs: number;
 }
 
@@ -54,7 +56,7 @@ export async function echo(bed: Bed, to: Place, options: EchoOptions): Promise<E
       while (!replies.has(seq) && failure === undefined && nowUs() - sentUs < options.timeoutMs * 1e3) await sleep(1);
       const atUs = replies.get(seq);
       if (atUs !== undefined) roundTripMs.push((atUs - sentUs) / 1e3);
-      await sleep(options.spacingMs);
+      await sleep(options.spacingMs + Math.random() * (options.spreadMs ?? 0));
     }
     if (failure !== undefined) throw failure;
     return { roundTripMs, lost: options.count - roundTripMs.length };

@@ -8,11 +8,20 @@ import type { Bed, Place } from './bed.ts';
 export interface IperfRun {
   readonly from: Place;
   readonly to: Pick<Place, 'namespace' | 'ip' | 'name'>;
+  /** Whole seconds: iperf3 takes a part of one for 0, which is for ever. Rounded up. */
   readonly seconds: number;
   /** Left out before: slow start, which a longer round trip makes longer. */
   readonly warmUpSeconds?: number;
-  /** UDP at this rate instead of TCP. */
+  /** UDP at this rate instead of TCP; 0 = as fast as it goes. */
   readonly udpMbps?: number;
+  /** Bytes of a datagram; 1400 unless told. */
+  readonly udpBytes?: number;
+  /** Parallel streams of one client process. */
+  readonly streams?: number;
+  /** `to` sends and `from` receives, over a connection that `from` opened. */
+  readonly reverse?: boolean;
+  /** Length of the intervals in the raw report. */
+  readonly intervalSeconds?: number;
   /** TCP at no more than this rate. */
   readonly tcpMbps?: number;
   readonly port?: number;
@@ -23,6 +32,9 @@ export interface IperfRun {
 interface Summary {
   readonly bits_per_second: number;
   readonly lost_percent?: number;
+  readonly packets?: number;
+  readonly lost_packets?: number;
+  readonly seconds?: number;
   readonly retransmits?: number;
 }
 interface Report {
@@ -34,6 +46,8 @@ export interface IperfResult {
   readonly gbps: number;
   readonly lostPercent: number;
   readonly retransmits: number;
+  /** UDP: datagrams that arrived, a second. */
+  readonly datagramsPerSecond: number;
   /** iperf3's own JSON. */
   readonly raw: string;
 }
@@ -46,7 +60,9 @@ export async function iperf(_bed: Bed, options: IperfRun): Promise<IperfResult> 
   try {
     const kind = protocol(options);
     const raw = await runIn(needsNamespace(options.from), 'taskset', [
-      '-c', String(options.clientCpu ?? 0), 'iperf3', '-c', options.to.ip, '-p', port, '-t', String(options.seconds), '-O', String(options.warmUpSeconds ?? 0), '-J', ...kind,
+      '-c', String(options.clientCpu ?? 0), 'iperf3', '-c', options.to.ip, '-p', port, '-t', String(Math.max(1, Math.ceil(options.seconds))), '-O', String(options.warmUpSeconds ?? 0), '-J', ...kind,
+      ...(options.streams === undefined ? [] : ['-P', String(options.streams)]), ...(options.reverse === true ? ['-R'] : []),
+      ...(options.intervalSeconds === undefined ? [] : ['-i', String(options.intervalSeconds)]),
     ]);
     return parse(raw);
   } finally {
@@ -56,8 +72,8 @@ export async function iperf(_bed: Bed, options: IperfRun): Promise<IperfResult> 
 
 export const tcpGbps = async (bed: Bed, options: IperfRun): Promise<number> => (await iperf(bed, options)).gbps;
 
-function protocol({ udpMbps, tcpMbps }: IperfRun): string[] {
-  if (udpMbps !== undefined) return ['-u', '-b', `${udpMbps}M`, '-l', '1400'];
+function protocol({ udpMbps, udpBytes, tcpMbps }: IperfRun): string[] {
+  if (udpMbps !== undefined) return ['-u', '-b', udpMbps === 0 ? '0' : `${udpMbps}M`, '-l', String(udpBytes ?? 1400)];
   return ['-C', 'cubic', ...(tcpMbps === undefined ? [] : ['-b', `${tcpMbps}M`])];
 }
 
@@ -81,8 +97,13 @@ function parse(raw: string): IperfResult {
     gbps: received.bits_per_second / 1e9,
     lostPercent: report.end.sum?.lost_percent ?? 0,
     retransmits: report.end.sum_sent?.retransmits ?? 0,
+    datagramsPerSecond: arrivedPerSecond(report.end.sum),
     raw,
   };
+}
+
+function arrivedPerSecond(sum: Summary | undefined): number {
+  return ((sum?.packets ?? 0) - (sum?.lost_packets ?? 0)) / (sum?.seconds ?? Number.NaN);
 }
 
 function needsNamespace(place: Pick<Place, 'namespace' | 'name'>): string {

@@ -1,0 +1,97 @@
+/**
+ * From laps to figures: medians, spread, ratios, and whether a demand is met. Pure.
+ *
+ * A figure is one quantity of one variant beside its baseline. Each demand of the table makes a
+ * figure of its own; a variant without a demand is a figure without a floor. `ratio` is always what
+ * is judged by a ratio or a speed-up, and value / baseline otherwise.
+ *
+ * A floor is missed for the exit code only beyond ROOM: laps of a shared machine scatter.
+ */
+import type { Demand, Quantity, Scenario, Section } from './scenario.ts';
+import type { ScenarioResult } from './runner.ts';
+import { median, quantile } from './bed/stats.ts';
+
+/** Room for noise before a miss is a failure. */
+export const ROOM = 0.85;
+
+export interface Figure {
+  readonly name: string;
+  readonly unit: string;
+  readonly value: number;
+  readonly baseline: number | null;
+  readonly ratio: number | null;
+  readonly floor: number | null;
+  readonly target: number | null;
+  readonly by: Demand['by'] | null;
+  readonly lowerIsBetter: boolean;
+  readonly met: boolean | null;
+  readonly targetMet: boolean | null;
+  readonly section: Section;
+  readonly scenario: string;
+  readonly quantity: string;
+  readonly variant: string;
+  readonly against: string | null;
+  /** Lower and upper quartile over the laps. */
+  readonly spread: readonly [number, number];
+  readonly samples: readonly number[];
+  readonly baselineSamples: readonly number[];
+}
+
+export function figuresOf(scenario: Scenario, result: ScenarioResult): Figure[] {
+  return scenario.quantities.flatMap((quantity) => scenario.variants.flatMap(({ name }) => ofVariant(scenario, result, quantity, name)));
+}
+
+function ofVariant(scenario: Scenario, result: ScenarioResult, quantity: Quantity, variant: string): Figure[] {
+  const samples = result.variants[variant]?.values[quantity.key];
+  if (samples === undefined || samples.length === 0) return [];
+  const demands = (quantity.demands ?? []).filter((demand) => demand.variant === variant);
+  const first = scenario.baseline === false ? undefined : scenario.variants[0]?.name;
+  if (demands.length === 0 && variant === first) return [];
+  return (demands.length === 0 ? [undefined] : demands).map((demand) => {
+    const against = demand?.against ?? (variant === first ? undefined : first);
+    const baselineSamples = against === undefined ? [] : (result.variants[against]?.values[quantity.key] ?? []);
+    return figure({ scenario, quantity, variant, against: baselineSamples.length === 0 ? undefined : against, demand, samples, baselineSamples });
+  });
+}
+
+interface Parts {
+  readonly scenario: Scenario;
+  readonly quantity: Quantity;
+  readonly variant: string;
+  readonly against: string | undefined;
+  readonly demand: Demand | undefined;
+  readonly samples: readonly number[];
+  readonly baselineSamples: readonly number[];
+}
+
+function figure({ scenario, quantity, variant, against, demand, samples, baselineSamples }: Parts): Figure {
+  const value = median(samples);
+  const baseline = against === undefined ? null : median(baselineSamples);
+  const ratio = baseline === null ? null : demand?.by === 'speed-up' ? baseline / value : value / baseline;
+  const judged = demand?.by === 'value' ? value : ratio;
+  const least = quantity.lowerIsBetter !== true || demand?.by === 'speed-up';
+  const reaches = (bound: number | undefined, room: number): boolean | null =>
+    bound === undefined ? null : judged !== null && (least ? judged >= bound * room : judged <= bound / room);
+  return {
+    name: nameOf(scenario, quantity, variant, demand), unit: quantity.unit, value, baseline, ratio,
+    floor: demand?.floor ?? null, target: demand?.target ?? null, by: demand?.by ?? null,
+    lowerIsBetter: quantity.lowerIsBetter === true, met: reaches(demand?.floor, ROOM), targetMet: reaches(demand?.target, 1),
+    section: scenario.section, scenario: scenario.name, quantity: quantity.key, variant, against: against ?? null,
+    spread: [quantile(samples, 0.25), quantile(samples, 0.75)], samples, baselineSamples,
+  };
+}
+
+/** 'group' is Sluice as it is meant to be used: its figures need no suffix. */
+function nameOf(scenario: Scenario, quantity: Quantity, variant: string, demand: Demand | undefined): string {
+  const suffix = variant === 'group' || scenario.variants.length === 1 ? '' : `, ${variant}`;
+  const against = demand?.against === undefined ? '' : `, against ${demand.against}`;
+  return `${quantity.name}${suffix}${against}`;
+}
+
+/** What a person is told of a figure's demand. */
+export function demandText({ by, floor, target, lowerIsBetter, unit }: Figure): string {
+  if (floor === null) return '';
+  const sign = lowerIsBetter && by !== 'speed-up' ? '<=' : '>=';
+  const of = by === 'value' ? ` ${unit}` : '';
+  return `${sign} ${floor}${of}${target === null ? '' : ` (goal ${target})`}`;
+}

@@ -1,0 +1,135 @@
+/**
+ * Traffic to the outside: held until its epoch's commit. What the hold path carries when nothing
+ * waits long (committed at once), and what an epoch length leaves of it.
+ *
+ * Held TCP is bound by the sender's window over its round trip, whatever the gate does: a byte is
+ * acknowledged a hold time after it was sent. So every epoch length is judged by its share of
+ *
+ *   bound = min(plain bridge, window / round trip)
+ *
+ * both as the sender's own TCP saw them (iperf3's intervals): window = min(congestion window, peer's
+ * window, send buffer), round trip = smoothed.
+ */
+import { iperf } from '../bed/iperf.ts';
+import { floodRate } from '../bed/flood.ts';
+import { echo } from '../bed/echo.ts';
+import { median, quantile } from '../bed/stats.ts';
+import type { Bed } from '../bed/bed.ts';
+import type { Context, Demand, Lap, Reading, Scenario, Variant } from '../scenario.ts';
+import { AT_ONCE, Worlds, epochs, type World } from '../worlds.ts';
+
+const TOPOLOGY = 'a member and an outsider on one Linux bridge (veth into namespaces)';
+const EPOCHS_MS = [1, 5, 10, 25, 50, 100];
+const BY_EPOCH: readonly Variant[] = [{ name: 'plain' }, ...EPOCHS_MS.map((ms) => ({ name: `${ms} ms epochs`, x: ms }))];
+const HOLD = { hold: { bytes: '256MiB' } };
+
+const worldOf = (variant: string): World => {
+  if (variant === 'plain') return { protect: 'none' };
+  const ms = /^([0-9]+) ms/.exec(variant)?.[1];
+  return { protect: 'group', cadence: ms === undefined ? AT_ONCE : epochs(Number(ms)) };
+};
+
+type Job = (bed: Bed, lap: Lap, context: Context) => Promise<Reading>;
+/** `newJob` is called once a run: laps of one run may remember each other. */
+function outward(row: Omit<Scenario, 'section' | 'topology' | 'open'>, newJob: () => Job, windowMb?: number): Scenario {
+  return {
+    ...row, section: 'external', topology: TOPOLOGY,
+    open: (context) => {
+      const worlds = new Worlds({ bed: { members: ['veth', 'veth'] }, group: HOLD, ...(windowMb === undefined ? {} : { windowMb }) });
+      const job = newJob();
+      return Promise.resolve({
+        lap: (lap) => worlds.run(worldOf(lap.variant), (bed) => job(bed, lap, context)),
+        close: () => worlds.close(),
+      });
+    },
+  };
+}
+
+interface Interval {
+  readonly streams: readonly { readonly rtt?: number; readonly snd_cwnd?: number; readonly snd_wnd?: number }[];
+}
+
+/** The sender's window over its round trip, Gbit/s, and the round trip, ms: medians over the report's intervals. */
+export function tcpBound(raw: string, sendBufferBytes: number): { boundGbps: number; roundTripMs: number } {
+  const { intervals } = JSON.parse(raw) as { intervals: readonly Interval[] };
+  const streams = intervals.flatMap((interval) => interval.streams.slice(0, 1));
+  const of = (key: 'rtt' | 'snd_cwnd' | 'snd_wnd'): number => median(streams.flatMap((stream) => stream[key] ?? []).filter((value) => value > 0));
+  const roundTripUs = of('rtt');
+  const window = Math.min(of('snd_cwnd'), of('snd_wnd') || Infinity, sendBufferBytes);
+  return { boundGbps: (window * 8) / roundTripUs / 1e3, roundTripMs: roundTripUs / 1e3 };
+}
+
+const heldTcp = (windowMb: number): Scenario => {
+  const name = `held TCP, ${windowMb} MB window`;
+  const share: readonly Demand[] = EPOCHS_MS.map((ms) => ({ variant: `${ms} ms epochs`, by: 'value', floor: 0.5, target: 0.9 }));
+  return outward({
+    name, variants: BY_EPOCH, xLabel: 'epoch length, ms', warmUpLap: false,
+    arguments: `iperf3 -C cubic -O 1, tcp_wmem and tcp_rmem up to ${windowMb} MB, commit 5 ms after each cut`,
+    quantities: [
+      { key: 'gbps', name, unit: 'Gbit/s' },
+      { key: 'ofBound', name: `${name}: share of min(bridge, window / round trip)`, unit: '', demands: share },
+      { key: 'bound', name: `${name}: min(bridge, window / round trip)`, unit: 'Gbit/s' },
+      { key: 'roundTrip', name: `${name}: round trip`, unit: 'ms', lowerIsBetter: true },
+    ],
+  }, () => {
+    let plainGbps = Infinity;
+    return async (bed, lap, context) => {
+      const result = await iperf(bed, { from: bed.member(0), to: bed.outsider, seconds: lap.seconds, warmUpSeconds: 1, intervalSeconds: 0.2 });
+      context.raw(lap, 'iperf3.json', result.raw);
+      const { boundGbps, roundTripMs } = tcpBound(result.raw, windowMb * 2 ** 20);
+      if (lap.variant === 'plain') {
+        plainGbps = result.gbps;
+        return { values: { gbps: result.gbps, roundTrip: roundTripMs } };
+      }
+      const bound = Math.min(plainGbps, boundGbps);
+      return { values: { gbps: result.gbps, bound, ofBound: result.gbps / bound, roundTrip: roundTripMs } };
+    };
+  }, windowMb);
+};
+
+const AT_ONCE_VARIANTS: readonly Variant[] = [{ name: 'plain' }, { name: 'group' }];
+
+export const external: readonly Scenario[] = [
+  outward({
+    name: 'held TCP, committed at once', variants: AT_ONCE_VARIANTS, quick: true, warmUpLap: false,
+    arguments: 'iperf3 -C cubic -O 1, 32 MB windows, the group cut and committed every ms',
+    quantities: [{
+      key: 'gbps', name: 'held TCP, committed at once', unit: 'Gbit/s',
+      demands: [{ variant: 'group', by: 'ratio', floor: 0.4, target: 0.75 }],
+    }],
+  }, () => async (bed, lap, context) => {
+    const result = await iperf(bed, { from: bed.member(0), to: bed.outsider, seconds: lap.seconds, warmUpSeconds: 1 });
+    context.raw(lap, 'iperf3.json', result.raw);
+    return { values: { gbps: result.gbps } };
+  }, 32),
+  outward({
+    name: 'held 60-byte frames', variants: AT_ONCE_VARIANTS, quick: true,
+    arguments: 'a flood from a packet socket (sendmmsg of 64, one core), the group cut and committed every ms; frames that arrive outside',
+    quantities: [{
+      key: 'kframes', name: 'held 60-byte frames', unit: 'kframes/s',
+      demands: [{ variant: 'group', by: 'ratio', floor: 0.6, target: 0.85 }],
+    }],
+  }, () => async (bed, lap, context) => {
+    const rate = await floodRate(bed, bed.member(0), lap.seconds, 0);
+    context.raw(lap, 'flood.json', JSON.stringify(rate));
+    return { values: { kframes: rate.received / 1e3 } };
+  }),
+  heldTcp(32),
+  heldTcp(4),
+  outward({
+    name: 'echo by epoch length', variants: BY_EPOCH, xLabel: 'epoch length, ms',
+    arguments: 'ICMP echo from outside to a member, one at a time, pauses random over one epoch; commit 5 ms after each cut',
+    quantities: [
+      { key: 'p50', name: 'echo from outside, p50', unit: 'ms', lowerIsBetter: true },
+      { key: 'p99', name: 'echo from outside, p99', unit: 'ms', lowerIsBetter: true },
+    ],
+  }, () => async (bed, lap, context) => {
+    const epochMs = worldOf(lap.variant).cadence?.intervalMs ?? 1;
+    const { roundTripMs, lost } = await echo(bed, bed.member(0), {
+      count: Math.max(10, Math.ceil((lap.seconds * 1e3) / (epochMs * 1.2 + 8))), spacingMs: 1, spreadMs: epochMs, timeoutMs: 2000,
+    });
+    if (lost > 0) throw new Error(`${lost} echo requests had no reply`);
+    context.raw(lap, 'round-trips-ms.json', JSON.stringify(roundTripMs));
+    return { values: { p50: median(roundTripMs), p99: quantile(roundTripMs, 0.99) }, series: { 'round trip, ms': roundTripMs } };
+  }),
+];

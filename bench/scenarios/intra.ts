@@ -1,0 +1,105 @@
+/**
+ * Traffic between members of one group, beside the same bed without Sluice: what never leaves the
+ * kernel must cost nothing. No command comes during these runs, but in the one that says so: with
+ * two cores an engine's own CPU share would be the figure.
+ */
+import type { Bed } from '../bed/bed.ts';
+import { iperf, type IperfRun } from '../bed/iperf.ts';
+import { pingPong } from '../bed/sockperf.ts';
+import type { Context, Lap, Reading, Scenario } from '../scenario.ts';
+import { Worlds, epochs, type World } from '../worlds.ts';
+
+const TOPOLOGY = 'two members (veth into namespaces) on one Linux bridge';
+const VARIANTS = [{ name: 'plain' }, { name: 'group' }];
+const worldOf = (variant: string): World => ({ protect: variant === 'plain' ? 'none' : 'group' });
+
+type Job = (bed: Bed, lap: Lap, context: Context) => Promise<Reading>;
+
+function between(row: Omit<Scenario, 'section' | 'topology' | 'variants' | 'open'>, job: Job, world: (variant: string) => World = worldOf): Scenario {
+  return {
+    ...row, section: 'intra-group', topology: TOPOLOGY, variants: VARIANTS,
+    open: (context) => {
+      const worlds = new Worlds({ bed: { members: ['veth', 'veth'] } });
+      return Promise.resolve({
+        lap: (lap) => worlds.run(world(lap.variant), (bed) => job(bed, lap, context)),
+        close: () => worlds.close(),
+      });
+    },
+  };
+}
+
+/** Both directions of a connection that the first member opened. */
+const bothWays = (options: Partial<IperfRun>, valueOf: 'gbps' | 'kframes'): Job => async (bed, lap, context) => {
+  const values: Record<string, number> = {};
+  for (const direction of ['forward', 'reverse'] as const) {
+    const result = await iperf(bed, {
+      from: bed.member(0), to: bed.member(1), seconds: lap.seconds, reverse: direction === 'reverse', ...options,
+    });
+    context.raw(lap, `iperf3-${direction}.json`, result.raw);
+    values[direction] = valueOf === 'gbps' ? result.gbps : result.datagramsPerSecond / 1e3;
+  }
+  return { values };
+};
+
+const demand = (floor: number, target: number) => [{ variant: 'group', by: 'ratio' as const, floor, target }];
+
+const tcp = (streams: number, quick: boolean): Scenario => {
+  const name = `intra-group TCP, ${streams} ${streams === 1 ? 'stream' : 'streams'}`;
+  return between({
+    name, quick, warmUpLap: false,
+    arguments: `iperf3 -C cubic -P ${streams} -O 1, both directions (-R), ends pinned to a core each`,
+    quantities: [
+      { key: 'forward', name, unit: 'Gbit/s', demands: demand(0.95, 1) },
+      { key: 'reverse', name: `${name}, reverse`, unit: 'Gbit/s', demands: demand(0.95, 1) },
+    ],
+  }, bothWays({ streams, warmUpSeconds: 1 }, 'gbps'));
+};
+
+const udp = (bytes: number, quick: boolean): Scenario => {
+  const name = `intra-group UDP, ${bytes} B`;
+  return between({
+    name, quick,
+    arguments: `iperf3 -u -b 0 -l ${bytes}, both directions, datagrams that arrived`,
+    quantities: [
+      { key: 'forward', name, unit: 'kframes/s', demands: demand(0.95, 1) },
+      { key: 'reverse', name: `${name}, reverse`, unit: 'kframes/s', demands: demand(0.95, 1) },
+    ],
+  }, bothWays({ udpMbps: 0, udpBytes: bytes }, 'kframes'));
+};
+
+const roundTrip = (protocol: 'tcp' | 'udp'): Scenario => {
+  const name = `intra-group ${protocol.toUpperCase()} round trip`;
+  return between({
+    name, quick: protocol === 'tcp', warmUpLap: false,
+    arguments: `sockperf ping-pong ${protocol === 'tcp' ? '--tcp ' : ''}-m 64 --full-rtt`,
+    quantities: [
+      { key: 'p50', name: `${name}, p50`, unit: 'us', lowerIsBetter: true, demands: demand(1.1, 1.02) },
+      { key: 'p99', name: `${name}, p99`, unit: 'us', lowerIsBetter: true },
+      { key: 'p999', name: `${name}, p99.9`, unit: 'us', lowerIsBetter: true },
+    ],
+  }, async (bed, lap, context) => {
+    const { p50Us, p99Us, p999Us, raw } = await pingPong({ from: bed.member(0), to: bed.member(1), protocol, seconds: lap.seconds });
+    context.raw(lap, 'sockperf.txt', raw);
+    return { values: { p50: p50Us, p99: p99Us, p999: p999Us } };
+  });
+};
+
+const BUSY = 'intra-group TCP, 25 ms engine on the same cores';
+
+export const intra: readonly Scenario[] = [
+  tcp(1, true),
+  tcp(4, false),
+  udp(64, true),
+  udp(1400, false),
+  roundTrip('tcp'),
+  roundTrip('udp'),
+  between({
+    name: BUSY, quick: true, warmUpLap: false,
+    arguments: 'iperf3 -C cubic -O 1, while the group is cut and committed every 25 ms by an engine on the same two cores',
+    quantities: [{ key: 'gbps', name: BUSY, unit: 'Gbit/s', demands: demand(0.6, 1) }],
+  }, async (bed, lap, context) => {
+    const result = await iperf(bed, { from: bed.member(0), to: bed.member(1), seconds: lap.seconds, warmUpSeconds: 1 });
+    context.raw(lap, 'iperf3.json', result.raw);
+    return { values: { gbps: result.gbps } };
+  }, (variant) => (variant === 'plain' ? { protect: 'none' } : { protect: 'group', cadence: epochs(25) })),
+];

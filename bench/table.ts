@@ -1,0 +1,6 @@
+/** The table of measurements, in the report's order. */
+import type { Scenario } from './scenario.ts';
+import { external } from './scenarios/external.ts';
+import { intra } from './scenarios/intra.ts';
+
+export const TABLE: readonly Scenario[] = [...intra, ...external];
