@@ -2,5 +2,6 @@
 import type { Scenario } from './scenario.ts';
 import { external } from './scenarios/external.ts';
 import { intra } from './scenarios/intra.ts';
+import { kernelPeers } from './scenarios/kernel-peers.ts';
 
-export const TABLE: readonly Scenario[] = [...intra, ...external];
+export const TABLE: readonly Scenario[] = [...intra, ...external, ...kernelPeers];

@@ -98,7 +98,7 @@ export class Worlds {
   }
 }
 
-async function setWindow(bed: Bed, megabytes: number | undefined): Promise<void> {
+export async function setWindow(bed: Bed, megabytes: number | undefined): Promise<void> {
   if (megabytes === undefined) return;
   const most = megabytes * 1024 * 1024;
   for (const { namespace } of [...bed.members, bed.outsider]) {

@@ -3,14 +3,14 @@
 #   setup.sh build   to build the native addons of npm packages
 #   setup.sh run     to run the daemon and the demo
 #   setup.sh test    to run the tests
-#   setup.sh vm      to run real guests: their kernel is downloaded by the guest kit, not installed
+#   setup.sh vm      to run real guests and the bench's peers: their kernel is downloaded by the guest kit, not installed
 set -euo pipefail
 
 case "${1:-}" in
   build) want=(g++ make python3 libpcap-dev) ;;
   run)   want=(iproute2 libbpf1 libpcap0.8 ethtool iperf3 tcpdump iputils-ping procps kmod util-linux) ;;
   test)  want=(clang libbpf-dev tshark openssl curl) ;;
-  vm)    want=(qemu-system-x86 ipxe-qemu gcc libc6-dev dpkg) ;;
+  vm)    want=(qemu-system-x86 ipxe-qemu gcc libc6-dev dpkg busybox-static iptables) ;;
   *) echo "usage: $0 build|run|test|vm" >&2; exit 2 ;;
 esac
 

@@ -50,8 +50,8 @@ export class Daemon {
     writeFileSync(this.#config, JSON.stringify(config));
   }
 
-  /** Starts it and waits until it answers. `ready`: also until everything is in place. */
-  async start(wanted: 'live' | 'ready' = 'ready'): Promise<void> {
+  /** Starts it and waits until it answers, `startMs` at most. `ready`: also until everything is in place. */
+  async start(wanted: 'live' | 'ready' = 'ready', startMs = 20_000): Promise<void> {
     if (this.#running !== undefined) throw new Error('the daemon is running already');
     const running = startIn(this.#options.namespace, process.execPath, [
       join(repositoryRoot(), 'bin/sluiced'), '--config', this.#config,
@@ -65,7 +65,7 @@ export class Daemon {
       if (gone !== undefined) throw new Error(`sluiced ended with ${gone}: ${running.output()}`);
       const answer = await api.call('GET', wanted === 'live' ? '/healthz' : '/readyz').catch(() => undefined);
       return answer?.status === 200;
-    }, 20_000).catch((error: unknown) => {
+    }, startMs).catch((error: unknown) => {
       throw new Error(`${error instanceof Error ? error.message : String(error)}\n${running.output()}`);
     });
   }

@@ -78,7 +78,7 @@ function kernelArguments({ ip, role }: GuestWish): string {
 }
 
 /** Frequency of this machine's time stamp counter, as far as it says. */
-function hostKhz(): number {
+export function hostKhz(): number {
   const mhz = Number(/cpu MHz\s*: ([\d.]+)/.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1] ?? 2600);
   return Math.round(mhz * 1000);
 }

@@ -15,7 +15,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { CommandError, run } from '../bed/commands.ts';
 
-export type KitReason = 'no-qemu' | 'no-compiler' | 'no-kernel-package';
+export type KitReason = 'no-qemu' | 'no-compiler' | 'no-busybox' | 'no-kernel-package';
 
 export class KitUnavailable extends Error {
   override readonly name = 'KitUnavailable';
