@@ -11,7 +11,7 @@
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { parseArgs } from 'node:util';
-import { isMap, isScalar, LineCounter, parseDocument } from 'yaml';
+import { isMap, isScalar, isSeq, LineCounter, parseDocument } from 'yaml';
 import type { Node, Pair } from 'yaml';
 import { flagOf, SETTING_NAMES, SETTINGS, variableOf } from './settings.ts';
 import type { Given, Listen, Read, SettingName } from './settings.ts';
@@ -36,7 +36,17 @@ export interface Config {
   readonly pins: string | undefined;
   readonly attach: 'auto' | 'tcx' | 'clsact';
   readonly mark: { readonly mask: number };
+  /** undefined = ebpf. */
+  readonly pcap: PcapConfig | undefined;
   readonly worker: { readonly cpu: number | undefined };
+}
+
+/** The portable plane. */
+export interface PcapConfig {
+  /** The ports that are switched, members' and others. */
+  readonly ports: readonly string[];
+  /** File of the memory that is shared with the child; undefined = named after the state directory. */
+  readonly memory: string | undefined;
 }
 
 /** An error its reader can mend: one line, no stack. */
@@ -143,6 +153,7 @@ function readPair(given: Given, pair: Pair<Node, Node | null>, prefix: string, k
   const name = SETTING_NAMES.find((one) => SETTINGS[one].key === key);
   if (name === undefined) return readMap(given, node, key, at);
   if (isScalar(node)) return take(given, name, textOf(node), `${where}: ${key}`);
+  if (isSeq(node) && name === 'ports' && node.items.every((item) => isScalar(item))) return take(given, name, node.items.map((item) => String(isScalar(item) ? item.value : '')).join(' '), `${where}: ${key}`);
   // `ledger: { etcd: … }` is the one setting that may be a map: its first key says which it is.
   const [first] = isMap(node) && name === 'ledger' ? node.items : [];
   take(given, name, isScalar(first?.key) ? String(first.key.value) : 'a list or map', `${where}: ${key}`);
@@ -161,8 +172,18 @@ function assemble(given: Given): Config {
     pins: given.pins,
     attach: given.attach ?? 'auto',
     mark: { mask: given.mask ?? 0x70000000 },
+    pcap: assemblePcap(given),
     worker: { cpu: given.cpu },
   };
+}
+
+function assemblePcap({ plane, ports, memory }: Given): PcapConfig | undefined {
+  if (plane === 'pcap') {
+    if (ports === undefined) throw new ConfigError('plane: pcap needs pcap.ports: the devices that are switched, members\' and uplinks; add it');
+    return { ports, memory };
+  }
+  if (ports !== undefined || memory !== undefined) throw new ConfigError('pcap is set but plane is not pcap; add plane: pcap or take pcap out');
+  return undefined;
 }
 
 /** TCP is for those who prove who they are: a client certificate or a token; anything else is refused. */

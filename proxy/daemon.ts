@@ -9,7 +9,7 @@
  * is. So does `stop`: a protected group stays protected in the kernel (D12).
  */
 import { createHash, randomBytes } from 'node:crypto';
-import { readFileSync, realpathSync, rmSync } from 'node:fs';
+import { realpathSync, rmSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { apiControl, portStats, relay, relayGate } from './adapt.ts';
@@ -20,11 +20,9 @@ import { EventHub } from './api/events.ts';
 import { Metrics } from './api/metrics.ts';
 import type { Config } from './config.ts';
 import { Control } from './control/control.ts';
-import { BridgeAnnouncer } from './edge/announcer.ts';
 import { JournalFile } from './edge/journal-file.ts';
-import { openGate } from './gate.ts';
+import { openPlane } from './gate.ts';
 import { clearStale, listenTcp, listenUnix, tcpOptions } from './listen.ts';
-import { HoldLink } from './plane/link.ts';
 import { EdgeError } from './ports.ts';
 import type { JournalRecord } from './ports.ts';
 import { checkCapabilities, checkKernel } from './preflight.ts';
@@ -44,8 +42,9 @@ const SETTLE_MS = 250;
 type Undo = () => Promise<void> | void;
 
 export async function startDaemon(config: Config, log: Logger, version: string, fatal: (error: unknown) => void): Promise<Daemon> {
-  checkKernel();
-  checkCapabilities();
+  const which = config.pcap === undefined ? 'ebpf' : 'pcap';
+  checkKernel(which);
+  checkCapabilities(which);
   await clearStale(config.control.socket);
   const undo: Undo[] = [];
   const stop = async (): Promise<void> => {
@@ -64,15 +63,15 @@ async function compose(config: Config, log: Logger, version: string, fatal: (err
   const journal = JournalFile.open(config.state, { onTorn: (bytes) => log.warn({ bytes }, 'the journal had a torn tail, as a kill or a power cut leaves it; it was cut off') });
   undo.push(() => journal.close());
   const records = await journal.load();
-  const pins = config.pins ?? `/sys/fs/bpf/sluice-${hashOf(realpathSync(config.state))}`;
-  const { gate, keeper, attachMode, devices, cellPins } = openGate(config, pins);
-  undo.push(() => keeper.close());
-  mustBeJournalled(keeper.leftovers, records, pins, config.state);
-  const plane = new HoldLink({ cpu: config.worker.cpu ?? lastCpu(), pins: cellPins });
+  const dataPlane = openPlane(config, hashOf(realpathSync(config.state)));
+  const { gate, keeper, announcer, attach, kept } = dataPlane;
+  undo.push(() => dataPlane.close(), () => keeper.close());
+  mustBeJournalled(keeper.leftovers, records, kept, config.state);
+  const plane = dataPlane.start();
   undo.push(() => plane.stop());
   await plane.close(0); // its first answer: it runs, and has the pinned maps in its memory
   const control = new Control({
-    journal, plane, gate, announcer: new BridgeAnnouncer(devices),
+    journal, plane, gate, announcer,
     trouble: (group, error) => log.error({ group, code: error.code, fix: error.fix }, error.message),
   });
   undo.push(() => closeControl(control));
@@ -82,16 +81,16 @@ async function compose(config: Config, log: Logger, version: string, fatal: (err
   relay(control, (group) => seen.counters(group), events, log);
   keeper.onEvent(relayGate(control, events, log));
   for (const { group, error } of await control.start(records)) log.error({ group, code: error.code, fix: error.fix }, error.message);
-  undo.push(await settleWhenWhole(control, keeper, log));
+  undo.push(await settleWhenWhole(control, keeper, dataPlane, log));
   keeper.start();
-  const missing = (): string[] => [...control.missing(), ...keeper.ready(), ...(journal.writable ? [] : ['the journal can\'t be written'])];
+  const missing = (): string[] => [...control.missing(), ...keeper.ready(), ...dataPlane.missing(), ...(journal.writable ? [] : ['the journal can\'t be written'])];
   const metrics = new Metrics({
     groups: () => control.list().map((state) => ({ state, counters: seen.counters(state.spec.group) })),
     ports: () => portStats(control, keeper.stats()),
     eventClients: () => events.subscribers,
   });
   await serve(config, { control: seen, events, metrics, log, version, health: { missing } }, control, undo);
-  log.info({ version, groups: records.length, socket: config.control.socket, pins, attach: attachMode }, 'ready');
+  log.info({ version, groups: records.length, socket: config.control.socket, kept, attach }, 'ready');
 }
 
 /**
@@ -111,17 +110,22 @@ function mustBeJournalled(leftovers: ReadonlySet<number>, records: readonly Jour
 
 /**
  * What an earlier life left in the kernel is cleared away only when every group of the journal is
- * attached again: until then it is what keeps a group holding. Returns what ends the waiting.
+ * attached again: until then it is what keeps a group holding. The portable plane switches nothing
+ * before that. Returns what ends the waiting.
  */
-async function settleWhenWhole(control: Control, keeper: { settle(): Promise<void> }, log: Logger): Promise<Undo> {
-  if (control.missing().length === 0) {
+async function settleWhenWhole(control: Control, keeper: { settle(): Promise<void> }, dataPlane: { begin(): Promise<void> }, log: Logger): Promise<Undo> {
+  const settle = async (): Promise<void> => {
     await keeper.settle();
+    await dataPlane.begin();
+  };
+  if (control.missing().length === 0) {
+    await settle();
     return () => undefined;
   }
   const timer = setInterval(() => {
     if (control.missing().length > 0) return;
     clearInterval(timer);
-    keeper.settle().catch((error: unknown) => log.error({ err: error }, 'what an earlier life left could not be cleared away'));
+    settle().catch((error: unknown) => log.error({ err: error }, 'what an earlier life left could not be cleared away'));
   }, SETTLE_MS);
   return () => clearInterval(timer);
 }
@@ -159,9 +163,3 @@ async function closeControl(control: Control): Promise<void> {
 }
 
 const hashOf = (text: string): string => createHash('sha256').update(text).digest('hex').slice(0, 12);
-
-/** The last CPU we may run on: the first takes most interrupts. */
-function lastCpu(): number {
-  const list = /^Cpus_allowed_list:\s*(\S+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '0';
-  return Number(list.split(/[,-]/).at(-1));
-}

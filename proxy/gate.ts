@@ -1,26 +1,49 @@
 /**
- * The gate of the daemon: the classifier's object from the package, the kernel of this namespace,
- * and the errors of both in the words that control understands.
+ * The data planes of the daemon, made of their parts, and the errors of those parts in the words that
+ * control understands.
+ *
+ *   ebpf   the classifier's object from the package in the kernel of this namespace; a hold worker
+ *   pcap   the same gate over a child that switches, classifies and holds in user space (D22)
  */
+import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { MAPS, PROGRAMS } from '../classifier/abi.ts';
 import { KernelGate } from '../classifier/attach.ts';
-import type { Config } from './config.ts';
+import type { Fail } from '../classifier/kernel.ts';
+import type { Config, PcapConfig } from './config.ts';
+import type { GroupSpec } from './core/types.ts';
+import { BridgeAnnouncer } from './edge/announcer.ts';
+import { Fence } from './edge/fence.ts';
 import { Kernel } from './edge/kernel.ts';
+import { HoldLink } from './plane/link.ts';
 import { EdgeError } from './ports.ts';
-import type { Gate } from './ports.ts';
+import type { Announcer, Gate, HoldPlane } from './ports.ts';
+import { SwitchAnnouncer } from './switch/announcer.ts';
+import { ChildLink } from './switch/child-link.ts';
+import { Shared } from './switch/layout.ts';
+import { ServedPorts } from './switch/served.ts';
+import { SoftKernel } from './switch/soft-kernel.ts';
 
-export interface OpenGate {
+/** One of the two data planes, as the daemon uses it. */
+export interface OpenPlane {
   /** Watching, clearing away, counters. */
   readonly keeper: KernelGate;
   /** What control sees of it: the same, its operating errors as EdgeError. */
   readonly gate: Gate;
-  readonly attachMode: 'tcx' | 'clsact';
-  /** Devices of the namespace, for the announcer. */
-  readonly devices: { links(): readonly { readonly ifindex: number; readonly master: number }[] };
-  /** Pinned maps that the hold worker shares with the kernel. They are there until `settle`. */
-  readonly cellPins: { readonly groups: string; readonly nics: string };
+  readonly announcer: Announcer;
+  /** For the log. */
+  readonly attach: 'tcx' | 'clsact' | 'pcap';
+  /** What outlives the daemon: a directory of pins, or a file. */
+  readonly kept: string;
+  /** The hold loop. Once. It ends by its own `stop`. */
+  start(): HoldPlane;
+  /** Every group of the journal is in place. */
+  begin(): Promise<void>;
+  /** What is not in place besides what the keeper says. */
+  missing(): readonly string[];
+  /** After the keeper's. */
+  close(): void;
 }
 
 /** A file of the package, from the sources or from dist/. */
@@ -33,7 +56,12 @@ export function packageFile(name: string): string {
   return join(at, name);
 }
 
-export function openGate(config: Config, pins: string): OpenGate {
+/** `name`: this daemon's among those of the machine. */
+export function openPlane(config: Config, name: string): OpenPlane {
+  return config.pcap === undefined ? openEbpf(config, config.pins ?? `/sys/fs/bpf/sluice-${name}`) : openPcap(config.pcap, config.pcap.memory ?? `/dev/shm/sluice-${name}`);
+}
+
+function openEbpf(config: Config, pins: string): OpenPlane {
   const kernel = new Kernel({
     object: readFileSync(packageFile('classifier/classify.bpf.o')),
     maps: MAPS,
@@ -43,14 +71,80 @@ export function openGate(config: Config, pins: string): OpenGate {
     attach: config.attach,
     owner: `sluice ${pins}`,
   });
-  const keeper = new KernelGate(kernel, (code, message, fix, cause) => new EdgeError(code, message, fix, cause));
+  const keeper = new KernelGate(kernel, edgeError);
   return {
     keeper,
     gate: guarded(keeper),
-    attachMode: kernel.attachMode,
-    devices: { links: () => kernel.ports() },
-    cellPins: { groups: `${pins}/groups`, nics: `${pins}/nics` },
+    announcer: new BridgeAnnouncer({ links: () => kernel.ports() }),
+    attach: kernel.attachMode,
+    kept: pins,
+    // The maps are pinned until `settle`.
+    start: () => new HoldLink({ cpu: config.worker.cpu ?? lastCpu(), pins: { groups: `${pins}/groups`, nics: `${pins}/nics` } }),
+    begin: () => Promise.resolve(),
+    missing: () => [],
+    close: () => undefined,
   };
+}
+
+function openPcap({ ports }: PcapConfig, memory: string): OpenPlane {
+  const fence = new Fence(`sluice_${createHash('sha256').update(memory).digest('hex').slice(0, 12)}`);
+  const shared = new Shared(memory);
+  const child = new ChildLink(memory, shared);
+  const kernel = new SoftKernel(child, shared, memory, ports);
+  const keeper = new KernelGate(kernel, edgeError);
+  const served = new ServedPorts(ports, { links: () => kernel.links(), watch: (listener) => kernel.watch(listener) }, child, fence, () => keeper.reconcile());
+  return {
+    keeper,
+    gate: overSwitch(guarded(keeper), child, kernel, ports),
+    announcer: new SwitchAnnouncer(child),
+    attach: 'pcap',
+    kept: memory,
+    start: () => {
+      served.fenceOff();
+      return child;
+    },
+    begin: () => served.begin(),
+    missing: () => served.missing(),
+    close: () => {
+      served.close();
+      if (!kernel.pinned) fence.remove();
+    },
+  };
+}
+
+/** Cells are seen at once, what is said to the child a little later: a change is over when it has heard it. */
+function overSwitch(gate: Gate, child: ChildLink, kernel: SoftKernel, ports: readonly string[]): Gate {
+  const inTime = async <T>(work: Promise<T>): Promise<T> => {
+    try {
+      return await work;
+    } finally {
+      await child.passed();
+    }
+  };
+  const checked = <T>(spec: GroupSpec, work: () => Promise<T>): Promise<T> => {
+    const links = kernel.links();
+    for (const { port } of spec.members.flatMap(({ nics }) => nics)) {
+      if (!ports.includes(port)) return Promise.reject(edgeError('bad_request', `port ${port} is not one of pcap.ports`, 'add it to pcap.ports in the settings of sluiced and restart it'));
+      const master = links.find(({ name }) => name === port)?.master ?? 0;
+      if (master !== 0) return Promise.reject(edgeError('bad_request', `port ${port} is in a bridge, and this plane bridges its ports itself`, `ip link set ${port} nomaster`));
+    }
+    return inTime(work());
+  };
+  return {
+    ...gate,
+    attach: (id, spec, colour, members) => checked(spec, () => gate.attach(id, spec, colour, members)),
+    reattach: (id, spec, members) => checked(spec, () => gate.reattach(id, spec, members)),
+    detach: (id) => inTime(gate.detach(id)),
+    caughtUp: () => child.caughtUp(),
+  };
+}
+
+const edgeError: Fail = (code, message, fix, cause) => new EdgeError(code, message, fix, cause);
+
+/** The last CPU we may run on: the first takes most interrupts. */
+function lastCpu(): number {
+  const list = /^Cpus_allowed_list:\s*(\S+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '0';
+  return Number(list.split(/[,-]/).at(-1));
 }
 
 /** A call of the system that failed is an operating error; anything else stays a fault of the program. */

@@ -75,6 +75,12 @@ export interface Gate {
   setReady(id: GroupId, member: string): void;
   /** Held frames may leave whatever their colour, and a nic with none left passes new ones. */
   setDraining(id: GroupId, member: string | undefined): void;
+  /**
+   * Resolves when every frame that had arrived has been decided. Only of a plane where that takes
+   * longer than the arrival: before a cut it makes colours exact, before a rollback it keeps what
+   * the dead execution sent last from being taken for the new one's.
+   */
+  readonly caughtUp?: () => Promise<void>;
 }
 
 /** Tells the network where a group now lives: one RARP from each nic's port, as if its VM sent it. */

@@ -60,6 +60,15 @@ function mask(text: string): number | undefined {
   return bits <= 0xffffffff && bits !== 0 && bits === (lowest >>> 0) * 7 ? bits : undefined;
 }
 
+/** Of the portable plane. A ring in the kernel is 32 MiB a port. */
+const PORTS_MAX = 64;
+/** A list is written with commas or, in the file, as a list. */
+function ports(text: string): readonly string[] | undefined {
+  const names = text.split(/[\s,]+/).filter((name) => name !== '');
+  const fit = names.length > 0 && names.length <= PORTS_MAX && names.every((name) => /^[A-Za-z0-9._-]{1,15}$/.test(name));
+  return fit && new Set(names).size === names.length ? names : undefined;
+}
+
 const CPUS_MAX = 4096;
 const LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
 
@@ -73,7 +82,9 @@ export const SETTINGS = {
   clientCa: path('control.tcp.tls.clientCa', 'the CA that signed the clients\' certificates (PEM)'),
   tokens: path('control.tcp.tokens', 'a file with one bearer token a line'),
   state: path('state', 'the journal\'s directory'),
-  plane: only('plane', 'ebpf', ['pcap']),
+  plane: choice('plane', ['ebpf', 'pcap']),
+  ports: setting('pcap.ports', `1 to ${PORTS_MAX} names of devices, as tap0 or tap0, tap1, eth1`, ports),
+  memory: setting('pcap.memory', 'an absolute path below /dev/shm', (text) => (/^\/dev\/shm\/[A-Za-z0-9._-]+$/.test(text) && !/\/\.+$/.test(text) ? text : undefined)),
   ledger: only('ledger', 'embedded', ['etcd']),
   level: choice('log.level', LEVELS),
   format: choice('log.format', ['json', 'pretty']),

@@ -31,7 +31,10 @@ export interface BedOptions {
   /** Address the stacks of veth members and outsider (10.81.0.0/24); default true. */
   readonly addresses?: boolean;
   readonly tapVnetHeader?: boolean;
+  /** `pcap`: the ports are in no bridge, the daemon bridges them. Default ebpf. */
+  readonly plane?: Plane;
 }
+export type Plane = 'ebpf' | 'pcap';
 
 export interface Place {
   readonly name: string;
@@ -67,6 +70,10 @@ export class Bed {
       place(`m${i + 1}`, `port${i + 1}`, kind === 'veth' ? `sl-${this.id}-m${i + 1}` : undefined, i + 1),
     );
     this.outsider = place('out', 'uplink', `sl-${this.id}-out`, 254);
+  }
+
+  get plane(): Plane {
+    return this.#options.plane ?? 'ebpf';
   }
 
   static async create(options: BedOptions): Promise<Bed> {
@@ -125,7 +132,9 @@ export class Bed {
 
   daemon(options: Partial<Pick<DaemonOptions, 'attach' | 'state' | 'cpu'>> = {}): Daemon {
     this.#daemon ??= new Daemon({
-      namespace: this.host, directory: this.directory, pins: `/sys/fs/bpf/sluice-${this.id}`, ...options,
+      namespace: this.host, directory: this.directory, pins: `/sys/fs/bpf/sluice-${this.id}`,
+      ...(this.plane === 'pcap' ? { pcap: { ports: [...this.members, this.outsider].map(({ port }) => port), memory: `/dev/shm/sluice-${this.id}` } } : {}),
+      ...options,
     });
     return this.#daemon;
   }
@@ -145,13 +154,17 @@ export class Bed {
       this.#namespaces.push(name);
       inNamespace(namespacePath(name), quiet);
     }
+    if (this.plane === 'ebpf') await this.#bridge();
+    for (const each of [...this.members, this.outsider]) await this.#connect(each);
+    if (this.#options.addresses !== false) await this.#address();
+  }
+
+  async #bridge(): Promise<void> {
     const snooping = this.#options.snooping === true ? 1 : 0;
     await ipBatch(this.host, [
       `link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping ${snooping}`,
       `link set br0 mtu ${this.#options.mtu ?? 1500} up`,
     ]);
-    for (const each of [...this.members, this.outsider]) await this.#connect(each);
-    if (this.#options.addresses !== false) await this.#address();
   }
 
   async #connect(each: Place): Promise<void> {
@@ -186,7 +199,8 @@ export class Bed {
   }
 
   #portLines(port: string): string[] {
-    return [`link set ${port} mtu ${this.#options.mtu ?? 1500} txqueuelen 20000 master br0`, `link set ${port} up`];
+    const master = this.plane === 'ebpf' ? ' master br0' : '';
+    return [`link set ${port} mtu ${this.#options.mtu ?? 1500} txqueuelen 20000${master}`, `link set ${port} up`];
   }
 
   #packet(namespace: string, device: string): PacketPort {

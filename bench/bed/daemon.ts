@@ -13,6 +13,8 @@ export interface DaemonOptions {
   /** Everything of the daemon is below this directory, but its pins. */
   readonly directory: string;
   readonly pins: string;
+  /** The portable plane over these ports, its memory in this file; absent = ebpf. */
+  readonly pcap?: { readonly ports: readonly string[]; readonly memory: string };
   readonly attach?: 'auto' | 'tcx' | 'clsact';
   /** Where the journal is, if not below `directory`. */
   readonly state?: string;
@@ -42,8 +44,7 @@ export class Daemon {
       host: 'bed',
       control: { socket: this.socket },
       state: options.state ?? join(options.directory, 'state'),
-      pins: options.pins,
-      attach: options.attach ?? 'auto',
+      ...(options.pcap === undefined ? { pins: options.pins, attach: options.attach ?? 'auto' } : { plane: 'pcap', pcap: options.pcap }),
       log: { level: 'info', format: 'json' },
       ...(options.cpu === undefined ? {} : { worker: { cpu: options.cpu } }),
     };
@@ -105,7 +106,7 @@ export class Daemon {
     return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1] ?? Number.NaN) * 1024;
   }
 
-  /** Process ids of children: none today, but a table of attacks must not rely on it. */
+  /** Process ids of children: one with the portable plane, else none. */
   children(): number[] {
     const tasks = `/proc/${this.pid}/task`;
     return readdirSync(tasks).flatMap((task) =>
@@ -113,10 +114,10 @@ export class Daemon {
     );
   }
 
-  /** Ends the daemon and removes what outlives it: the pins, and with them every attachment. */
+  /** Ends the daemon and removes what outlives it: the pins, and with them every attachment; or the plane's memory. */
   async close(): Promise<void> {
     await this.stop();
-    rmSync(this.#options.pins, { recursive: true, force: true });
+    rmSync(this.#options.pcap?.memory ?? this.#options.pins, { recursive: true, force: true });
   }
 
   async #end(signal: NodeJS.Signals): Promise<void> {

@@ -16,7 +16,7 @@
  * Orders that matter, and what each would cost if it were the other way round:
  *   attach     gate, then commit cell, then ring: a ring never sends while the kernel's own bound
  *              (D4) is a stale one of an earlier protection.
- *   cut        label, then the one store, then the receivers: an early frame goes only when its
+ *   cut        what has arrived is decided (where that takes a while), label, then the one store, then the receivers: an early frame goes only when its
  *              receiver's cell says so (I2).
  *   ready      cell, then receiver: what queued for a new member leaves before new frames pass (I6).
  *   release    commit cell, then cursor: the other way the kernel would refuse the first frames.
@@ -174,8 +174,12 @@ export class Executor {
     attach: ({ colour, epoch }, state) => this.#attach(colour, epoch, mustHave(state)),
     detach: () => this.#detach(),
     reattach: (_effect, state) => this.#reattach(mustHave(state)),
-    cutGroup: ({ colour, epoch }, state) => this.#cutGroup(colour, epoch, mustHave(state)),
-    cutMember: ({ member, colour, epoch }, state) => {
+    cutGroup: async ({ colour, epoch }, state) => {
+      await this.#world.gate.caughtUp?.();
+      this.#cutGroup(colour, epoch, mustHave(state));
+    },
+    cutMember: async ({ member, colour, epoch }, state) => {
+      await this.#world.gate.caughtUp?.();
       this.#world.plane.advance(this.id, colour, epoch);
       this.#world.gate.setMemberColour(this.id, member, colour);
       this.#receivers(colour, mustHave(state), (one) => one.name === member);
@@ -184,10 +188,11 @@ export class Executor {
       this.#world.gate.setCommit(this.id, colour);
       this.#world.plane.release(this.id, colour);
     },
-    restore: ({ restored, next, epoch }) => {
+    restore: async ({ restored, next, epoch }) => {
+      await this.#world.gate.caughtUp?.();
       this.#world.gate.setColour(this.id, next);
       this.#world.gate.setCommit(this.id, restored);
-      return this.#world.plane.restore(this.id, restored, next, epoch);
+      await this.#world.plane.restore(this.id, restored, next, epoch);
     },
     drainMember: async ({ member, held }) => {
       if (held === 'release') this.#world.gate.setDraining(this.id, member);

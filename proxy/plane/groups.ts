@@ -2,15 +2,15 @@
  * The groups of the hold worker: what a request does to them. A request that needs an answer gets
  * exactly one; one that does not and names no open group is dropped (its frames are, too).
  */
-import { HoldSocket, BLOCK_FRAMES_MAX } from '../edge/packet-socket.ts';
 import type { GroupId, HeldEpoch, HoldOptions, PlaneFact } from '../ports.ts';
 import { epoch } from '../core/types.ts';
 import { Intake } from '../ring/frames.ts';
+import type { FrameSink, FrameSource } from '../ring/frames.ts';
 import { stampNic } from '../ring/stamp.ts';
 import { tour, tourOf } from '../ring/tour.ts';
 import type { Place } from '../ring/tour.ts';
 import { KernelCells } from './cells.ts';
-import { Meter } from './meter.ts';
+import type { Meter } from './meter.ts';
 import { DUMP_ROW, clockMs } from './protocol.ts';
 import type { Answer, Dump, Request } from './protocol.ts';
 import { Pump } from './pump.ts';
@@ -25,15 +25,28 @@ const PIECE_FRAMES_MAX = 1024;
 /** Of a group that is not open (any more) nothing is held. */
 const NOTHING: Dump = { rows: new Float64Array(0), bytes: new Uint8Array(0), next: undefined };
 
+/** Where the frames of a group wait: source, sink and the memory of both. */
+export interface HoldQueue extends FrameSource, FrameSink {
+  /** Arrival times count from this second of the wall clock. */
+  readonly originSec: number;
+  /** From here on frames arrive. */
+  bind(): void;
+  /** A copy of a frame, as it would leave. */
+  readInto(into: Uint8Array, at: number, offset: number, length: number): void;
+  close(): void;
+}
 export interface OpenGroup {
   readonly id: GroupId;
-  readonly socket: HoldSocket;
+  readonly queue: HoldQueue;
   readonly pump: Pump;
 }
 export interface GroupsOptions {
   readonly cells: { readonly groups: ArrayBuffer; readonly nics: ArrayBuffer };
-  /** A file descriptor of an open group that may wake the loop. */
-  readonly watch: (fd: number) => void;
+  /** Throws what is wrong outside: a device that is gone, memory, privileges. */
+  readonly openQueue: (id: GroupId, options: HoldOptions) => HoldQueue;
+  /** Frames of one block at most. */
+  readonly blockFramesMax: number;
+  readonly meterOf: (request: Extract<Request, { op: 'open' }>) => Meter;
   readonly answer: (call: number, value: Answer) => void;
   /** The same; the memory goes with it. */
   readonly hand: (call: number, value: Dump) => void;
@@ -44,12 +57,13 @@ export interface GroupsOptions {
 export class Groups {
   readonly open = new Map<GroupId, OpenGroup>();
   readonly #options: GroupsOptions;
-  readonly #intake = new Intake(BLOCK_FRAMES_MAX);
+  readonly #intake: Intake;
   /** Captures that wait for their next piece: at most one request of each client. */
   readonly #dumps: Extract<Request, { op: 'dump' }>[] = [];
 
   constructor(options: GroupsOptions) {
     this.#options = options;
+    this.#intake = new Intake(options.blockFramesMax);
   }
 
   /** What it throws is a broken invariant: the worker ends. */
@@ -104,11 +118,12 @@ export class Groups {
     return this.#dumps.length > 0;
   }
 
-  /** The only request that may fail for reasons outside: a device that is gone, memory, privileges. */
-  #answerOpen({ call, id, options, meter }: Extract<Request, { op: 'open' }>): void {
+  /** The only request that may fail for reasons outside. */
+  #answerOpen(request: Extract<Request, { op: 'open' }>): void {
+    const { call, id, options } = request;
     this.#close(id);
     try {
-      this.#open(id, options, new Meter(meter));
+      this.#open(id, options, this.#options.meterOf(request));
     } catch (error) {
       this.#options.fail(call, error);
       return;
@@ -136,20 +151,19 @@ export class Groups {
     const { cells } = this.#options;
     const frames = Math.min(ROWS_MAX, Math.max(ROWS_MIN, Math.ceil(options.bytes / BYTES_PER_ROW)));
     const kernel = new KernelCells(id, cells.groups, cells.nics);
-    const socket = new HoldSocket(options.ringDevice, options.bytes);
+    const queue = this.#options.openQueue(id, options);
     try {
       const pump = new Pump(
         {
           id, framesMax: frames, bytesMax: options.bytes, colour: options.colour, epoch: options.epoch,
-          highWater: options.highWater, originMs: socket.originSec * 1000, clockMs,
+          highWater: options.highWater, originMs: queue.originSec * 1000, clockMs,
         },
-        socket, socket, kernel, this.#intake, meter, this.#options.fact,
+        queue, queue, kernel, this.#intake, meter, this.#options.fact,
       );
-      socket.bind();
-      this.#options.watch(socket.ringFd);
-      this.open.set(id, { id, socket, pump });
+      queue.bind();
+      this.open.set(id, { id, queue, pump });
     } catch (error) {
-      socket.close();
+      queue.close();
       throw error;
     }
   }
@@ -159,7 +173,7 @@ export class Groups {
     if (group === undefined) return;
     this.open.delete(id);
     group.pump.end();
-    group.socket.close();
+    group.queue.close();
   }
 
   closeAll(): void {
@@ -167,18 +181,18 @@ export class Groups {
   }
 }
 
-function held({ pump, socket }: OpenGroup): HeldEpoch[] {
+function held({ pump, queue }: OpenGroup): HeldEpoch[] {
   const wallMs = Date.now();
   return pump.ring.held().map((row) => ({
     epoch: epoch(row.epoch),
     frames: row.frames,
     bytes: row.bytes,
-    oldestMs: Number.isNaN(row.oldestMs) ? 0 : Math.max(0, wallMs - socket.originSec * 1000 - row.oldestMs),
+    oldestMs: Number.isNaN(row.oldestMs) ? 0 : Math.max(0, wallMs - queue.originSec * 1000 - row.oldestMs),
   }));
 }
 
 /** A copy of some frames, which stay. Two passes, to copy each byte once. */
-function pieceOf({ pump, socket }: OpenGroup, from: Place | undefined, bytesMax: number): Dump {
+function pieceOf({ pump, queue }: OpenGroup, from: Place | undefined, bytesMax: number): Dump {
   const { store } = pump.ring;
   const { table, window } = store;
   const rows: number[] = [];
@@ -189,13 +203,13 @@ function pieceOf({ pump, socket }: OpenGroup, from: Place | undefined, bytesMax:
     if (rows.length === PIECE_FRAMES_MAX || total + bytes > Math.min(bytesMax, PIECE_BYTES_MAX)) return false;
     total += bytes;
     rows.push(row);
-    numbers.push(window.label(table.colour[row]!), stampNic(table.stamp[row]!), cls, socket.originSec * 1000 + table.arrivedMs[row]!, bytes);
+    numbers.push(window.label(table.colour[row]!), stampNic(table.stamp[row]!), cls, queue.originSec * 1000 + table.arrivedMs[row]!, bytes);
     return true;
   });
   const bytes = new Uint8Array(total);
   let at = 0;
   for (const row of rows) {
-    socket.readInto(bytes, at, table.offset[row]!, table.length[row]!);
+    queue.readInto(bytes, at, table.offset[row]!, table.length[row]!);
     at += table.length[row]!;
   }
   if (numbers.length !== rows.length * DUMP_ROW) throw new Error('a dumped frame lacks a number');

@@ -17,7 +17,7 @@ const HOLD_AT = CELLS.length;
 const HOLD_SUM_AT = HOLD_AT + HOLD_BUCKETS_MS.length + 1;
 const WIRE_AT = HOLD_SUM_AT + 1;
 const WIRE_SUM_AT = WIRE_AT + WIRE_BUCKETS_MS.length + 1;
-const METER_BYTES = 8 * (WIRE_SUM_AT + 1);
+export const METER_BYTES = 8 * (WIRE_SUM_AT + 1);
 
 const AT: Readonly<Record<Cell, number>> = {
   heldFrames: 0, heldBytes: 1, oldestMs: 2, occupancy: 3, arrived: 4, arrivedBytes: 5, releasedFrames: 6, releasedBytes: 7,
@@ -31,14 +31,20 @@ function bucketOf(bounds: Float64Array, value: number): number {
 }
 
 export class Meter {
-  readonly memory: SharedArrayBuffer;
+  readonly memory: SharedArrayBuffer | ArrayBuffer;
   readonly #cells: Float64Array;
   readonly #hold = Float64Array.from(HOLD_BUCKETS_MS);
   readonly #wire = Float64Array.from(WIRE_BUCKETS_MS);
 
-  constructor(memory = new SharedArrayBuffer(METER_BYTES)) {
+  /** `at`: where it begins in a memory of several. */
+  constructor(memory: SharedArrayBuffer | ArrayBuffer = new SharedArrayBuffer(METER_BYTES), at = 0) {
     this.memory = memory;
-    this.#cells = new Float64Array(memory);
+    this.#cells = new Float64Array(memory, at, METER_BYTES / 8);
+  }
+
+  clear(): this {
+    this.#cells.fill(0);
+    return this;
   }
 
   set(cell: Cell, value: number): void {

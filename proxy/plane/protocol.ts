@@ -25,7 +25,7 @@ export const BELL = 0;
 export const STOP = 1;
 
 export type Request =
-  | { readonly op: 'open'; readonly call: number; readonly id: GroupId; readonly options: HoldOptions; readonly meter: SharedArrayBuffer }
+  | { readonly op: 'open'; readonly call: number; readonly id: GroupId; readonly options: HoldOptions; readonly meter: SharedArrayBuffer | ArrayBuffer }
   | { readonly op: 'close'; readonly call: number; readonly id: GroupId }
   | { readonly op: 'advance'; readonly id: GroupId; readonly colour: number; readonly epoch: number }
   | { readonly op: 'release'; readonly id: GroupId; readonly colour: number; readonly askedAtMs: number }
@@ -34,6 +34,9 @@ export type Request =
   | { readonly op: 'drain'; readonly call: number; readonly id: GroupId; readonly nics: readonly NicIndex[] | undefined; readonly fate: 1 | 2 }
   | { readonly op: 'held'; readonly call: number; readonly id: GroupId }
   | { readonly op: 'dump'; readonly call: number; readonly id: GroupId; readonly from: Place | undefined; readonly bytesMax: number };
+
+/** A request that is answered, before it has its number. */
+export type Asked = Request extends infer R ? (R extends { call: number } ? Omit<R, 'call'> : never) : never;
 
 /** A piece of a dump. Rows of five numbers: epoch, nic, class, arrival (wall clock, ms), bytes. */
 export interface Dump {
@@ -45,7 +48,7 @@ export interface Dump {
 }
 export const DUMP_ROW = 5;
 
-export type Answer = number | readonly HeldEpoch[] | Dump | undefined;
+export type Answer = number | readonly number[] | readonly HeldEpoch[] | Dump | undefined;
 
 export type Message =
   | { readonly op: 'answer'; readonly call: number; readonly value: Answer }

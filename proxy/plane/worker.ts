@@ -16,7 +16,9 @@
 import { receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { mapCells } from '../edge/ffi/bpf.ts';
 import * as libc from '../edge/ffi/libc.ts';
+import { BLOCK_FRAMES_MAX, HoldSocket } from '../edge/packet-socket.ts';
 import { Groups } from './groups.ts';
+import { Meter } from './meter.ts';
 import { BELL, STOP, clockMs } from './protocol.ts';
 import type { Message, Request, WorkerOptions } from './protocol.ts';
 
@@ -35,7 +37,13 @@ const post = (message: Message): void => { options.port.postMessage(message); };
 
 const groups = new Groups({
   cells: { groups: mapCells(options.pins.groups).buffer, nics: mapCells(options.pins.nics).buffer },
-  watch: (fd) => { libc.epollAdd(epoll, fd, libc.EPOLLIN | libc.EPOLLET); },
+  blockFramesMax: BLOCK_FRAMES_MAX,
+  openQueue: (_id, { ringDevice, bytes }) => {
+    const socket = new HoldSocket(ringDevice, bytes);
+    libc.epollAdd(epoll, socket.ringFd, libc.EPOLLIN | libc.EPOLLET);
+    return socket;
+  },
+  meterOf: ({ meter }) => new Meter(meter),
   answer: (call, value) => { post({ op: 'answer', call, value }); },
   hand: (call, value) => {
     const message: Message = { op: 'answer', call, value };
@@ -69,8 +77,8 @@ function breathe(offsetMs: number): number {
   if (groups.open.size === 0) return again;
   const wall = wallMs();
   const nowMs = performance.now() + offsetMs;
-  for (const { pump, socket } of groups.open.values()) {
-    again = Math.min(again, pump.breath({ nowMs, wallMs: wall - socket.originSec * 1000 }));
+  for (const { pump, queue } of groups.open.values()) {
+    again = Math.min(again, pump.breath({ nowMs, wallMs: wall - queue.originSec * 1000 }));
   }
   return again;
 }

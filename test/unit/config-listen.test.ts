@@ -89,14 +89,20 @@ describe('tokens', () => {
 
 describe('preflight', () => {
   test('the kernel', () => {
-    for (const version of ['6.1.0-18-amd64', '6.18.3', '7.0']) expect(() => checkKernel(version), version).not.toThrow();
-    for (const version of ['6.0.9', '5.15.0', '4.19']) expect(() => checkKernel(version), version).toThrow(/too old; Linux 6\.1 or later/);
+    for (const version of ['6.1.0-18-amd64', '6.18.3', '7.0']) expect(() => checkKernel('ebpf', version), version).not.toThrow();
+    for (const version of ['6.0.9', '5.15.0', '4.19']) expect(() => checkKernel('ebpf', version), version).toThrow(/too old; Linux 6\.1 or later/);
   });
   test('capabilities: what is lacking, what it is for, what to do', () => {
-    expect(() => checkCapabilities('CapEff:\t000001ffffffffff\n')).not.toThrow();
-    expect(() => checkCapabilities('CapEff:\t000000c000003000\n')).not.toThrow();
-    expect(() => checkCapabilities('CapEff:\t0000000000203000\n')).not.toThrow();
-    expect(() => checkCapabilities('CapEff:\t0000000000000000\n')).toThrow(/lacks CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_PERFMON .*run it as root, or grant/);
-    expect(() => checkCapabilities('CapEff:\t000000c000001000\n')).toThrow(/lacks CAP_NET_RAW \(to open packet sockets\)/);
+    expect(() => checkCapabilities('ebpf', 'CapEff:\t000001ffffffffff\n')).not.toThrow();
+    expect(() => checkCapabilities('ebpf', 'CapEff:\t000000c000003000\n')).not.toThrow();
+    expect(() => checkCapabilities('ebpf', 'CapEff:\t0000000000203000\n')).not.toThrow();
+    expect(() => checkCapabilities('ebpf', 'CapEff:\t0000000000000000\n')).toThrow(/lacks CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_PERFMON .*run it as root, or grant/);
+    expect(() => checkCapabilities('ebpf', 'CapEff:\t000000c000001000\n')).toThrow(/lacks CAP_NET_RAW \(to open packet sockets\)/);
+  });
+  test('the portable plane needs no BPF, and an older kernel does', () => {
+    expect(() => checkCapabilities('pcap', 'CapEff:\t0000000000003000\n')).not.toThrow();
+    expect(() => checkCapabilities('pcap', 'CapEff:\t0000000000001000\n')).toThrow(/lacks CAP_NET_RAW/);
+    expect(() => checkKernel('pcap', '5.10.0')).not.toThrow();
+    expect(() => checkKernel('pcap', '5.9.16')).toThrow(/Linux 5\.10 or later is needed for plane: pcap/);
   });
 });

@@ -68,7 +68,10 @@ describe('a wrong file: its line, the key, and what to write instead', () => {
     ['relative path', 'state: var', /^ConfigError: f:1: state: "var" is not right; expected the absolute path/],
     ['long socket', `control: { socket: /${'a'.repeat(107)} }`, /at most 107 bytes/],
     ['a value that is a map', 'host: { a: 1 }', /f:1: host: "a list or map" is not right/],
-    ['plane', 'plane: pcap', /f:1: plane: "pcap" is not in this version; write ebpf or leave it out/],
+    ['plane', 'plane: dpdk', /f:1: plane: "dpdk" is not right; expected ebpf or pcap/],
+    ['ports, a name too long', 'pcap: { ports: [averyverylongname] }', /f:1: pcap\.ports: "averyverylongname" is not right; expected 1 to 64 names of devices/],
+    ['ports, one twice', 'pcap:\n  ports: [tap0, tap0]', /f:2: pcap\.ports: .* expected 1 to 64 names/],
+    ['memory elsewhere', 'pcap: { memory: /tmp/x }', /below \/dev\/shm/],
     ['ledger', 'ledger: { etcd: { endpoints: [x] } }', /f:1: ledger: "etcd" is not in this version; write embedded/],
     ['ledger, other', 'ledger: raft', /expected embedded/],
     ['level', 'log:\n  level: loud', /f:2: log\.level: "loud" is not right; expected trace or debug/],
@@ -85,6 +88,14 @@ describe('a wrong file: its line, the key, and what to write instead', () => {
     expect(message).toMatch(expected);
     expect(message).not.toContain('\n');
   });
+});
+
+test('the portable plane: its ports as a list or as text, and never without', () => {
+  expect(readYaml('f', 'plane: pcap\npcap: { ports: [tap0, eth1] }')).toEqual({ plane: 'pcap', ports: ['tap0', 'eth1'] });
+  expect(config(['--plane', 'pcap', '--pcap-ports', 'tap0,eth1']).pcap).toEqual({ ports: ['tap0', 'eth1'], memory: undefined });
+  expect(config([]).pcap).toBeUndefined();
+  expect(messageOf(() => config(['--plane', 'pcap']))).toMatch(/plane: pcap needs pcap\.ports/);
+  expect(messageOf(() => config(['--pcap-ports', 'tap0']))).toMatch(/pcap is set but plane is not pcap/);
 });
 
 describe('wrong flags and variables', () => {

@@ -39,6 +39,7 @@ const RULES: readonly { from: string; may: readonly string[] }[] = [
   { from: 'proxy/ring/', may: ['proxy/ring/', 'proxy/core/types.ts'] },
   { from: 'proxy/ports.ts', may: ['proxy/core/types.ts'] },
   { from: 'proxy/plane/', may: ['proxy/plane/', 'proxy/ring/', 'proxy/edge/', 'proxy/ports.ts', 'proxy/core/types.ts'] },
+  { from: 'proxy/switch/', may: ['proxy/switch/', 'proxy/plane/', 'proxy/ring/', 'proxy/edge/', 'proxy/ports.ts', 'proxy/core/types.ts', 'classifier/'] },
   { from: 'proxy/control/', may: ['proxy/control/', 'proxy/core/', 'proxy/ports.ts'] },
   { from: 'proxy/edge/', may: ['proxy/edge/', 'proxy/ports.ts', 'proxy/core/types.ts'] },
   { from: 'proxy/api/contract', may: ['proxy/core/types.ts', 'proxy/api/contract'] },

@@ -55,3 +55,11 @@ export function membarrier(): Promise<boolean> {
   if (n === undefined) return Promise.resolve(false);
   return new Promise((resolve) => syscallAsync(n, MEMBARRIER_GLOBAL, 0, 0, (error, result) => resolve(!error && result === 0)));
 }
+
+const prctlRaw: (option: number, a: number, b: number, c: number, d: number) => number =
+  lib.func('prctl', 'int', ['int', 'unsigned long', 'unsigned long', 'unsigned long', 'unsigned long']);
+const PR_SET_PDEATHSIG = 1;
+/** This process is sent `signal` when the thread that started it ends. */
+export function dieWithParent(signal: number): void {
+  if (prctlRaw(PR_SET_PDEATHSIG, signal, 0, 0, 0) < 0) throw new SystemError('prctl', 'PR_SET_PDEATHSIG', errno());
+}
