@@ -5,7 +5,7 @@
  *   running ──► stopped        nobody waits for ever: when the loop ends, for whatever reason,
  *      └──────► dead           every open call is refused
  *
- * Commands that return void cost a message. Counters are read from shared memory without asking.
+ * Counters are read from shared memory without asking.
  * Facts are delivered in the order in which they happened.
  */
 import { EdgeError } from '../ports.ts';

@@ -11,6 +11,7 @@ import { tour, tourOf } from '../ring/tour.ts';
 import type { Place } from '../ring/tour.ts';
 import { KernelCells } from './cells.ts';
 import type { Meter } from './meter.ts';
+import { ADVANCE, RECEIVER, RELEASE } from './orders.ts';
 import { DUMP_ROW, clockMs } from './protocol.ts';
 import type { Answer, Dump, Request } from './protocol.ts';
 import { Pump } from './pump.ts';
@@ -66,25 +67,28 @@ export class Groups {
     this.#intake = new Intake(options.blockFramesMax);
   }
 
-  /** What it throws is a broken invariant: the worker ends. */
+  /** What it throws is a broken invariant: the loop ends. */
   handle(request: Request): void {
-    if ('call' in request) {
-      this.#call(request);
-      return;
-    }
-    const pump = this.open.get(request.id)?.pump;
+    if ('call' in request) this.#call(request);
+    else if (request.op === 'advance') this.obey(ADVANCE, request.id, request.colour, 0, request.epoch);
+    else if (request.op === 'release') this.obey(RELEASE, request.id, request.colour, 0, request.askedAtMs);
+    else for (const nic of request.nics) this.obey(RECEIVER, request.id, request.colour, nic, 0);
+  }
+
+  /** An order (orders.ts); of a group that is not open it means nothing. */
+  obey(kind: number, id: GroupId, colour: number, nic: number, value: number): void {
+    const pump = this.open.get(id)?.pump;
     if (pump === undefined) return;
-    switch (request.op) {
-      case 'advance':
-        pump.ring.advance(request.colour, request.epoch);
-        break;
-      case 'release':
-        pump.release(request.colour, request.askedAtMs);
-        break;
-      case 'receiver':
-        for (const nic of request.nics) pump.ring.receiver(nic, request.colour);
-        break;
-    }
+    if (kind === ADVANCE) pump.ring.advance(colour, value);
+    else if (kind === RELEASE) pump.release(colour, value);
+    else if (kind === RECEIVER) pump.ring.receiver(nic, colour);
+    else throw new Error(`an order of unknown kind ${kind}`);
+  }
+
+  /** Do early frames wait for a receiver? */
+  anyEarly(): boolean {
+    for (const { pump } of this.open.values()) if (pump.ring.store.earlyFrames > 0) return true;
+    return false;
   }
 
   #call(request: Extract<Request, { call: number }>): void {

@@ -1,7 +1,8 @@
 /**
  * The hold plane in a worker thread (ebpf): starts it, and is the way there and back.
  *
- *   requests ─► MessagePort, then the doorbell (an eventfd: the worker sleeps in the kernel)
+ *   requests ─► orders in shared memory (those with an answer: MessagePort, and an order that keeps
+ *               their place), then, where the loop sleeps and must not, the doorbell: an eventfd
  *   answers, facts ◄─ MessagePort                counters ◄─ memory that both share
  */
 import { MessageChannel, Worker } from 'node:worker_threads';
@@ -9,8 +10,9 @@ import type { MessagePort } from 'node:worker_threads';
 import * as libc from '../edge/ffi/libc.ts';
 import { HoldDesk } from './desk.ts';
 import { Meter } from './meter.ts';
-import { BELL, SHARED_BYTES, STOP } from './protocol.ts';
+import { ADVANCE, ASK, Orders, RECEIVER, RELEASE } from './orders.ts';
 import type { Message, Request, WorkerOptions } from './protocol.ts';
+import type { GroupId } from '../ports.ts';
 
 export interface HoldLinkOptions {
   /** CPU for the hold loop; the machine's last one suits, the first takes most interrupts. */
@@ -25,7 +27,7 @@ const WORKER = new URL(import.meta.url.endsWith('.ts') ? '../../dist/proxy/plane
 export class HoldLink extends HoldDesk {
   readonly #worker: Worker;
   readonly #port: MessagePort;
-  readonly #shared = new Int32Array(new SharedArrayBuffer(SHARED_BYTES));
+  readonly #orders = new Orders();
   readonly #bellFd: number;
   readonly #gone: Promise<void>;
   readonly #atExit = (): void => { this.#sayEnd(); };
@@ -37,7 +39,7 @@ export class HoldLink extends HoldDesk {
     this.#bellFd = libc.must(libc.eventfd(0, 0), 'eventfd', 'doorbell of the hold worker');
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
-    const data: WorkerOptions = { port: port2, bellFd: this.#bellFd, shared: this.#shared.buffer, cpu: options.cpu, pins: options.pins };
+    const data: WorkerOptions = { port: port2, bellFd: this.#bellFd, orders: this.#orders.memory, cpu: options.cpu, pins: options.pins };
     this.#worker = new Worker(WORKER, {
       name: 'sluice-hold', workerData: data, transferList: [port2], execArgv: [],
     });
@@ -56,9 +58,8 @@ export class HoldLink extends HoldDesk {
     return new Meter();
   }
   protected override post(request: Request): void {
-    this.#port.postMessage(request);
-    // A bell that still says 1 has been rung, and the worker clears it before it reads.
-    if (Atomics.exchange(this.#shared, BELL, 1) === 0) libc.ring(this.#bellFd);
+    const lazy = this.#write(request);
+    if (this.#orders.wakes(lazy)) this.#ring();
   }
   protected override async end(): Promise<void> {
     this.#sayEnd();
@@ -67,8 +68,31 @@ export class HoldLink extends HoldDesk {
 
   #sayEnd(): void {
     if (this.#over) return;
-    Atomics.store(this.#shared, STOP, 1);
-    libc.ring(this.#bellFd);
+    this.#orders.stop();
+    this.#ring();
+  }
+
+  readonly #ring = (): void => { libc.ring(this.#bellFd); };
+
+  /** True = it matters only to frames that are still to come. */
+  #write(request: Request): boolean {
+    if ('call' in request) {
+      this.#port.postMessage(request);
+      this.#order(ASK, 0, 0, 0, 0);
+      return false;
+    }
+    const { op, id, colour } = request;
+    if (op === 'advance') this.#order(ADVANCE, id, colour, 0, request.epoch);
+    else if (op === 'release') this.#order(RELEASE, id, colour, 0, request.askedAtMs);
+    else for (const nic of request.nics) this.#order(RECEIVER, id, colour, nic, 0);
+    return op !== 'release';
+  }
+
+  /** A loop that takes no orders any more is as good as dead; nothing leaves without it (I8). */
+  #order(kind: number, id: GroupId, colour: number, nic: number, value: number): void {
+    if (this.#orders.push(kind, id, colour | 0, nic, value, this.#ring)) return;
+    this.#reason = 'the hold worker takes no orders any more';
+    void this.#worker.terminate();
   }
 
   #exited(): void {

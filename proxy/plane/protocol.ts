@@ -1,10 +1,11 @@
 /**
  * What the main thread and the hold worker say to each other.
  *
- *   main ──► worker   requests over a MessagePort; the eventfd is the doorbell, because the worker
- *                     sleeps in the kernel and not in its event loop. Order is kept.
+ *   main ──► worker   requests with a `call` over a MessagePort, and an order that keeps their place;
+ *                     the others as orders in shared memory (orders.ts). The eventfd is the
+ *                     doorbell, because the worker sleeps in the kernel and not in its event loop.
  *   worker ──► main   answers (to requests with a `call`) and facts, over the same port
- *   shared memory     one word that says "requests wait" (BELL) or "end" (STOP); counters (meter.ts)
+ *   shared memory     orders; counters (meter.ts)
  */
 import type { MessagePort } from 'node:worker_threads';
 import type { GroupId, HeldEpoch, HoldOptions, NicIndex, PlaneFact } from '../ports.ts';
@@ -13,16 +14,13 @@ import type { Place } from '../ring/tour.ts';
 export interface WorkerOptions {
   readonly port: MessagePort;
   readonly bellFd: number;
-  readonly shared: SharedArrayBuffer;
+  /** See orders.ts. */
+  readonly orders: SharedArrayBuffer;
   /** CPU the loop stays on: frames released from one CPU keep the order of their flow (I6). */
   readonly cpu: number;
   /** Pinned maps `groups` and `nics`. */
   readonly pins: { readonly groups: string; readonly nics: string };
 }
-export const SHARED_BYTES = 8;
-/** Words of the shared memory. */
-export const BELL = 0;
-export const STOP = 1;
 
 export type Request =
   | { readonly op: 'open'; readonly call: number; readonly id: GroupId; readonly options: HoldOptions; readonly meter: SharedArrayBuffer | ArrayBuffer }

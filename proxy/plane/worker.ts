@@ -1,14 +1,14 @@
 /**
  * The hold worker: one thread for all groups, on one CPU, that never returns to its event loop.
  *
- *   ┌─► requests (if the bell word says so) ─► a breath of each group, by turns ─┐
+ *   ┌─► orders and requests ───────────────► a breath of each group, by turns ───┐
  *   │                             a piece of one capture, if one is asked for ◄──┤
  *   └── sleep in epoll_wait while no group has anything to do: until a block ◄───┘
  *       is retired, the doorbell rings, or the earliest time a group asked for
  *
  * The ring's sockets are watched edge-triggered: a ring that holds blocks reads as "readable" all
- * the time, and only a newly retired block is news. Whatever arrives between a breath and the sleep
- * has rung already, so nothing is missed; a sleep ends after a second in any case.
+ * the time, and only a newly retired block is news. An order given between a breath and the sleep
+ * is seen before the sleep (orders.ts); a sleep ends after a second in any case.
  *
  * An error in here is a broken invariant or a lost socket: the thread ends, what it held is lost,
  * and the main thread says `dead` (I8).
@@ -19,7 +19,8 @@ import * as libc from '../edge/ffi/libc.ts';
 import { BLOCK_FRAMES_MAX, HoldSocket } from '../edge/packet-socket.ts';
 import { Groups } from './groups.ts';
 import { Meter } from './meter.ts';
-import { BELL, STOP, clockMs } from './protocol.ts';
+import { ASK, ASLEEP, EXPECTANT, Order, Orders } from './orders.ts';
+import { clockMs } from './protocol.ts';
 import type { Message, Request, WorkerOptions } from './protocol.ts';
 
 const SLEEP_MS_MAX = 1000;
@@ -28,7 +29,8 @@ const EVENTS_MAX = 64;
 const NICE = -10;
 
 const options = workerData as WorkerOptions;
-const shared = new Int32Array(options.shared);
+const orders = new Orders(options.orders);
+const order = new Order();
 const clock = libc.nativeBlock(libc.EPOLL_EVENT_BYTES * EVENTS_MAX + 16, 'worker clock and events');
 const time = new BigInt64Array(clock.buffer, 0, 2);
 const epoll = libc.must(libc.epollCreate(0), 'epoll_create1', 'hold worker');
@@ -62,11 +64,15 @@ function wallMs(): number {
   return Number(time[0]) * 1000 + Number(time[1]) / 1e6;
 }
 
-function requests(): void {
-  if (Atomics.exchange(shared, BELL, 0) === 0) return;
-  for (;;) {
+function obey(): void {
+  while (orders.pop(order)) {
+    const { kind, id, colour, nic, value } = order;
+    if (kind !== ASK) {
+      groups.obey(kind, id, colour, nic, value);
+      continue;
+    }
     const received = receiveMessageOnPort(options.port) as { message: Request } | undefined;
-    if (received === undefined) return;
+    if (received === undefined) throw new Error('a request was announced and did not come');
     groups.handle(received.message);
   }
 }
@@ -88,15 +94,17 @@ function run(): void {
   libc.maybeHurry(NICE);
   libc.epollAdd(epoll, options.bellFd, libc.EPOLLIN | libc.EPOLLET);
   const offsetMs = clockMs() - performance.now();
-  while (Atomics.load(shared, STOP) === 0) {
-    requests();
+  while (!orders.stopped) {
+    obey();
     const again = breathe(offsetMs);
     if (groups.dumpSome()) continue;
     const nowMs = performance.now() + offsetMs;
     if (again <= nowMs) continue;
+    if (!orders.maySleep(groups.anyEarly() ? EXPECTANT : ASLEEP)) continue;
     const sleepMs = Math.min(SLEEP_MS_MAX, Math.ceil(again - nowMs));
     const woken = libc.epollWait(epoll, clock.at + 16, EVENTS_MAX, sleepMs);
     if (woken < 0 && libc.errno() !== libc.EINTR) libc.must(woken, 'epoll_wait', 'hold worker');
+    orders.awake();
   }
   groups.closeAll();
   libc.close(epoll);

@@ -66,6 +66,8 @@ export class FrameStore {
   /** Frames of class HELD here, and their bytes. */
   heldFrames = 0;
   heldBytes = 0;
+  /** Frames of class EARLY here. */
+  earlyFrames = 0;
   /** Bytes of all frames here. */
   storedBytes = 0;
   readonly heldByNic = new Int32Array(NICS_MAX);
@@ -224,6 +226,7 @@ export class FrameStore {
       this.heldBytes += bytes;
       this.heldByNic[nic] = this.heldByNic[nic]! + frames;
     } else if (cls === CLASS_EARLY) {
+      this.earlyFrames += frames;
       this.earlyByNic[nic] = this.earlyByNic[nic]! + frames;
     }
     this.meet(nic);

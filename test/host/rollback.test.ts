@@ -5,6 +5,7 @@
  * what must leave can be compared frame by frame.
  */
 import { describe, expect, it } from 'vitest';
+import { until } from '../../bench/bed/commands.ts';
 import { Rig } from '../../bench/bed/rig.ts';
 import { macBytes } from '../../bench/bed/probe.ts';
 import { corpus } from '../corpus/corpus.ts';
@@ -20,6 +21,10 @@ async function withRig(job: (rig: Rig, outside: () => Promise<string[]>) => Prom
     const seen: string[] = [];
     rig.traffic.watch((frame) => seen.push(text(frame)));
     await job(rig, async () => {
+      await until('what is committed has left', async () => {
+        const { committed, released } = await rig.engine.sync();
+        return released >= committed;
+      });
       await rig.settle();
       return seen.splice(0);
     });
