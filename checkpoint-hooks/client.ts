@@ -8,7 +8,7 @@
 import type { Readable } from 'node:stream';
 import type Type from 'typebox';
 import { CommandReply, GroupList, GroupView, HeldView, Readiness, checker, problemText } from '../proxy/api/contract.ts';
-import type { AckBody, CutBody, EpochBody, GroupBody, MemberBody, ProtectBody, UnprotectBody } from '../proxy/api/contract.ts';
+import type { AckBody, CutBody, EpochBody, GroupBody, MemberBody, ProtectBody, TakeoverBody, UnprotectBody } from '../proxy/api/contract.ts';
 import { followEvents } from './events.ts';
 import type { EventMessage, FollowOptions } from './events.ts';
 import { Refused, Transport } from './transport.ts';
@@ -88,7 +88,7 @@ export class SluiceClient {
   rollback(group: string, body: EpochBody): Promise<CommandReply> {
     return this.command('POST', `${groupPath(group)}/rollback`, { body });
   }
-  takeover(group: string, body: EpochBody): Promise<CommandReply> {
+  takeover(group: string, body: TakeoverBody): Promise<CommandReply> {
     return this.command('POST', `${groupPath(group)}/takeover`, { body });
   }
   unprotect(group: string, body: UnprotectBody): Promise<CommandReply> {

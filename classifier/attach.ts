@@ -203,6 +203,11 @@ export class KernelGate {
     group.nics = this.#roster.nicsFor(group, spec, members);
     group.leaving = [...group.leaving, ...before.filter((old) => !group.nics.some((nic) => nic.nic === old.nic))];
     for (const { nic } of group.leaving) this.#cells.setFlags(nic, 0);
+    // Given another port (takeover): until that one is found, frames to the nic go nowhere.
+    for (const { nic } of before.filter((old) => group.nics.some((now) => now.nic === old.nic && now.port !== old.port))) {
+      await this.#performer.unhear(nic);
+      this.#cells.place(nic, 0, this.#cells.nic(nic).bridge);
+    }
     try {
       await this.#bring(group, members);
       if (group.leaving.length > 0) await this.#kernel.passed();

@@ -46,6 +46,12 @@ export class Performer {
     return new Map(this.#kernel.entries(name).map(({ key, value }) => [keyText(name, key), value]));
   }
 
+  /** No device is this nic's any more: it is looked for by its port's name again. */
+  unhear(nic: number): Promise<readonly Failure[]> {
+    const heard = [...this.table('ports')].filter(([, owner]) => owner === nic);
+    return this.perform(heard.map(([key]) => ({ do: 'remove', table: 'ports', key })));
+  }
+
   async perform(actions: readonly Action[]): Promise<Failure[]> {
     if (actions.length > STEPS_MAX) throw new Error(`a plan of ${actions.length} steps`);
     const failures: Failure[] = [];

@@ -49,8 +49,9 @@ export class Roster {
       const colour = members.find(({ name }) => name === member.name)?.colour;
       if (known === undefined && colour !== undefined) this.#cells.setMemberColour(memberIndex, colour);
       return member.nics.map(({ port, mac, vlan }) => {
-        const same = group.nics.find((e) => e.member === member.name && e.port === port && e.mac === mac && e.vlan === vlan);
-        return same ?? { nic: this.#nicFor(group.id, memberIndex, mac, vlan), memberIndex, member: member.name, port, mac, vlan };
+        const same = group.nics.find((e) => e.member === member.name && e.mac === mac && e.vlan === vlan);
+        if (same !== undefined) return same.port === port ? same : { ...same, port };
+        return { nic: this.#nicFor(group.id, memberIndex, mac, vlan), memberIndex, member: member.name, port, mac, vlan };
       });
     });
   }

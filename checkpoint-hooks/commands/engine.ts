@@ -1,15 +1,15 @@
 /** `sluice engine …`: checkpoint engines that come with Sluice. */
-import { InvalidArgumentError, Option } from 'commander';
+import { Option } from 'commander';
 import type { Command } from 'commander';
 import { Ticker } from '../engines/ticker.ts';
 import type { TickerSummary } from '../engines/ticker.ts';
-import type { LatencySummary } from '../engines/latency.ts';
-import { msText, pairs } from '../format.ts';
-import { EXIT, duration, wholeNumber } from './context.ts';
+import { pairs } from '../format.ts';
+import { duration, wholeNumber } from './context.ts';
 import type { Context } from './context.ts';
+import { addQemu } from './engine-qemu.ts';
+import { latencyText, positive, untilSignal } from './running.ts';
 
 const INTERVAL_DEFAULT_MS = 25;
-const STATE_LINE_MS = 500;
 
 interface TickerFlags {
   readonly interval?: number;
@@ -20,14 +20,6 @@ interface TickerFlags {
   readonly follow?: boolean;
   readonly giveUpAfter: number;
 }
-
-function positive(text: string): number {
-  const ms = duration(text);
-  if (ms <= 0) throw new InvalidArgumentError('expected more than 0');
-  return ms;
-}
-
-const latencyText = ({ p50, p99, max }: LatencySummary): string => `p50 ${msText(p50)}, p99 ${msText(p99)}, max ${msText(max)}`;
 
 export function stateLine(now: TickerSummary): string {
   return `${now.group} generation ${now.generation}  open ${now.open}  committed ${now.committed}  released ${now.released}  in flight ${now.inFlight}  held ${now.heldFrames}`;
@@ -44,18 +36,6 @@ export function summaryText(summary: TickerSummary): string {
   ]);
 }
 
-/** The state line on a terminal; elsewhere nothing. Loaded here, since few commands need it. */
-async function stateOnTerminal(first: string, isWanted: boolean, text: () => string): Promise<() => void> {
-  if (!isWanted) return () => undefined;
-  const { default: ora } = await import('ora');
-  const spinner = ora({ stream: process.stderr, discardStdin: false }).start(first);
-  const timer = setInterval(() => (spinner.text = text()), STATE_LINE_MS);
-  return () => {
-    clearInterval(timer);
-    spinner.stop();
-  };
-}
-
 async function tick(context: Context, group: string, flags: TickerFlags, command: Command): Promise<void> {
   const ticker = new Ticker(context.client(command), {
     group,
@@ -67,27 +47,15 @@ async function tick(context: Context, group: string, flags: TickerFlags, command
     follow: flags.follow === true,
     unreachableMaxMs: flags.giveUpAfter,
   });
-  const stop = new AbortController();
-  const onSignal = (): void => {
-    if (stop.signal.aborted) process.exit(EXIT.failed);
-    stop.abort();
-  };
-  process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
-  const done = await stateOnTerminal(`${group}: cutting`, process.stderr.isTTY && !context.isJson(command), () => stateLine(ticker.summary()));
-  try {
-    const summary = await ticker.run(stop.signal);
-    done();
-    context.show(command, summary, () => summaryText(summary));
-  } finally {
-    done();
-    process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
-  }
+  const first = `${group}: cutting`;
+  const summary = await untilSignal({ first, isShown: !context.isJson(command), text: () => stateLine(ticker.summary()) }, (signal) => ticker.run(signal));
+  context.show(command, summary, () => summaryText(summary));
 }
 
 export function addEngine(program: Command, context: Context): void {
-  program
-    .command('engine')
-    .description('checkpoint engines that come with Sluice')
+  const engine = program.command('engine').description('checkpoint engines that come with Sluice');
+  addQemu(engine, context);
+  engine
     .command('ticker <group>')
     .description('cut and commit by the clock, without VMs; Ctrl-C commits what is in flight and ends')
     .option('--interval <duration>', `time between cuts (default: ${INTERVAL_DEFAULT_MS}ms; none with --on-output)`, positive)

@@ -91,6 +91,19 @@ export class GroupSession {
     }
   }
 
+  /** One call, its reply learned, nothing repeated: for a caller that cannot wait out a trouble. */
+  async once(call: () => Promise<CommandReply>): Promise<CommandReply> {
+    while (this.recovery !== undefined) await this.recovery;
+    return (await this.oneCall(call, true)).reply;
+  }
+
+  /** After `once` failed: the state anew. What `attempt` would throw is thrown. */
+  async recoverFrom(error: unknown): Promise<void> {
+    if (error instanceof Refused && PASSING.includes(error.code)) this.skipped += 1;
+    else if (isTrouble(error) || this.othersActed(error)) await this.recover();
+    else throw error;
+  }
+
   private async oneCall(call: () => Promise<CommandReply>, first: boolean): Promise<Attempt> {
     const sentMs = performance.now();
     this.underWay += 1;

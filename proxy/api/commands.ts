@@ -14,7 +14,7 @@ import type { Command, GroupSpec, GroupState } from '../core/types.ts';
 import { commandReply } from './answer.ts';
 import {
   AckBody, CommandReply, CommitQuery, CutBody, EpochBody, GroupBody, GroupParams, LeaveQuery, MemberBody, MemberParams, NoQuery,
-  parseGroup, parseMember, problemText, ProtectBody, Refusal, UnprotectBody,
+  parseGroup, parseMember, problemText, ProtectBody, Refusal, TakeoverBody, UnprotectBody,
 } from './contract.ts';
 import type { Parsed } from './contract.ts';
 import type { ApiDeps } from './deps.ts';
@@ -81,8 +81,11 @@ function addEpochRoutes(app: App, deps: ApiDeps): void {
   }, ({ params, body }) => run(deps, params.group, { kind: 'rollback', ...numbers(body) }));
 
   app.post('/v1/groups/:group/takeover', {
-    schema: { summary: 'A higher generation goes on from this epoch', params: GroupParams, querystring: NoQuery, body: EpochBody, response: replies(CommandReply) },
-  }, ({ params, body }) => run(deps, params.group, { kind: 'takeover', ...numbers(body) }));
+    schema: { summary: 'A higher generation goes on from this epoch', params: GroupParams, querystring: NoQuery, body: TakeoverBody, response: replies(CommandReply) },
+  }, ({ params, body: { members, ...body } }) => {
+    const moved = members === undefined ? {} : { members: parsed(parseGroup({ members }, params.group)).members };
+    return run(deps, params.group, { kind: 'takeover', ...numbers(body), ...moved });
+  });
 }
 
 function addProtectionRoutes(app: App, deps: ApiDeps): void {

@@ -133,6 +133,15 @@ export const AckBody = Type.Object(
   { ...strict, description: '{ generation, epoch, members? }' },
 );
 export const EpochBody = Type.Object({ generation: Generation, epoch: Epoch }, { ...strict, description: '{ generation, epoch }' });
+/** `members`: where each of them is from now on; the same members with the same addresses, at other ports. */
+export const TakeoverBody = Type.Object(
+  {
+    generation: Generation,
+    epoch: Epoch,
+    members: Type.Optional(Type.Array(MemberFile, { minItems: 1, maxItems: LIMITS.membersMax, description: 'the group\'s members at their new ports; leave it out when they stay' })),
+  },
+  { ...strict, description: '{ generation, epoch, members? }' },
+);
 export const UnprotectBody = Type.Object({ generation: Generation, held: HeldFate }, { ...strict, description: '{ generation, held: "release" or "discard" }' });
 
 export const CommitQuery = Type.Object(
@@ -221,6 +230,7 @@ export type ProtectBody = Type.Static<typeof ProtectBody>;
 export type CutBody = Type.Static<typeof CutBody>;
 export type AckBody = Type.Static<typeof AckBody>;
 export type EpochBody = Type.Static<typeof EpochBody>;
+export type TakeoverBody = Type.Static<typeof TakeoverBody>;
 export type UnprotectBody = Type.Static<typeof UnprotectBody>;
 export type CommitQuery = Type.Static<typeof CommitQuery>;
 export type LeaveQuery = Type.Static<typeof LeaveQuery>;

@@ -10,9 +10,10 @@
  * rises and outlives the protection: it is what fences an engine that comes back too late (I7).
  */
 import { NUMBER_MAX, colour, colourDiff, epoch, generation } from './types.ts';
-import type { Effect, Epoch, Generation, GroupState, HeldFate, Reply } from './types.ts';
+import type { Effect, Epoch, Generation, GroupSpec, GroupState, HeldFate, Reply } from './types.ts';
 import { applyRestore, decideRestore } from './epochs.ts';
 import { draining } from './membership.ts';
+import { movedTo } from './spec.ts';
 import { ACCEPTED, IGNORED, colourOf, deny, levelled, openOf, readied, seamless, serialMax } from './watermarks.ts';
 import type { Change, CommandOf, FactOf } from './watermarks.ts';
 
@@ -72,11 +73,23 @@ export function decideTakeover(state: GroupState, takeover: CommandOf<'takeover'
   if (phase === 'draining') return draining(state);
   const counts = countable(Math.max(takeover.generation, takeover.epoch));
   if (counts.outcome === 'denied') return counts;
+  const moved = movedBy(state, takeover);
+  if (typeof moved === 'string') return deny('bad_request', moved);
   return phase === 'idle' ? ACCEPTED : decideRestore(state, takeover.epoch);
 }
 
-export function applyTakeover(state: GroupState, takeover: CommandOf<'takeover'>): Change {
-  if (state.phase === 'protected') return applyRestore(state, takeover.epoch, takeover.generation);
+const movedBy = ({ spec }: GroupState, { members }: CommandOf<'takeover'>): GroupSpec | string => (members === undefined ? spec : movedTo(spec, members));
+
+const reattachFirst = (effect: Effect): readonly Effect[] => (effect.kind === 'restore' ? [{ kind: 'reattach' }, effect] : [effect]);
+
+/** Its members are moved before anything is released or delivered again: it goes to the new side. */
+export function applyTakeover(before: GroupState, takeover: CommandOf<'takeover'>): Change {
+  const spec = movedBy(before, takeover);
+  const state = typeof spec === 'string' ? before : { ...before, spec };
+  if (state.phase === 'protected') {
+    const change = applyRestore(state, takeover.epoch, takeover.generation);
+    return takeover.members === undefined ? change : { ...change, effects: change.effects.flatMap(reattachFirst) };
+  }
   const begins = { generation: takeover.generation, epoch: takeover.epoch };
   const next = { ...begun(state, takeover.generation, takeover.epoch), takeover: begins };
   const effects: readonly Effect[] = [

@@ -50,6 +50,17 @@ export function lostMembers(now: GroupSpec, wanted: GroupSpec): readonly MemberS
   return now.members.filter((member) => !wanted.members.some((other) => other.name === member.name && sameNics(member, other)));
 }
 
+/** The spec with its members at the ports that `moved` gives them; a sentence when they are not the same members. */
+export function movedTo(spec: GroupSpec, moved: readonly MemberSpec[]): GroupSpec | string {
+  const found = spec.members.map(({ name }) => moved.find((other) => other.name === name));
+  const stays = (now: NicSpec, then: NicSpec | undefined): boolean => now.mac === then?.mac && now.vlan === then.vlan;
+  const isSame = moved.length === spec.members.length && spec.members.every(({ nics }, i) =>
+    nics.length === found[i]?.nics.length && nics.every((nic, j) => stays(nic, found[i]?.nics[j])));
+  if (!isSame) return 'a takeover moves members to other ports and nothing else: name every member with its nics in order';
+  const next = { ...spec, members: found.filter((member) => member !== undefined) };
+  return specFault(next) ?? next;
+}
+
 export function newMembers(now: GroupSpec, wanted: GroupSpec): readonly MemberSpec[] {
   return wanted.members.filter((member) => !now.members.some((other) => other.name === member.name));
 }

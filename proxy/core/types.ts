@@ -124,7 +124,8 @@ export type Command =
   | { readonly kind: 'ack'; readonly generation: Generation; readonly epoch: Epoch; readonly members?: readonly string[] }
   | { readonly kind: 'commit'; readonly generation: Generation; readonly epoch: Epoch }
   | { readonly kind: 'rollback'; readonly generation: Generation; readonly epoch: Epoch }
-  | { readonly kind: 'takeover'; readonly generation: Generation; readonly epoch: Epoch }
+  /** members: the same ones at other ports, where the takeover's side of each guest is. */
+  | { readonly kind: 'takeover'; readonly generation: Generation; readonly epoch: Epoch; readonly members?: readonly MemberSpec[] }
   | { readonly kind: 'unprotect'; readonly generation: Generation; readonly held: HeldFate };
 
 export type Fact =

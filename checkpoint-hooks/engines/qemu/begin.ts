@@ -1,0 +1,81 @@
+/**
+ * From processes that run to units that are ready for their first checkpoint.
+ *
+ *     find      which side of each guest runs
+ *     base      a member that the store has an image of keeps it (`kept`): what differs is in the
+ *               next delta, however much time has passed; any other is copied while it runs (`full`)
+ *     protect   only then does Sluice hold: the group stands still for one short checkpoint, never
+ *               for a copy
+ *
+ * A guest that was left stopped by an engine that died is set going again.
+ */
+import { Refused } from '../../client.ts';
+import type { GroupView } from '../../../proxy/api/contract.ts';
+import type { SluiceClient } from '../../client.ts';
+import type { Tell } from './events.ts';
+import type { GuestSpec, SideIndex } from './guest.ts';
+import { memberAt } from './guest.ts';
+import { Machine, pidOf } from './machine.ts';
+import { GuestRam } from './ram.ts';
+import type { Store } from './store.ts';
+import { Unit } from './unit.ts';
+
+export interface Found {
+  readonly spec: GuestSpec;
+  readonly side: SideIndex;
+  readonly machine: Machine;
+}
+const SIDES: readonly SideIndex[] = [0, 1];
+
+/** The side that runs; undefined when none does. */
+export async function findRunning(spec: GuestSpec): Promise<Found | undefined> {
+  for (const side of SIDES) {
+    if (pidOf(spec.sides[side]) === undefined) continue;
+    const machine = await Machine.attach(spec.sides[side]);
+    if ((await machine.runState()) !== 'inmigrate') return { spec, side, machine };
+    machine.close();
+  }
+  return undefined;
+}
+
+/** With a base image, prepared for its first checkpoint, and running. */
+export async function takeOn({ spec, side, machine }: Found, store: Store, tell: Tell): Promise<Unit> {
+  const ram = new GuestRam(spec.name, { ram: spec.sides[side].ram, ramBytes: spec.ramBytes });
+  await machine.prepareSave();
+  if ((await machine.runState()) !== 'running') await machine.cont();
+  const kept = store.newest?.members[spec.name];
+  if (kept?.ramBytes === spec.ramBytes) {
+    const source = store.sourcesOf([spec.name]).get(spec.name);
+    const { tookMs } = await ram.ask({ do: 'adopt', base: store.basePath(kept.base), parts: source?.parts ?? [] });
+    tell({ event: 'based', member: spec.name, how: 'kept', movedBytes: 0, tookMs });
+    return new Unit(spec, side, machine, ram, kept.base);
+  }
+  const base = store.newBase(spec.name);
+  store.seeding.add(base);
+  const { count, tookMs } = await ram.ask({ do: 'seed', base: store.basePath(base) });
+  tell({ event: 'based', member: spec.name, how: 'full', movedBytes: count, tookMs });
+  return new Unit(spec, side, machine, ram, base);
+}
+
+/** undefined: the daemon knows no such group. */
+export async function maybeGroup(client: SluiceClient, group: string): Promise<GroupView | undefined> {
+  try {
+    return await client.group(group);
+  } catch (error) {
+    if (error instanceof Refused && error.code === 'no_such_group') return undefined;
+    throw error;
+  }
+}
+
+/** The group held by Sluice, its members where they run. What is protected already stays so. */
+export async function protectUnits(client: SluiceClient, group: string, units: readonly Unit[], tell: Tell): Promise<void> {
+  const view = await maybeGroup(client, group);
+  if (view?.phase === 'protected') {
+    const known = new Set(view.members.map(({ name }) => name));
+    for (const unit of units.filter(({ name }) => !known.has(name))) await client.join(group, unit.name, memberAt(unit.spec, unit.side));
+    return;
+  }
+  await client.apply(group, { ...view?.spec, group, members: units.map((unit) => memberAt(unit.spec, unit.side)) });
+  const { generation } = await client.protect(group);
+  tell({ event: 'protected', generation });
+}

@@ -1,0 +1,90 @@
+/**
+ * Who takes over for whom, in the two ways there are:
+ *
+ *   in a life       every unit has a RAM worker and mostly a ready standby: nothing is copied
+ *   at a start      an engine that finds its group dead has only the store: each guest's other side
+ *                   is started and filled from it
+ *
+ * and the stamp: after a takeover the same checkpoint is written again under the new generation,
+ * without pages, so that an engine that dies right afterwards knows whose it is.
+ */
+import type { GroupView } from '../../../proxy/api/contract.ts';
+import type { GuestSpec, SideIndex } from './guest.ts';
+import { memberAt, otherSide } from './guest.ts';
+import { kill } from './machine.ts';
+import { writePart } from './part.ts';
+import { GuestRam } from './ram.ts';
+import { launchStandby } from './standby.ts';
+import type { Manifest, MemberSource, Store } from './store.ts';
+import type { Heir, TakenOver } from './takeover.ts';
+import type { Unit } from './unit.ts';
+
+/** The checkpoint that a group at `generation` may go on from. Throws a clear error when there is none. */
+export function mustCheckpoint(store: Store, generation: number): Manifest {
+  const { newest } = store;
+  if (newest === undefined) throw new Error(`group ${store.group} died before its first checkpoint: there is nothing to go on from`);
+  if (newest.generation === generation) return newest;
+  throw new Error(`group ${store.group} is at generation ${generation}, the newest checkpoint in ${store.directory} is of generation ${newest.generation}: it is not this execution's`);
+}
+
+export function heirOf(unit: Unit, newest: Manifest, sources: ReadonlyMap<string, MemberSource>): Heir {
+  const { spec, standby, settled } = unit;
+  const isReady = standby?.ready === true && settled?.sequence === newest.sequence;
+  return {
+    spec,
+    to: otherSide(unit.side),
+    state: settled?.sequence === newest.sequence ? settled.state : undefined,
+    machine: async () => {
+      if (isReady) return { machine: standby.machine, cold: false };
+      await unit.ram.ask({ do: 'dropStandby' });
+      const machine = standby?.machine.qmp.isOpen === true ? standby.machine : await launchStandby(unit.waiting);
+      await fill(unit.ram, unit.waiting.ram, sources.get(unit.name));
+      return { machine, cold: true };
+    },
+  };
+}
+
+/** A guest of which nothing is left but the store. Its sides are ended first: one may hang half alive. */
+export function heirFromStore(spec: GuestSpec, view: GroupView, sources: ReadonlyMap<string, MemberSource>): Heir {
+  const to = otherSide(sideIn(spec, view));
+  for (const side of spec.sides) kill(side);
+  return {
+    spec, to, state: undefined,
+    machine: async () => {
+      const machine = await launchStandby(spec.sides[to]);
+      const ram = new GuestRam(spec.name, { ram: spec.sides[to].ram, ramBytes: spec.ramBytes });
+      try {
+        await fill(ram, spec.sides[to].ram, sources.get(spec.name));
+      } finally {
+        await ram.close();
+      }
+      return { machine, cold: true };
+    },
+  };
+}
+
+/** Where Sluice knows the guest to be. */
+function sideIn(spec: GuestSpec, view: GroupView): SideIndex {
+  const member = view.spec.members.find(({ name }) => name === spec.name);
+  const ports = member?.nics?.map(({ port }) => port) ?? [member?.port];
+  const side = ([0, 1] as const).find((index) => (memberAt(spec, index).nics ?? []).every(({ port }, i) => port === ports[i]));
+  if (side === undefined) throw new Error(`member ${spec.name} is at ${ports.join(', ')}: that is neither of its sides in the guests' file`);
+  return side;
+}
+
+async function fill(ram: GuestRam, path: string, source: MemberSource | undefined): Promise<void> {
+  if (source === undefined) throw new Error('a member that the checkpoint does not have');
+  await ram.ask({ do: 'restore', ram: path, base: source.base, parts: source.parts });
+}
+
+/** The checkpoint gone on from, in the new generation. */
+export async function stamp(store: Store, newest: Manifest, generation: number, { states }: TakenOver): Promise<Manifest> {
+  const sequence = store.stage();
+  const members = Object.entries(newest.members).map(([name, member]) => {
+    const state = states.get(name);
+    if (state === undefined) return undefined;
+    const bytes = writePart(store.stagedPart(sequence, name).path, { ramBytes: member.ramBytes, sequence }, state, new Uint32Array(0), []);
+    return [name, { ...member, pages: 0, bytes }] as const;
+  });
+  return store.commit(sequence, { generation, epoch: newest.epoch, members: Object.fromEntries(members.filter((one) => one !== undefined)) });
+}

@@ -1,0 +1,91 @@
+/**
+ * The group is dead: its other sides go on from the newest durable checkpoint.
+ *
+ *     death ─► fence the old processes ─┬─► Sluice: generation + 1 from epoch R, ports of the new sides
+ *                                       └─► every standby: RAM at R (already), device state of R
+ *                                  both ─► all continue ─► the checkpoint again, in the new generation
+ *
+ * The old processes are killed, those that still ran included; what one of them sent meanwhile is of
+ * the old generation, and its port is no member's any more. Nobody continues before Sluice accepted
+ * and every member is restored: so either all are at R, or none runs.
+ *
+ * A standby that is not ready (it was being filled) is filled from the store first: `cold`.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Unreachable } from '../../client.ts';
+import type { SluiceClient } from '../../client.ts';
+import { continueAll } from './checkpoint.ts';
+import type { GuestSpec, SideIndex } from './guest.ts';
+import { memberAt } from './guest.ts';
+import type { Machine } from './machine.ts';
+import { readPart } from './part.ts';
+import type { MemberSource } from './store.ts';
+
+const RETRY_MS = 20;
+
+/** One member on its way to the other side. */
+export interface Heir {
+  readonly spec: GuestSpec;
+  readonly to: SideIndex;
+  /** Known since it was made durable; otherwise it is read. */
+  readonly state: Uint8Array | undefined;
+  /** A standby that waits for its state, with RAM at R, and whether it had to be filled. */
+  machine(): Promise<{ readonly machine: Machine; readonly cold: boolean }>;
+}
+export interface TakeoverPlan {
+  readonly group: string;
+  readonly generation: number;
+  readonly epoch: number;
+  readonly heirs: readonly Heir[];
+  readonly sources: ReadonlyMap<string, MemberSource>;
+  readonly seenMs: number;
+  readonly troubleMaxMs: number;
+}
+export interface TakenOver {
+  readonly machines: ReadonlyMap<string, Machine>;
+  readonly states: ReadonlyMap<string, Uint8Array>;
+  readonly cold: readonly string[];
+  readonly fencedMs: number;
+  readonly restoredMs: number;
+  readonly runningMs: number;
+}
+
+export async function takeOver(client: SluiceClient, plan: TakeoverPlan): Promise<TakenOver> {
+  const since = (): number => performance.now() - plan.seenMs;
+  let fencedMs = 0;
+  let restoredMs = 0;
+  const fencing = fence(client, plan).then(() => (fencedMs = since()));
+  const restoring = Promise.all(plan.heirs.map((heir) => restore(heir, plan.sources))).finally(() => (restoredMs = since()));
+  const [, restored] = await Promise.all([fencing, restoring]);
+  await continueAll(restored.map(({ machine }) => machine));
+  return {
+    machines: new Map(restored.map(({ name, machine }) => [name, machine])),
+    states: new Map(restored.map(({ name, state }) => [name, state])),
+    cold: restored.filter(({ cold }) => cold).map(({ name }) => name),
+    fencedMs, restoredMs, runningMs: since(),
+  };
+}
+
+/** A daemon that is not there is waited for: its pins hold meanwhile. A repeat of ours is `ignored`. */
+async function fence(client: SluiceClient, { group, generation, epoch, heirs, seenMs, troubleMaxMs }: TakeoverPlan): Promise<void> {
+  const members = heirs.map(({ spec, to }) => memberAt(spec, to));
+  for (;;) {
+    try {
+      await client.takeover(group, { generation, epoch, members });
+      return;
+    } catch (error) {
+      if (!(error instanceof Unreachable) || performance.now() - seenMs > troubleMaxMs) throw error;
+      await sleep(RETRY_MS);
+    }
+  }
+}
+
+async function restore(heir: Heir, sources: ReadonlyMap<string, MemberSource>): Promise<{ name: string; machine: Machine; state: Uint8Array; cold: boolean }> {
+  const { name, ramBytes } = heir.spec;
+  const last = sources.get(name)?.parts.at(-1);
+  if (last === undefined) throw new Error(`the store has no part of member ${name}`);
+  const { machine, cold } = await heir.machine();
+  const state = heir.state ?? readPart(last.path, { ramBytes, sequence: last.sequence }).state;
+  await machine.restoreState(state);
+  return { name, machine, state, cold };
+}
