@@ -8,7 +8,7 @@ export interface SluiceHold extends Hold {
 }
 
 /** `startMs`: how long the daemon may take; under emulation that is the better part of a minute. */
-export async function sluiceHold(bed: Bed, startMs = 120_000): Promise<SluiceHold> {
+export async function sluiceHold(bed: Bed, startMs = 240_000): Promise<SluiceHold> {
   const daemon = bed.daemon();
   await daemon.start('live', startMs);
   const engine = new Engine(daemon.api, 'peer');
