@@ -38,7 +38,7 @@ export interface EchoOptions {
   readonly timeoutMs: number;
 }
 
-export async function echo(bed: Bed, to: Place, options: EchoOptions): Promise<EchoResult> {
+export async function echo(bed: Bed, to: Pick<Place, 'ip'>, options: EchoOptions): Promise<EchoResult> {
   const socket = inNamespace(namespacePath(bed.outsider.namespace ?? bed.host), () => raw.createSocket({ protocol: raw.Protocol.ICMP }));
   const id = process.pid & 0xffff;
   const replies = new Map<number, number>();

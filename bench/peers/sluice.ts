@@ -7,12 +7,15 @@ export interface SluiceHold extends Hold {
   readonly engine: Engine;
 }
 
-/** `startMs`: how long the daemon may take; under emulation that is the better part of a minute. */
-export async function sluiceHold(bed: Bed, startMs = 240_000): Promise<SluiceHold> {
+/** Under emulation the daemon takes the better part of a minute to start, on a loaded machine two. */
+const START_MS_MAX = 240_000;
+
+/** `groupFile`: of a group named "peer"; all members of the bed unless told. */
+export async function sluiceHold(bed: Bed, groupFile = bed.groupFile('peer', { hold: { bytes: '256MiB' } }), startMs = START_MS_MAX): Promise<SluiceHold> {
   const daemon = bed.daemon();
   await daemon.start('live', startMs);
   const engine = new Engine(daemon.api, 'peer');
-  await engine.protect(bed.groupFile('peer', { hold: { bytes: '256MiB' } }));
+  await engine.protect(groupFile);
   return {
     engine,
     cut: async () => void (await engine.cut()),

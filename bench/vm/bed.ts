@@ -23,14 +23,16 @@ import { consoleOf, eyeOf, guestSpec, type Role } from './guest.ts';
 import { guestKit } from './kit.ts';
 
 const SIDES: readonly SideIndex[] = [0, 1];
-const NAMES = { 2: ['front', 'store'], 3: ['front', 'middle', 'store'] } as const;
+const NAMES = { 1: ['store'], 2: ['front', 'store'], 3: ['front', 'middle', 'store'] } as const;
 const READY_MS = 30_000;
 /** A boot under emulation hangs now and then for ever; then the guest is started again. */
 const BOOTS_MAX = 3;
 
 export interface VmBedOptions {
-  readonly guests: 2 | 3;
+  readonly guests: 1 | 2 | 3;
   readonly group?: string;
+  /** More arguments of each first side's QEMU. */
+  readonly qemu?: readonly string[];
 }
 
 export class VmBed {
@@ -38,10 +40,12 @@ export class VmBed {
   readonly group: GuestGroup;
   /** The group, as a file for `sluice engine qemu`. */
   readonly groupFile: string;
+  readonly #qemu: readonly string[];
   readonly #running = new Map<string, Running>();
 
-  private constructor(bed: Bed, group: GuestGroup) {
+  private constructor(bed: Bed, group: GuestGroup, qemu: readonly string[]) {
     this.bed = bed;
+    this.#qemu = qemu;
     this.group = group;
     this.groupFile = join(bed.directory, 'guests.yaml');
     writeFileSync(this.groupFile, JSON.stringify(group));
@@ -60,7 +64,7 @@ export class VmBed {
         });
       });
       await ipBatch(bed.host, guests.flatMap((guest) => SIDES.flatMap((side) => tapLines(guest.sides[side].ports[0]))));
-      return new VmBed(bed, { group: options.group ?? 'g', guests });
+      return new VmBed(bed, { group: options.group ?? 'g', guests }, options.qemu ?? []);
     } catch (error) {
       await bed.close();
       throw error;
@@ -125,7 +129,7 @@ export class VmBed {
   #start(guest: GuestSpec, side: SideIndex): void {
     const [program, ...args] = guest.sides[side].argv;
     if (program === undefined) throw new Error(`guest ${guest.name} has no command line`);
-    this.#running.set(`${guest.name}${side}`, start(program, args));
+    this.#running.set(`${guest.name}${side}`, start(program, [...args, ...this.#qemu]));
   }
 
   async #serving(guest: GuestSpec): Promise<void> {

@@ -29,8 +29,13 @@ export async function countOf(bed: VmBed, guest: string): Promise<number> {
 }
 
 /** TCP from one guest to another, by the sender's clock and the receiver's bytes. */
-export async function sendMbps(bed: VmBed, from: string, to: string, ms: number): Promise<number> {
-  const [bytes = Number.NaN, us = Number.NaN] = numbers(/^sent (\d+) bytes (\d+) us$/, await ask(bed, from, `send ${bed.ip(to)} ${ms}`));
+export const sendMbps = (bed: VmBed, from: string, to: string, ms: number): Promise<number> => sendTo(bed, from, bed.ip(to), ms);
+
+/** The same to the outsider, where a sink must listen (bench/peers/sink-child.ts). */
+export const sendOutMbps = (bed: VmBed, from: string, ms: number): Promise<number> => sendTo(bed, from, bed.bed.outsider.ip, ms);
+
+async function sendTo(bed: VmBed, from: string, ip: string, ms: number): Promise<number> {
+  const [bytes = Number.NaN, us = Number.NaN] = numbers(/^sent (\d+) bytes (\d+) us$/, await ask(bed, from, `send ${ip} ${ms}`));
   return (bytes * 8) / us;
 }
 
