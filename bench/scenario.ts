@@ -34,8 +34,8 @@ export interface Demand {
   readonly by: 'ratio' | 'speed-up' | 'value';
   /** Baseline of this demand; the scenario's first variant unless told. */
   readonly against?: string;
-  /** Missed by more than the room for noise, the bench fails. Least; most for lower-is-better, unless a speed-up. */
-  readonly floor: number;
+  /** Missed by more than the room for noise, the bench fails. Least; most for lower-is-better, unless a speed-up. None: shown only. */
+  readonly floor?: number;
   /** What it should reach; shown, never a failure. */
   readonly target?: number;
 }

@@ -3,6 +3,7 @@
 #   setup.sh build   to build the native addons of npm packages
 #   setup.sh run     to run the daemon and the demo
 #   setup.sh test    to run the tests
+#   setup.sh bench   to run the bench
 #   setup.sh vm      to run real guests and the bench's peers: their kernel is downloaded by the guest kit, not installed
 set -euo pipefail
 
@@ -10,8 +11,9 @@ case "${1:-}" in
   build) want=(g++ make python3 libpcap-dev) ;;
   run)   want=(iproute2 libbpf1 libpcap0.8 ethtool iperf3 tcpdump iputils-ping procps kmod util-linux) ;;
   test)  want=(clang libbpf-dev tshark openssl curl) ;;
+  bench) want=(sockperf openmpi-bin netpipe-openmpi hpcc) ;;
   vm)    want=(qemu-system-x86 ipxe-qemu gcc libc6-dev dpkg busybox-static iptables) ;;
-  *) echo "usage: $0 build|run|test|vm" >&2; exit 2 ;;
+  *) echo "usage: $0 build|run|test|bench|vm" >&2; exit 2 ;;
 esac
 
 node_major=$(node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0)

@@ -28,7 +28,7 @@ export interface BedOptions {
   readonly mtu?: number;
   /** Multicast snooping of the bridge; off by default: its timers make runs differ. */
   readonly snooping?: boolean;
-  /** Address the stacks of veth members and outsider (10.81.0.0/24); default true. */
+  /** Address the stacks of veth members and outsider (10.81.0.0/16); default true. */
   readonly addresses?: boolean;
   readonly tapVnetHeader?: boolean;
   /** `pcap`: the ports are in no bridge, the daemon bridges them. Default ebpf. */
@@ -46,6 +46,9 @@ export interface Place {
   readonly ip: string;
   readonly address: ProbeAddress;
 }
+
+/** The outsider's number: the last of its addresses. Members count past it and its /24's broadcast. */
+const OUTSIDER = 254;
 
 let beds = 0;
 
@@ -67,9 +70,9 @@ export class Bed {
     this.host = `sl-${this.id}-host`;
     this.directory = mkdtempSync(join(tmpdir(), `sl-${this.id}-`));
     this.members = options.members.map((kind, i) =>
-      place(`m${i + 1}`, `port${i + 1}`, kind === 'veth' ? `sl-${this.id}-m${i + 1}` : undefined, i + 1),
+      place(`m${i + 1}`, `port${i + 1}`, kind === 'veth' ? `sl-${this.id}-m${i + 1}` : undefined, i + 1 < OUTSIDER ? i + 1 : i + 4),
     );
-    this.outsider = place('out', 'uplink', `sl-${this.id}-out`, 254);
+    this.outsider = place('out', 'uplink', `sl-${this.id}-out`, OUTSIDER);
   }
 
   get plane(): Plane {
@@ -184,7 +187,7 @@ export class Bed {
       if (each.namespace === undefined) continue;
       await ipBatch(each.namespace, [
         `link set eth0 arp on`,
-        `addr add ${each.ip}/24 dev eth0`,
+        `addr add ${each.ip}/16 dev eth0`,
         ...all.filter((other) => other !== each).map((other) => `neigh replace ${other.ip} lladdr ${other.mac} dev eth0 nud permanent`),
       ]);
     }
@@ -210,9 +213,10 @@ export class Bed {
   }
 }
 
-function place(name: string, port: string, namespace: string | undefined, last: number): Place {
-  const mac = `02:51:00:00:00:${last.toString(16).padStart(2, '0')}`;
-  const ip = `10.81.0.${last}`;
+function place(name: string, port: string, namespace: string | undefined, number: number): Place {
+  const [high, low] = [number >> 8, number & 255];
+  const mac = `02:51:00:00:${[high, low].map((byte) => byte.toString(16).padStart(2, '0')).join(':')}`;
+  const ip = `10.81.${high}.${low}`;
   return { name, port, namespace, mac, ip, address: { mac: macBytes(mac), ip: ipBytes(ip) } };
 }
 
