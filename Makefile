@@ -4,10 +4,10 @@ SHELL := /bin/bash
 NODE_STAMP := node_modules/.package-lock.json
 SOURCES := $(shell find proxy classifier checkpoint-hooks bench -name '*.ts' 2>/dev/null)
 
-.PHONY: help setup build check unit test demo bench longrun object clean
+.PHONY: help setup build check unit test demo bench bench-quick longrun object clean
 
 help: ## what there is
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(NODE_STAMP): package.json package-lock.json
 	@deploy/setup.sh build
@@ -38,8 +38,13 @@ test: setup dist/.built ## everything; as root also namespaces, kernel programs,
 demo: setup dist/.built ## two members, an outsider, real traffic; writes out/demo.json
 	@node dist/bench/demo.js
 
-bench: setup dist/.built ## quick ratios to the plain bridge; writes out/bench.json
-	@node dist/bench/quick.js
+bench: setup dist/.built ## everything beside its peers, up to 30 minutes; out/bench.json, out/bench.html
+	@deploy/setup.sh bench
+	@node dist/bench/bench.js $(BENCH)
+
+bench-quick: setup dist/.built ## the figures with floors, under 3 minutes
+	@deploy/setup.sh bench
+	@node dist/bench/bench.js --quick $(BENCH)
 
 longrun: setup dist/.built ## 10 minutes of mixed traffic at 100 epochs a second
 	@node dist/bench/longrun.js

@@ -8,7 +8,7 @@
  * Per-VM engines have clocks of their own: their phases are spread evenly over the interval, so a
  * chain of hops waits half an interval a hop on average, neither the best nor the worst case.
  */
-import { Bed, type BedOptions } from './bed/bed.ts';
+import { Bed, type BedOptions, type Plane } from './bed/bed.ts';
 import { runIn, sleep } from './bed/commands.ts';
 import type { Daemon } from './bed/daemon.ts';
 import { Engine, type Cadence } from './bed/engine.ts';
@@ -20,6 +20,8 @@ export const epochs = (intervalMs: number): Cadence => ({ intervalMs, commitDela
 
 export interface World {
   readonly protect: 'none' | 'group' | 'per-VM';
+  /** The daemon's data plane; ebpf unless told. */
+  readonly plane?: Plane;
   /** undefined: protected, and no command comes during the lap. */
   readonly cadence?: Cadence;
 }
@@ -47,14 +49,15 @@ export class Worlds {
   }
 
   /** The variant's bed with nothing running. */
-  async place(protect: World['protect']): Promise<Place> {
-    const known = this.#places.get(protect);
+  async place({ protect, plane = 'ebpf' }: World): Promise<Place> {
+    const key = `${protect} ${plane}`;
+    const known = this.#places.get(key);
     if (known !== undefined) return known;
-    const bed = await Bed.create(this.#options.bed);
+    const bed = await Bed.create({ ...this.#options.bed, plane });
     try {
       await setWindow(bed, this.#options.windowMb);
       const place = protect === 'none' ? { bed, daemon: undefined, engines: [] } : await this.#protect(bed, protect);
-      this.#places.set(protect, place);
+      this.#places.set(key, place);
       return place;
     } catch (error) {
       await bed.close();
@@ -64,7 +67,7 @@ export class Worlds {
 
   /** Runs `job` in the variant's world. @throws what ended an engine. */
   async run<T>(world: World, job: (bed: Bed) => Promise<T>): Promise<T> {
-    const place = await this.place(world.protect);
+    const place = await this.place(world);
     if (world.cadence === undefined) return job(place.bed);
     for (const [i, engine] of place.engines.entries()) {
       if (i > 0) await sleep(world.cadence.intervalMs / place.engines.length);

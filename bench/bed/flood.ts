@@ -12,7 +12,7 @@ import { run, start, type Running } from './commands.ts';
 import { EAGAIN, ENOBUFS, SystemError, errno, nativeMemory, nowUs, sendmmsg } from './libc.ts';
 import { openSender } from './packet-port.ts';
 import { ipBytes, macBytes, probeFlow } from './probe.ts';
-import type { Bed, Place } from './bed.ts';
+import type { Place } from './bed.ts';
 
 const BATCH = 64;
 const HEADER_BYTES = 64;
@@ -42,17 +42,17 @@ function flood(namespace: string, device: string, to: string, from: string, seco
   return sent;
 }
 
-/** Frames a second that a flood of 60-byte frames brings to the outsider, by its device's counter. */
-export async function floodRate(bed: Bed, from: Place, seconds: number, cpu: number): Promise<{ offered: number; received: number }> {
-  const outside = bed.outsider.namespace ?? '';
-  const before = await receivedFrames(outside);
+/** Frames a second that a flood of 60-byte frames brings to `to`, by its device's counter. */
+export async function floodRate(from: Place, to: Place, seconds: number, cpu: number): Promise<{ offered: number; received: number }> {
+  const there = to.namespace ?? '';
+  const before = await receivedFrames(there);
   const beginUs = nowUs();
-  const running = startFlood(from, bed.outsider, seconds, cpu);
+  const running = startFlood(from, to, seconds, cpu);
   const code = await running.ended;
   const tookS = (nowUs() - beginUs) / 1e6;
   if (code !== 0) throw new Error(`flood: ${code}: ${running.output()}`);
   const { sent } = JSON.parse(running.output().trim().split('\n').at(-1) ?? '') as { sent: number };
-  const received = (await receivedFrames(outside)) - before;
+  const received = (await receivedFrames(there)) - before;
   return { offered: sent / Math.min(tookS, seconds), received: received / seconds };
 }
 

@@ -12,6 +12,10 @@
  */
 import { iperf } from '../bed/iperf.ts';
 import { floodRate } from '../bed/flood.ts';
+import { sleep } from '../bed/commands.ts';
+import { nowUs } from '../bed/libc.ts';
+import { parseProbe, probeFlow } from '../bed/probe.ts';
+import type { FramePort } from '../bed/frame-port.ts';
 import { echo } from '../bed/echo.ts';
 import { median, quantile } from '../bed/stats.ts';
 import type { Bed } from '../bed/bed.ts';
@@ -26,7 +30,7 @@ const HOLD = { hold: { bytes: '256MiB' } };
 const worldOf = (variant: string): World => {
   if (variant === 'plain') return { protect: 'none' };
   const ms = /^([0-9]+) ms/.exec(variant)?.[1];
-  return { protect: 'group', cadence: ms === undefined ? AT_ONCE : epochs(Number(ms)) };
+  return { protect: 'group', plane: variant === 'pcap' ? 'pcap' : 'ebpf', cadence: ms === undefined ? AT_ONCE : epochs(Number(ms)) };
 };
 
 type Job = (bed: Bed, lap: Lap, context: Context) => Promise<Reading>;
@@ -87,7 +91,37 @@ const heldTcp = (windowMb: number): Scenario => {
   }, windowMb);
 };
 
-const AT_ONCE_VARIANTS: readonly Variant[] = [{ name: 'plain' }, { name: 'group' }];
+const DRAIN_MS = 100;
+
+/** From the sending of each frame to the kernel's stamp outside. */
+function holdTimes(): Job {
+  const ends = new Map<Bed, { end: FramePort; eye: FramePort }>();
+  return async (bed, lap, context) => {
+    const { end, eye } = ends.get(bed) ?? { end: bed.end(0), eye: bed.outside() };
+    ends.set(bed, { end, eye });
+    const frame = probeFlow(bed.member(0).address, bed.outsider.address, 8);
+    const sentUs: number[] = [];
+    const holdMs: number[] = [];
+    const read = (): void => {
+      eye.drain((bytes, atUs) => {
+        const sent = sentUs[parseProbe(bytes)?.seq ?? -1];
+        if (sent !== undefined) holdMs.push((atUs - sent) / 1e3);
+      });
+    };
+    for (const endUs = nowUs() + lap.seconds * 1e6; nowUs() < endUs; await sleep(1)) {
+      sentUs.push(nowUs());
+      if (!end.send(frame(sentUs.length - 1))) throw new Error('a frame was not taken by the kernel');
+      read();
+    }
+    await sleep(DRAIN_MS);
+    read();
+    if (holdMs.length < sentUs.length) throw new Error(`${sentUs.length - holdMs.length} of ${sentUs.length} frames did not come out`);
+    context.raw(lap, 'hold-ms.json', JSON.stringify(holdMs));
+    return { values: { p50: median(holdMs), p99: quantile(holdMs, 0.99) }, series: { 'hold time, ms': holdMs } };
+  };
+}
+
+const AT_ONCE_VARIANTS: readonly Variant[] = [{ name: 'plain' }, { name: 'group' }, { name: 'pcap' }];
 
 export const external: readonly Scenario[] = [
   outward({
@@ -110,12 +144,20 @@ export const external: readonly Scenario[] = [
       demands: [{ variant: 'group', by: 'ratio', floor: 0.6, target: 0.85 }],
     }],
   }, () => async (bed, lap, context) => {
-    const rate = await floodRate(bed, bed.member(0), lap.seconds, 0);
+    const rate = await floodRate(bed.member(0), bed.outsider, lap.seconds, 0);
     context.raw(lap, 'flood.json', JSON.stringify(rate));
     return { values: { kframes: rate.received / 1e3 } };
   }),
   heldTcp(32),
   heldTcp(4),
+  outward({
+    name: 'hold time', variants: [{ name: 'plain' }, { name: '25 ms epochs' }],
+    arguments: 'a frame of 60 bytes about every ms; epochs of 25 ms, commit 5 ms after the cut: hold times spread evenly over 5 to 30 ms are ideal',
+    quantities: [
+      { key: 'p50', name: 'hold time, p50', unit: 'ms', lowerIsBetter: true },
+      { key: 'p99', name: 'hold time, p99', unit: 'ms', lowerIsBetter: true },
+    ],
+  }, holdTimes),
   outward({
     name: 'echo by epoch length', variants: BY_EPOCH, xLabel: 'epoch length, ms',
     arguments: 'ICMP echo from outside to a member, one at a time, pauses random over one epoch; commit 5 ms after each cut',

@@ -4,6 +4,7 @@
  * two cores an engine's own CPU share would be the figure.
  */
 import type { Bed } from '../bed/bed.ts';
+import { floodRate } from '../bed/flood.ts';
 import { iperf, type IperfRun } from '../bed/iperf.ts';
 import { pingPong } from '../bed/sockperf.ts';
 import type { Context, Lap, Reading, Scenario } from '../scenario.ts';
@@ -11,13 +12,17 @@ import { Worlds, epochs, type World } from '../worlds.ts';
 
 const TOPOLOGY = 'two members (veth into namespaces) on one Linux bridge';
 const VARIANTS = [{ name: 'plain' }, { name: 'group' }];
-const worldOf = (variant: string): World => ({ protect: variant === 'plain' ? 'none' : 'group' });
+/** The portable plane beside the default one. */
+const WITH_PCAP = [...VARIANTS, { name: 'pcap' }];
+const worldOf = (variant: string): World => (variant === 'plain' ? { protect: 'none' } : { protect: 'group', plane: variant === 'pcap' ? 'pcap' : 'ebpf' });
 
 type Job = (bed: Bed, lap: Lap, context: Context) => Promise<Reading>;
 
-function between(row: Omit<Scenario, 'section' | 'topology' | 'variants' | 'open'>, job: Job, world: (variant: string) => World = worldOf): Scenario {
+type Row = Omit<Scenario, 'section' | 'topology' | 'variants' | 'open'> & Partial<Pick<Scenario, 'variants'>>;
+
+function between(row: Row, job: Job, world: (variant: string) => World = worldOf): Scenario {
   return {
-    ...row, section: 'intra-group', topology: TOPOLOGY, variants: VARIANTS,
+    variants: VARIANTS, ...row, section: 'intra-group', topology: TOPOLOGY,
     open: (context) => {
       const worlds = new Worlds({ bed: { members: ['veth', 'veth'] } });
       return Promise.resolve({
@@ -46,7 +51,7 @@ const demand = (floor: number, target: number) => [{ variant: 'group', by: 'rati
 const tcp = (streams: number, quick: boolean): Scenario => {
   const name = `intra-group TCP, ${streams} ${streams === 1 ? 'stream' : 'streams'}`;
   return between({
-    name, quick, warmUpLap: false,
+    name, quick, warmUpLap: false, ...(streams === 1 ? { variants: WITH_PCAP } : {}),
     arguments: `iperf3 -C cubic -P ${streams} -O 1, both directions (-R), ends pinned to a core each`,
     quantities: [
       { key: 'forward', name, unit: 'Gbit/s', demands: demand(0.95, 1) },
@@ -70,7 +75,7 @@ const udp = (bytes: number, quick: boolean): Scenario => {
 const roundTrip = (protocol: 'tcp' | 'udp'): Scenario => {
   const name = `intra-group ${protocol.toUpperCase()} round trip`;
   return between({
-    name, quick: protocol === 'tcp', warmUpLap: false,
+    name, quick: protocol === 'tcp', warmUpLap: false, variants: WITH_PCAP,
     arguments: `sockperf ping-pong ${protocol === 'tcp' ? '--tcp ' : ''}-m 64 --full-rtt`,
     quantities: [
       { key: 'p50', name: `${name}, p50`, unit: 'us', lowerIsBetter: true, demands: demand(1.1, 1.02) },
@@ -84,13 +89,23 @@ const roundTrip = (protocol: 'tcp' | 'udp'): Scenario => {
   });
 };
 
+const SMALL = 'intra-group 60-byte frames';
 const BUSY = 'intra-group TCP, 25 ms engine on the same cores';
 
 export const intra: readonly Scenario[] = [
   tcp(1, true),
   tcp(4, false),
-  udp(64, true),
+  udp(64, false),
   udp(1400, false),
+  between({
+    name: SMALL, quick: true, variants: WITH_PCAP,
+    arguments: 'a flood from a packet socket (sendmmsg of 64, one core); frames that arrive at the other member',
+    quantities: [{ key: 'kframes', name: SMALL, unit: 'kframes/s', demands: demand(0.9, 1) }],
+  }, async (bed, lap, context) => {
+    const rate = await floodRate(bed.member(0), bed.member(1), lap.seconds, 0);
+    context.raw(lap, 'flood.json', JSON.stringify(rate));
+    return { values: { kframes: rate.received / 1e3 } };
+  }),
   roundTrip('tcp'),
   roundTrip('udp'),
   between({
