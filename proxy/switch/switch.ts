@@ -9,7 +9,7 @@
  *
  * Every verdict is made by classifier/rules.ts over the shared cells, so both planes decide alike;
  * here is only what a Linux bridge does besides: it forwards neither to the port a frame came from,
- * nor link-local multicast, nor a frame with a source that can be none. No VLAN filtering, no STP,
+ * nor link-local multicast (but BPDUs, having no STP), nor a frame with a source that can be none. No VLAN filtering, no STP,
  * no host behind it. One thread, one frame at a time: a copy is made only where a frame waits.
  */
 import { MARK } from '../../classifier/abi.ts';
@@ -23,6 +23,8 @@ import type { Loss } from './layout.ts';
 import { complete, segment } from './offload.ts';
 import type { SharedTables } from './tables.ts';
 
+/** The only link-local address that a bridge without STP forwards. */
+const BRIDGE_GROUP = 0x0180_c200_0000;
 /** Ethernet header and two tags: longer than this above the MTU is a super-frame. */
 const FRAMING_BYTES_MAX = 22;
 
@@ -109,7 +111,7 @@ export class Switch {
     const { src, dst } = cursor;
     if (!cursor.hasHeader || src === 0 || (frame[6]! & 1) === 1) return;
     this.fdb.heard(src, from, this.#nowMs);
-    if (cursor.isLinkLocal) return;
+    if (cursor.isLinkLocal && dst !== BRIDGE_GROUP) return;
     const to = cursor.isMulticast ? undefined : this.fdb.find(dst, this.#nowMs);
     if (to !== undefined && this.ports.has(to)) {
       if (to !== from) this.#leave(to, from, frame, mark);

@@ -7,7 +7,7 @@
  * packet sockets, so times of receipt are the kernel's.
  */
 import { describe, expect, it } from 'vitest';
-import { Bed } from '../../bench/bed/bed.ts';
+import { Bed, type Plane } from '../../bench/bed/bed.ts';
 import { sleep } from '../../bench/bed/commands.ts';
 import { Engine } from '../../bench/bed/engine.ts';
 import type { FramePort } from '../../bench/bed/frame-port.ts';
@@ -15,6 +15,7 @@ import { nowUs } from '../../bench/bed/libc.ts';
 import { Oracle } from '../../bench/bed/oracle.ts';
 import { parseProbe, probeFlow } from '../../bench/bed/probe.ts';
 import { flowKey } from '../../bench/bed/traffic.ts';
+import { PLANES } from '../support/planes.ts';
 import { UNPRIVILEGED } from './privilege.ts';
 
 interface Inside {
@@ -41,8 +42,8 @@ interface Stage {
 
 const flowId = (from: number, to: number): number => from * 16 + to;
 
-async function onStage(kind: 'tap' | 'veth', n: number, job: (stage: Stage) => Promise<void>): Promise<void> {
-  const bed = await Bed.create({ members: Array.from({ length: n }, () => kind), addresses: false });
+async function onStage(plane: Plane, kind: 'tap' | 'veth', n: number, job: (stage: Stage) => Promise<void>): Promise<void> {
+  const bed = await Bed.create({ members: Array.from({ length: n }, () => kind), addresses: false, plane });
   try {
     const daemon = bed.daemon();
     await daemon.start('live');
@@ -105,9 +106,9 @@ function stageOf(bed: Bed, engine: Engine): Stage {
 
 const upTo = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 
-describe.skipIf(UNPRIVILEGED !== undefined)('colours: members cut one after the other', () => {
+describe.skipIf(UNPRIVILEGED !== undefined).each(PLANES)('colours: members cut one after the other, over %s', (plane) => {
   it('no orphan, nothing lost, order kept, over 60 epochs under traffic', async () => {
-    await onStage('veth', 3, async (stage) => {
+    await onStage(plane, 'veth', 3, async (stage) => {
       const pairs = [[0, 1], [1, 0], [1, 2], [2, 0]] as const;
       const timer = setInterval(() => {
         for (const [from, to] of pairs) stage.send(from, to, 3);
@@ -137,12 +138,12 @@ describe.skipIf(UNPRIVILEGED !== undefined)('colours: members cut one after the 
       }
       const counts = stage.members.map(({ oracle }) => oracle.count());
       expect(counts.map((count) => count.sent - count.seen)).toEqual([0, 0, 0]);
-      console.log(`colours: ${frames} frames inside over 60 epochs cut member by member: 0 orphans, 0 lost, 0 reordered`);
+      console.log(`colours over ${plane}: ${frames} frames inside over 60 epochs cut member by member: 0 orphans, 0 lost, 0 reordered`);
     });
   });
 
   it('an early frame waits for its receiver, and those behind it wait with it', async () => {
-    await onStage('tap', 2, async (stage) => {
+    await onStage(plane, 'tap', 2, async (stage) => {
       stage.send(0, 1, 5);
       await stage.settle();
       expect(stage.received(0, 1)).toEqual(upTo(5));
@@ -159,7 +160,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('colours: members cut one after the 
   });
 
   it('a frame in transit at the cut is delivered, recorded, and delivered again by a rollback', async () => {
-    await onStage('tap', 2, async (stage) => {
+    await onStage(plane, 'tap', 2, async (stage) => {
       await stage.cutMember(1);
       stage.send(0, 1, 30); // coloured 1, the receiver is in 2: channel state of cut 1
       await stage.settle();
@@ -178,7 +179,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('colours: members cut one after the 
   });
 
   it('once the cut after it is committed, a recorded frame is not delivered again', async () => {
-    await onStage('tap', 2, async (stage) => {
+    await onStage(plane, 'tap', 2, async (stage) => {
       await stage.cutMember(1);
       stage.send(0, 1, 30);
       await stage.cutMember(0);
@@ -191,7 +192,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('colours: members cut one after the 
   });
 
   it('an early frame of an execution that was rolled back is never delivered', async () => {
-    await onStage('tap', 2, async (stage) => {
+    await onStage(plane, 'tap', 2, async (stage) => {
       await stage.cutMember(0);
       stage.send(0, 1, 20);
       await stage.engine.rollback(0);

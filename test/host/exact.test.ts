@@ -10,7 +10,7 @@
  * the hold, and TCP inside VXLAN inside a member must flow.
  */
 import { describe, expect, it } from 'vitest';
-import { Bed } from '../../bench/bed/bed.ts';
+import { Bed, type Plane } from '../../bench/bed/bed.ts';
 import { runIn, sleep } from '../../bench/bed/commands.ts';
 import { Engine } from '../../bench/bed/engine.ts';
 import { tcpGbps } from '../../bench/bed/iperf.ts';
@@ -18,6 +18,7 @@ import type { FramePort } from '../../bench/bed/frame-port.ts';
 import { macBytes } from '../../bench/bed/probe.ts';
 import { ethernet, ipv4, ipv6, tag, tagged, tcp, udp } from '../corpus/bytes.ts';
 import { corpus, type CorpusFrame } from '../corpus/corpus.ts';
+import { PLANES } from '../support/planes.ts';
 import { UNPRIVILEGED } from './privilege.ts';
 
 const MTU = 9000;
@@ -92,8 +93,8 @@ async function onPlainBridge(frames: readonly CorpusFrame[]): Promise<Received> 
   }
 }
 
-async function heldAndReleased(frames: readonly CorpusFrame[]): Promise<Received> {
-  const bed = await Bed.create({ members: ['tap', 'tap'], mtu: MTU, addresses: false });
+async function heldAndReleased(plane: Plane, frames: readonly CorpusFrame[]): Promise<Received> {
+  const bed = await Bed.create({ members: ['tap', 'tap'], mtu: MTU, addresses: false, plane });
   try {
     const engine = await protectedBy(bed);
     return await through(bed, frames, async (sofar) => {
@@ -109,12 +110,12 @@ async function heldAndReleased(frames: readonly CorpusFrame[]): Promise<Received
 const ofBed = { source: macBytes('02:51:00:00:00:01'), outsider: macBytes('02:51:00:00:00:fe'), mtu: MTU };
 
 describe.skipIf(UNPRIVILEGED !== undefined)('byte-exact (I9)', () => {
-  it('the corpus comes out as it went in, in order, and nothing before the commit', async () => {
+  it.each(PLANES)('the corpus comes out as it went in, in order, and nothing before the commit, over %s', async (plane) => {
     const seed = Number(process.env['SLUICE_SEED'] ?? 20_170_717);
     const frames = corpus(ofBed, seed);
     const plain = await onPlainBridge(frames);
-    const held = await heldAndReleased(frames);
-    console.log(`corpus seed ${seed}: ${frames.length} frames sent, ${plain.outside.length} forwarded by the plain bridge, ${held.outside.length} released`);
+    const held = await heldAndReleased(plane, frames);
+    console.log(`${plane}: corpus seed ${seed}: ${frames.length} frames sent, ${plain.outside.length} forwarded by the plain bridge, ${held.outside.length} released`);
     expect(plain.outside.length).toBeGreaterThan(400);
     expect(names(frames, without(plain.outside, held.outside)), 'missing outside').toEqual([]);
     expect(names(frames, without(held.outside, plain.outside)), 'too many outside').toEqual([]);

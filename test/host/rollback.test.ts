@@ -1,22 +1,24 @@
 /**
  * I5 and I7 on real frames: what leaves after a rollback or a takeover, exactly.
  *
- * A write to a tap is classified before it returns, so here the test knows each frame's epoch, and
- * what must leave can be compared frame by frame.
+ * A write to a tap is classified before it returns (ebpf), or before the next cut is performed (pcap),
+ * so here the test knows each frame's epoch, and what must leave can be compared frame by frame.
  */
 import { describe, expect, it } from 'vitest';
 import { until } from '../../bench/bed/commands.ts';
+import type { Plane } from '../../bench/bed/bed.ts';
 import { Rig } from '../../bench/bed/rig.ts';
 import { macBytes } from '../../bench/bed/probe.ts';
 import { corpus } from '../corpus/corpus.ts';
+import { PLANES } from '../support/planes.ts';
 import { UNPRIVILEGED } from './privilege.ts';
 
 const PER_EPOCH = 100;
 const text = (frame: Uint8Array): string => Buffer.from(frame).toString('hex');
 
 /** A rig without traffic of its own, and everything the outsider receives. */
-async function withRig(job: (rig: Rig, outside: () => Promise<string[]>) => Promise<void>): Promise<void> {
-  const rig = await Rig.create();
+async function withRig(plane: Plane, job: (rig: Rig, outside: () => Promise<string[]>) => Promise<void>): Promise<void> {
+  const rig = await Rig.create({ plane });
   try {
     const seen: string[] = [];
     rig.traffic.watch((frame) => seen.push(text(frame)));
@@ -60,9 +62,9 @@ async function fill(rig: Rig, first: number, last: number): Promise<Map<number, 
 
 const of = (sent: Map<number, string[]>, ...epochs: number[]): string[] => epochs.flatMap((epoch) => sent.get(epoch) ?? []);
 
-describe.skipIf(UNPRIVILEGED !== undefined)('exact release (I5)', () => {
+describe.skipIf(UNPRIVILEGED !== undefined).each(PLANES)('exact release (I5) over %s', (plane) => {
   it('rollback to 2 with epochs 1 to 4 in flight lets exactly 1 and 2 out', async () => {
-    await withRig(async (rig, outside) => {
+    await withRig(plane, async (rig, outside) => {
       const sent = await fill(rig, 1, 4);
       expect(await outside()).toEqual([]);
       await rig.engine.rollback(2);
@@ -75,7 +77,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('exact release (I5)', () => {
   });
 
   it('rollback to the last committed epoch discards all that is held', async () => {
-    await withRig(async (rig, outside) => {
+    await withRig(plane, async (rig, outside) => {
       const sent = await fill(rig, 1, 4);
       await rig.engine.commit(1);
       expect(await outside()).toEqual(of(sent, 1));
@@ -89,7 +91,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('exact release (I5)', () => {
   });
 
   it('the same epochs, rolled back twice, never come out', async () => {
-    await withRig(async (rig, outside) => {
+    await withRig(plane, async (rig, outside) => {
       await fill(rig, 1, 3);
       await rig.engine.rollback(0);
       await fill(rig, 1, 3);
@@ -101,7 +103,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('exact release (I5)', () => {
   });
 
   it('eight epochs in flight are released one by one, each exactly', async () => {
-    await withRig(async (rig, outside) => {
+    await withRig(plane, async (rig, outside) => {
       const sent = await fill(rig, 1, 9);
       for (let epoch = 1; epoch <= 8; epoch++) {
         await rig.engine.commit(epoch);
@@ -111,7 +113,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('exact release (I5)', () => {
   });
 
   it('a commit of the newest sealed epoch releases all before it, in order', async () => {
-    await withRig(async (rig, outside) => {
+    await withRig(plane, async (rig, outside) => {
       const sent = await fill(rig, 1, 9);
       await rig.engine.commit(8);
       expect(await outside()).toEqual(of(sent, 1, 2, 3, 4, 5, 6, 7, 8));
@@ -119,9 +121,9 @@ describe.skipIf(UNPRIVILEGED !== undefined)('exact release (I5)', () => {
   });
 });
 
-describe.skipIf(UNPRIVILEGED !== undefined)('fencing (I7)', () => {
+describe.skipIf(UNPRIVILEGED !== undefined).each(PLANES)('fencing (I7) over %s', (plane) => {
   it('takeover to 1 lets exactly 1 out, and the old generation can do nothing', async () => {
-    await withRig(async (rig, outside) => {
+    await withRig(plane, async (rig, outside) => {
       const sent = await fill(rig, 1, 4);
       const old = rig.engine.generation;
       await rig.engine.takeover(1);
@@ -140,7 +142,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('fencing (I7)', () => {
   });
 
   it('what was held when the daemon died never comes out', async () => {
-    await withRig(async (rig, outside) => {
+    await withRig(plane, async (rig, outside) => {
       await fill(rig, 1, 3);
       await rig.daemon.kill();
       await rig.restart(undefined);
