@@ -5,133 +5,34 @@
  * count: frames sent, released (seen outside), held (discarded with their epoch), lost, leaked.
  * Leaked must be 0 in every row. The first rows are the controls: the same traffic over a bridge
  * without Sluice, and with a group that is not protected. There the oracle must find leaks, or its
- * silence elsewhere would mean nothing.
+ * silence elsewhere would mean nothing. Attacks that both data planes meet alike are in
+ * attacks-planes.test.ts; these are of the kernel's plane.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { ipBatch, run, runIn, sleep, until } from '../../bench/bed/commands.ts';
+import { ipBatch, run, runIn, until } from '../../bench/bed/commands.ts';
 import { nowUs } from '../../bench/bed/libc.ts';
-import { macBytes, probeFlow } from '../../bench/bed/probe.ts';
-import { CADENCE, Rig, type RigOptions } from '../../bench/bed/rig.ts';
-import { flowKey } from '../../bench/bed/traffic.ts';
-import { corpus } from '../corpus/corpus.ts';
+import { CADENCE, Rig } from '../../bench/bed/rig.ts';
+import { row, seenIn } from '../support/attack.ts';
 import { UNPRIVILEGED } from './privilege.ts';
-
-/** A row: traffic, `attack`, traffic; then the count and what must hold in every row. */
-async function row(name: string, attack: (rig: Rig) => Promise<void>, options: RigOptions = {}): Promise<Rig> {
-  const rig = await Rig.create(options);
-  try {
-    rig.start();
-    await rig.pause(150);
-    await attack(rig);
-    await rig.pause(150);
-    await rig.finish();
-    console.log(rig.line(name));
-    expect(rig.traffic.missed(), 'the capture must miss nothing').toBe(0);
-    expect(rig.oracle.leaks).toEqual([]);
-    expect(rig.leaked()).toBe(0);
-    expect(rig.oracle.count().duplicates).toBe(0);
-    expect(rig.oracle.count().seen, 'frames must have left at all').toBeGreaterThan(100);
-    return rig;
-  } finally {
-    await rig.close();
-  }
-}
 
 const ip = (rig: Rig, ...args: string[]): Promise<string> => runIn(rig.bed.host, 'ip', args);
 
-/** How many frames are seen outside from now on, over `ms`. */
-async function seenIn(rig: Rig, ms: number): Promise<number> {
-  rig.traffic.drain();
-  const before = rig.oracle.count().seen;
-  await rig.pause(ms);
-  return rig.oracle.count().seen - before;
-}
-
 describe.skipIf(UNPRIVILEGED !== undefined)('attacks', () => {
-  for (const [name, options] of [['plain bridge', { plain: true }], ['group not protected', { unprotected: true }]] as const) {
-    it(`control: ${name}: the oracle finds leaks`, async () => {
-      const rig = await Rig.create(options);
-      try {
-        rig.oracle.begin('cut', 1, nowUs())(true);
-        for (let i = 0; i < 50; i++) rig.traffic.tick();
-        await rig.settle();
-        console.log(rig.line(`control: ${name}`));
-        expect(rig.oracle.count().leaked).toBe(rig.oracle.count().sent + rig.oracle.count().strays);
-      } finally {
-        await rig.close();
-      }
-    });
-  }
-
-  it('nothing at all: nothing is lost and order is kept', async () => {
-    const rig = await row('no attack', async (r) => r.pause(300));
-    expect(rig.oracle.count()).toMatchObject({ held: 0, lost: 0 });
-    for (const flow of [...rig.traffic.flows('external'), ...rig.traffic.flows('intra')]) {
-      expect(flow).toMatchObject({ reorders: 0, repeats: 0, seen: flow.sent - flow.unsent });
+  it('control: plain bridge: the oracle finds leaks', async () => {
+    const rig = await Rig.create({ plain: true });
+    try {
+      rig.oracle.begin('cut', 1, nowUs())(true);
+      for (let i = 0; i < 50; i++) rig.traffic.tick();
+      await rig.settle();
+      console.log(rig.line('control: plain bridge'));
+      expect(rig.oracle.count().leaked).toBe(rig.oracle.count().sent + rig.oracle.count().strays);
+    } finally {
+      await rig.close();
     }
-  });
-
-  it('SIGKILL of the daemon', async () => {
-    await row('SIGKILL of the daemon', async (rig) => {
-      await rig.daemon.kill();
-      await rig.pause(50);
-      expect(await seenIn(rig, 200), 'nothing leaves without the daemon').toBe(0);
-      await rig.restart();
-    });
-  });
-
-  it('SIGKILL of the daemon (its hold worker is a thread of it), ten times at odd moments', async () => {
-    await row('SIGKILL ten times', async (rig) => {
-      for (let i = 0; i < 10; i++) {
-        await rig.pause(7 * i);
-        await rig.daemon.kill();
-        await rig.restart();
-      }
-    });
-  });
-
-  it('SIGTERM of the daemon: protection stays', async () => {
-    await row('SIGTERM of the daemon', async (rig) => {
-      await rig.daemon.stop();
-      await rig.pause(50);
-      expect(await seenIn(rig, 150)).toBe(0);
-      await rig.restart();
-    });
-  });
-
-  it('SIGSTOP of the daemon and its hold worker', async () => {
-    await row('SIGSTOP for 300 ms', async (rig) => {
-      rig.daemon.signal('SIGSTOP');
-      await rig.pause(50);
-      expect(await seenIn(rig, 250), 'nothing leaves while it is frozen').toBe(0);
-      rig.daemon.signal('SIGCONT');
-    });
-  });
-
-  it('engine gone silent', async () => {
-    await row('engine silent for 500 ms', async (rig) => {
-      await rig.engine.stop();
-      await rig.pause(50);
-      expect(await seenIn(rig, 450), 'nothing leaves without a commit').toBe(0);
-      rig.engine.run(CADENCE);
-    });
-  });
-
-  it('ring overflow under flood', async () => {
-    const rig = await row('overflow under flood', async (r) => {
-      await r.engine.stop();
-      for (let i = 0; i < 60_000; i++) r.traffic.send(1);
-      r.traffic.drain();
-      await r.pause(200);
-      const state = await r.engine.sync();
-      expect(state.dropped.overflow, 'the ring must have been too small').toBeGreaterThan(0);
-      r.engine.run(CADENCE);
-    }, { group: { hold: { bytes: '4MiB', highWater: 0.75 } } });
-    expect(rig.traffic.flows('external').map((flow) => flow.reorders)).toEqual([0, 0]);
   });
 
   for (const device of ['port1', 'uplink', 'br0']) {
@@ -157,27 +58,16 @@ describe.skipIf(UNPRIVILEGED !== undefined)('attacks', () => {
     }, { daemon: { attach: 'tcx' } });
   });
 
-  it('tap deleted and made again under traffic', async () => {
-    await row('tap deleted and made again, 5 times', async (rig) => {
+  it('link flap of br0', async () => {
+    await row('link flap of br0, 5 times', async (rig) => {
       for (let i = 0; i < 5; i++) {
-        await rig.bed.replaceTap(i % 2);
-        await rig.pause(60);
+        await ip(rig, 'link', 'set', 'br0', 'down');
+        await rig.pause(20);
+        await ip(rig, 'link', 'set', 'br0', 'up');
+        await rig.pause(20);
       }
     });
   });
-
-  for (const device of ['port1', 'uplink', 'br0']) {
-    it(`link flap of ${device}`, async () => {
-      await row(`link flap of ${device}, 5 times`, async (rig) => {
-        for (let i = 0; i < 5; i++) {
-          await ip(rig, 'link', 'set', device, 'down');
-          await rig.pause(20);
-          await ip(rig, 'link', 'set', device, 'up');
-          await rig.pause(20);
-        }
-      });
-    });
-  }
 
   for (const device of ['port1', 'uplink']) {
     it(`bridge port ${device} removed and added`, async () => {
@@ -223,19 +113,6 @@ describe.skipIf(UNPRIVILEGED !== undefined)('attacks', () => {
     });
   });
 
-  it('every tap deleted, and made again later', async () => {
-    await row('all taps deleted and made again, 10 times', async (rig) => {
-      for (let i = 0; i < 10; i++) {
-        rig.bed.deleteTap(0);
-        rig.bed.deleteTap(1);
-        await rig.pause(40);
-        await rig.bed.replaceTap(0);
-        await rig.bed.replaceTap(1);
-        await rig.pause(40);
-      }
-    });
-  });
-
   it('a second uplink appears under traffic', async () => {
     await row('a second uplink appears', async (rig) => {
       const out = rig.bed.outsider.namespace ?? '';
@@ -266,23 +143,6 @@ describe.skipIf(UNPRIVILEGED !== undefined)('attacks', () => {
     await fullDisk();
   });
 
-  it('malformed and fenced commands during traffic', async () => {
-    await row('malformed and fenced commands', async (rig) => {
-      await rig.engine.stop();
-      await rig.pause(50);
-      rig.traffic.drain();
-      const before = rig.oracle.count().seen;
-      for (const [path, body] of badCommands(rig.engine.generation, rig.engine.open)) {
-        const answer = await refusedCall(rig, path, body);
-        expect(answer.status, `${path} ${JSON.stringify(body).slice(0, 100)}`).toBeGreaterThanOrEqual(400);
-        expect(answer.status).toBeLessThan(500);
-      }
-      await rig.pause(100);
-      expect(rig.oracle.count().seen - before, 'a refusal releases nothing').toBe(0);
-      rig.engine.run(CADENCE);
-    });
-  });
-
   it('destination MAC unlearned by the bridge', async () => {
     await row('forwarding table flushed, 20 times', async (rig) => {
       for (let i = 0; i < 20; i++) {
@@ -293,73 +153,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('attacks', () => {
     });
   });
 
-  for (const [whom, mac] of [['another member', '02:51:00:00:00:02'], ['the outsider', '02:51:00:00:00:fe'], ['nobody known', '02:77:00:00:00:01']] as const) {
-    it(`member speaks with the MAC of ${whom}`, async () => {
-      await row(`source MAC of ${whom}`, (rig) => spoof(rig, mac));
-    });
-  }
-
-  it('every odd frame of the corpus', async () => {
-    await row('corpus of odd frames', oddFrames, { mtu: 9000 });
-  });
 });
-
-/** Frames with a foreign source to outside and to the other member: held like any other, never intra. */
-async function spoof(rig: Rig, mac: string): Promise<void> {
-  const from = { ...rig.bed.member(0).address, mac: macBytes(mac) };
-  const outward = probeFlow(from, rig.bed.outsider.address, 1000);
-  const inward = probeFlow(from, rig.bed.member(1).address, 1001);
-  const tap = rig.bed.tap(0);
-  for (let seq = 0; seq < 200; seq++) {
-    rig.oracle.sent(flowKey(1000, seq), 'm1', nowUs());
-    tap.send(outward(seq));
-    rig.oracle.sent(flowKey(1001, seq), 'm1', nowUs()); // flooded or not: outside it may be seen once committed
-    tap.send(inward(seq));
-    if (seq % 10 === 0) await sleep(2);
-  }
-}
-
-/** The corpus, spread over many epochs; a frame is known by its bytes. */
-async function oddFrames(rig: Rig): Promise<void> {
-  const { mac } = rig.bed.member(0);
-  const frames = corpus({ source: macBytes(mac), outsider: macBytes(rig.bed.outsider.mac), mtu: 9000 }, 11);
-  const key = (bytes: Uint8Array): string => Buffer.from(bytes).toString('latin1');
-  rig.traffic.watch((frame, atUs) => rig.oracle.seen(key(frame), atUs));
-  const done = new Set<string>();
-  for (const { bytes } of frames) {
-    if (done.has(key(bytes))) continue;
-    done.add(key(bytes));
-    rig.oracle.sent(key(bytes), 'm1', nowUs());
-    rig.bed.tap(0).send(bytes);
-    await sleep(1);
-  }
-  await rig.pause(50);
-}
-
-/** A body beyond the limit is refused before all of it is read, so its sender may find the pipe broken instead. */
-async function refusedCall(rig: Rig, path: string, body: object | string): Promise<{ readonly status: number }> {
-  try {
-    return await rig.daemon.api.call('POST', `/v1/groups/${path}`, body);
-  } catch (error) {
-    if (typeof body === 'string' && body.length > 256 << 10 && /EPIPE|ECONNRESET|other side closed/.test(String(error))) return { status: 413 };
-    throw error;
-  }
-}
-
-function badCommands(generation: number, open: number): [string, object | string][] {
-  return [
-    ['g/commit', '{'], ['g/commit', '[]'], ['g/commit', {}], ['g/commit', { generation, epoch: -1 }],
-    ['g/commit', { generation, epoch: open }], ['g/commit', { generation, epoch: open + 1000 }],
-    ['g/commit', { generation, epoch: 1e300 }], ['g/commit', { generation, epoch: open - 1, extra: 1 }],
-    ['g/commit', { generation: generation - 1, epoch: open - 1 }], ['g/commit', { generation: generation + 1, epoch: open - 1 }],
-    ['g/cut', { generation, epoch: open + 1 }], ['g/cut', { generation: 0, epoch: open }],
-    ['g/rollback', { generation: generation + 7, epoch: open - 1 }], ['g/rollback', { generation, epoch: open + 5 }],
-    ['g/takeover', { generation, epoch: open - 1 }], ['g/takeover', { generation: generation - 1, epoch: open - 1 }],
-    ['g/unprotect', { generation }], ['g/unprotect', { generation: generation - 1, held: 'release' }],
-    ['nobody/commit', { generation, epoch: open - 1 }], ['g/release', {}], ['g/protect', { generation: 'x' }],
-    ['g/commit', 'x'.repeat(300 << 10)],
-  ];
-}
 
 /** The journal on a file system with no room for its next file: commits are refused, nothing leaves, it recovers. */
 async function fullDisk(): Promise<void> {
