@@ -110,8 +110,8 @@ export class Bed {
   }
 
   /** A packet socket at the outsider: the outside oracle's eye, and an outside sender. */
-  outside(): PacketPort {
-    return this.#packet(this.outsider.namespace ?? this.host, 'eth0');
+  outside(device = 'eth0'): PacketPort {
+    return this.#packet(this.outsider.namespace ?? this.host, device);
   }
 
   /** Destroys member `i`'s tap, as a VM that ends does. What is still written to it is refused. */
