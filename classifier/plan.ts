@@ -9,6 +9,9 @@
  * - A bridge that is guarded for the first time has its ports vetted before the guards, so that
  *   its traffic goes on. A port that appears on a guarded bridge is vetted last: until it is
  *   classified (if it is a member's) the other ports' guards let nothing of it through (D6).
+ * - Every tap of a guarded bridge has `classify`, also one that is nobody's: there it does nothing but
+ *   look the device up. A takeover that moves a member to its standby's tap is then a matter of
+ *   tables; to attach a program waits for the kernel's readers, 20 ms each.
  * - `wait`: frames that came in before their port was classified have left when it is over.
  * - What is wanted twice is done once; carrying out a plan and planning again gives an empty plan.
  *
@@ -168,6 +171,7 @@ function pictureOf(groups: readonly WantedGroup[], found: readonly Found[], home
     ...[...bridges].flatMap((bridge) => [hook(bridge, 'egress', 'local'), hook(bridge, 'ingress', 'guard_self')]),
     ...members.map((port) => hook(port.ifindex, 'egress', 'guard')),
     ...[...heard.keys()].map((ifindex) => hook(Number(ifindex), 'ingress', 'classify')),
+    ...members.filter(({ ifindex, kind }) => kind === 'tun' && !heard.has(String(ifindex))).map(({ ifindex }) => hook(ifindex, 'ingress', 'classify')),
   ];
   // Where a missing nic and one that is there share a key, the one that is there has it.
   return {

@@ -40,6 +40,8 @@ export interface Masters {
 
 export class BridgeAnnouncer implements Announcer {
   readonly #masters: Masters;
+  /** One socket a bridge, kept: to close one waits for the kernel's readers, tens of ms in a takeover. */
+  readonly #sockets = new Map<number, number>();
 
   constructor(masters: Masters) {
     this.#masters = masters;
@@ -50,24 +52,31 @@ export class BridgeAnnouncer implements Announcer {
       const masters = new Map(this.#masters.links().map(({ ifindex, master }) => [ifindex, master]));
       for (const { port, mac, vlan } of spec.members.flatMap((member) => member.nics)) {
         const bridge = masters.get(nics.find((place) => place.port === port)?.ifindex ?? 0) ?? 0;
-        if (bridge !== 0) sendOn(bridge, rarpFrame(mac, vlan), port);
+        if (bridge !== 0) this.#send(bridge, rarpFrame(mac, vlan), port);
       }
       return Promise.resolve();
     } catch (error) {
       return Promise.reject(new EdgeError('plane_down', `the new place of group ${spec.group} could not be announced`, 'the guests\' own frames will do it; see that the bridge is up', error));
     }
   }
+
+  #send(bridge: number, frame: Uint8Array, about: string): void {
+    const fd = this.#sockets.get(bridge) ?? socketOn(bridge);
+    this.#sockets.set(bridge, fd);
+    if (send(fd, frame, frame.length, 0) < 0) throw new SystemError('send', about, errno());
+  }
 }
 
-function sendOn(bridge: number, frame: Uint8Array, about: string): void {
+function socketOn(bridge: number): number {
   const fd = must(socket(AF_PACKET, SOCK_RAW_CLOEXEC, 0), 'socket', 'packet');
   try {
     const address = new DataView(new ArrayBuffer(20));
     address.setUint16(0, AF_PACKET, true);
     address.setInt32(4, bridge, true);
     bind(fd, new Uint8Array(address.buffer), 'packet');
-    if (send(fd, frame, frame.length, 0) < 0) throw new SystemError('send', about, errno());
-  } finally {
+    return fd;
+  } catch (error) {
     close(fd);
+    throw error;
   }
 }

@@ -71,7 +71,7 @@ describe('plan', () => {
     }), { numRuns: 1000 });
   });
 
-  test('at no step is a port classified without its entry, or let through a guarded bridge before it is classified', () => {
+  test('at no step is a member\'s port classified without its entry, or let through a guarded bridge before it is classified', () => {
     fc.assert(fc.property(anyGroups, anyPorts, anyGroups, anyPorts, (g1, p1, g2, p2) => {
       const attached = want(g1, p1, NONE).picture;
       const { picture: wanted, placed } = want(g2, p2, attached.tables.ports);
@@ -79,7 +79,7 @@ describe('plan', () => {
       let now = attached;
       for (const action of additions(attached, wanted)) {
         now = carryOut(now, [action]);
-        if (action.do === 'hook' && action.hook.program === 'classify') expect(now.tables.ports.has(String(action.hook.ifindex))).toBe(true);
+        if (action.do === 'hook' && action.hook.program === 'classify' && wanted.tables.ports.has(String(action.hook.ifindex))) expect(now.tables.ports.has(String(action.hook.ifindex))).toBe(true);
         if (action.do !== 'put' || action.table !== 'devices' || !guarded.has(action.value)) continue;
         const member = placed.some(({ ifindex }) => String(ifindex) === action.key);
         if (member) expect(now.hooks.some((h) => h.program === 'classify' && String(h.ifindex) === action.key)).toBe(true);
@@ -98,8 +98,18 @@ describe('plan', () => {
     expect(steps.filter((a) => a.do === 'hook').map(({ hook }) => `${hook.ifindex} ${hook.side} ${hook.program}`)).toEqual([
       '200 ingress sink', '100 egress enter', '100 ingress release',
       '1 egress local', '1 ingress guard_self', '10 egress guard', '11 egress guard', '12 egress guard',
-      '10 ingress classify', '11 ingress classify',
+      '10 ingress classify', '11 ingress classify', '12 ingress classify',
     ]);
+  });
+
+  test('a member moved to a tap that is there already: tables change, no program is attached', () => {
+    const before = [group(0, nic(1, 'p0'), nic(2, 'p1'))];
+    const attached = want(before, PORTS, NONE).picture;
+    const letGo = new Map([...attached.tables.ports].filter(([, index]) => index !== 1));
+    const there = { ...attached, tables: { ...attached.tables, ports: letGo } };
+    const steps = plan(there, want([group(0, nic(1, 'p2'), nic(2, 'p1'))], PORTS, letGo).picture);
+    expect(steps.filter((a) => a.do === 'hook' || a.do === 'unhook' || a.do === 'wait')).toEqual([]);
+    expect(steps).toContainEqual({ do: 'put', table: 'ports', key: '12', value: 1 });
   });
 
   test('a member port made again: all in place, then a wait, then it is vetted', () => {
