@@ -1,11 +1,12 @@
 /**
  * The bench: measures the table (table.ts), reports, and says which floors are missed.
  *
- *   node bench.js [--quick] [--only PATTERN] [--laps N] [--seconds S] [--report]
+ *   node bench.js [--quick] [--only PATTERN] [--laps N] [--seconds S] [--report] [--readme]
  *
  *   --only     scenarios whose name or section contains it (repeatable); others keep the results of
  *              earlier runs in out/results, so that a long bench can be taken in pieces
  *   --report   measures nothing: the report anew from out/results
+ *   --readme   README's generated block is written too
  *
  * Without --only what earlier runs left in out/results and out/raw is removed first. Exit 1 where a
  * floor is missed by more than the room for noise, or a scenario failed; each is named.
@@ -15,6 +16,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { repositoryRoot } from './bed/daemon.ts';
+import type { Outcome } from './figures.ts';
 import { writeReport } from './report/write.ts';
 import { measure, slug, type ScenarioResult } from './runner.ts';
 import type { Scenario } from './scenario.ts';
@@ -27,6 +29,7 @@ export interface Plan {
   readonly measures: boolean;
   /** Everything is measured anew: earlier results go. */
   readonly afresh: boolean;
+  readonly readme: boolean;
 }
 
 export function plan(args: readonly string[]): Plan {
@@ -34,7 +37,7 @@ export function plan(args: readonly string[]): Plan {
     args: [...args], strict: true,
     options: {
       quick: { type: 'boolean' }, only: { type: 'string', multiple: true }, laps: { type: 'string' },
-      seconds: { type: 'string' }, report: { type: 'boolean' },
+      seconds: { type: 'string' }, report: { type: 'boolean' }, readme: { type: 'boolean' },
     },
   });
   const quick = values.quick === true;
@@ -47,6 +50,7 @@ export function plan(args: readonly string[]): Plan {
   return {
     scenarios, laps: positive('laps', values.laps, 3), seconds: positive('seconds', values.seconds, quick ? 1 : 2),
     measures: values.report !== true, afresh: wanted === undefined && values.report !== true,
+    readme: values.readme === true,
   };
 }
 
@@ -57,7 +61,7 @@ function positive(name: string, text: string | undefined, otherwise: number): nu
 }
 
 /** Results on disk, in the table's order. */
-function results(out: string, scenarios: readonly Scenario[]): { scenario: Scenario; result: ScenarioResult }[] {
+function results(out: string, scenarios: readonly Scenario[]): Outcome[] {
   return scenarios.flatMap((scenario) => {
     const path = join(out, 'results', `${slug(scenario.name)}.json`);
     return existsSync(path) ? [{ scenario, result: JSON.parse(readFileSync(path, 'utf8')) as ScenarioResult }] : [];
@@ -66,7 +70,7 @@ function results(out: string, scenarios: readonly Scenario[]): { scenario: Scena
 
 async function main(): Promise<void> {
   const out = join(repositoryRoot(), 'out');
-  const { scenarios, laps, seconds, measures, afresh } = plan(process.argv.slice(2));
+  const { scenarios, laps, seconds, measures, afresh, readme } = plan(process.argv.slice(2));
   if (measures && process.getuid?.() !== 0) throw new Error('the bench needs root: it builds namespaces and loads kernel programs');
   if (afresh) for (const name of ['results', 'raw']) rmSync(join(out, name), { recursive: true, force: true });
   mkdirSync(out, { recursive: true });
@@ -80,7 +84,7 @@ async function main(): Promise<void> {
     if (result.failed !== undefined) console.log(`  FAILED: ${result.failed}`);
     for (const [variant, reason] of Object.entries(result.missing)) console.log(`  without ${variant}: ${reason}`);
   }
-  const wrong = await writeReport(out, results(out, TABLE), new Set(scenarios.map(({ name }) => name)));
+  const wrong = await writeReport(out, results(out, TABLE), new Set(scenarios.map(({ name }) => name)), readme ? join(repositoryRoot(), 'README.md') : undefined);
   for (const sentence of wrong) console.error(`wrong: ${sentence}`);
   process.exitCode = wrong.length === 0 ? 0 : 1;
 }

@@ -14,6 +14,12 @@ import { median, quantile } from './bed/stats.ts';
 /** Room for noise before a miss is a failure. */
 export const ROOM = 0.85;
 
+/** A row of the table with what came of it. */
+export interface Outcome {
+  readonly scenario: Scenario;
+  readonly result: ScenarioResult;
+}
+
 export interface Figure {
   readonly name: string;
   readonly unit: string;

@@ -145,8 +145,7 @@ export class Bed {
   async close(): Promise<void> {
     await this.#daemon?.close();
     for (const port of [...this.#ports, ...this.#taps.values()]) port.close();
-    for (const name of this.#namespaces) await run('ip', ['netns', 'del', name]);
-    this.#namespaces.length = 0;
+    for (const name of this.#namespaces.splice(0)) await run('ip', ['netns', 'del', name]);
     rmSync(this.directory, { recursive: true, force: true });
   }
 

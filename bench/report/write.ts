@@ -1,42 +1,34 @@
 /**
- * Everything the bench leaves: out/bench.json and the table on the terminal; returns what is wrong, a sentence each.
+ * Everything the bench leaves in out/: bench.json, bench.html, bench.md; the table on the terminal.
+ * Returns what is wrong, a sentence each. README takes bench.md between its two marks (`readme`).
  */
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { brief, type ScenarioResult } from '../runner.ts';
-import { demandText, figuresOf, type Figure } from '../figures.ts';
-import type { Scenario } from '../scenario.ts';
+import { figuresOf, type Outcome } from '../figures.ts';
+import { charts } from './charts.ts';
+import { machine, machineText } from './machine.ts';
+import { page } from './page.ts';
+import { faults, gaps, markdown, textTable } from './words.ts';
 
-export interface Outcome {
-  readonly scenario: Scenario;
-  readonly result: ScenarioResult;
-}
+const BEGIN = '<!-- bench: begin -->';
+const END = '<!-- bench: end -->';
 
 /** `judged`: the scenarios whose misses are this run's. */
-export function writeReport(out: string, outcomes: readonly Outcome[], judged: ReadonlySet<string>): Promise<string[]> {
+export async function writeReport(out: string, outcomes: readonly Outcome[], judged: ReadonlySet<string>, readme?: string): Promise<string[]> {
   const figures = outcomes.flatMap(({ scenario, result }) => figuresOf(scenario, result));
+  const machineLine = machineText(machine());
   writeFileSync(join(out, 'bench.json'), JSON.stringify(figures, undefined, 1));
-  console.log(`\n${textTable(figures.filter(({ scenario }) => judged.has(scenario)))}`);
-  return Promise.resolve(faults(outcomes, figures, judged));
+  writeFileSync(join(out, 'bench.md'), markdown(figures, machineLine));
+  writeFileSync(join(out, 'bench.html'), page({ outcomes, figures, charts: await charts(outcomes, figures), machineLine }));
+  if (readme !== undefined) writeFileSync(readme, withBlock(readFileSync(readme, 'utf8'), markdown(figures, machineLine)));
+  console.log(`\n${textTable(figures.filter(({ scenario }) => judged.has(scenario)))}\n\n  ${join(out, 'bench.html')}`);
+  for (const gap of gaps(outcomes)) console.log(`  not measured: ${gap}`);
+  return faults(outcomes, figures, judged);
 }
 
-export function faults(outcomes: readonly Outcome[], figures: readonly Figure[], judged: ReadonlySet<string>): string[] {
-  return [
-    ...outcomes.flatMap(({ result: { scenario, failed } }) => (failed !== undefined && judged.has(scenario) ? [`${scenario} failed: ${failed}`] : [])),
-    ...figures.filter(({ met, scenario }) => met === false && judged.has(scenario)).map((figure) => `${figure.name}: ${verdictOf(figure)}, floor ${demandText(figure)}`),
-  ];
-}
-
-const verdictOf = ({ by, value, unit, ratio }: Figure): string => (by === 'value' || ratio === null ? `${brief(value)} ${unit}` : brief(ratio));
-
-function textTable(figures: readonly Figure[]): string {
-  const head = ['figure', 'value', 'beside it', 'ratio', 'floor', ''];
-  const rows = figures.map((figure) => [
-    figure.name, `${brief(figure.value)} ${figure.unit}`,
-    figure.baseline === null ? '-' : `${figure.against} ${brief(figure.baseline)}`,
-    figure.ratio === null ? '-' : brief(figure.ratio), demandText(figure),
-    figure.met === null ? '' : figure.met ? (figure.targetMet === false ? 'ok, below goal' : 'ok') : 'MISSED',
-  ]);
-  const widths = head.map((_, i) => Math.max(...[head, ...rows].map((row) => row[i]?.length ?? 0)));
-  return [head, ...rows].map((row) => row.map((cell, i) => cell.padEnd(widths[i] ?? 0)).join('  ').trimEnd()).join('\n');
+/** The text with its generated block replaced. @throws where it has no such block. */
+export function withBlock(text: string, block: string): string {
+  const [begin, end] = [text.indexOf(BEGIN), text.indexOf(END)];
+  if (begin < 0 || end < begin) throw new Error(`no block between "${BEGIN}" and "${END}"`);
+  return `${text.slice(0, begin + BEGIN.length)}\n${block}${text.slice(end)}`;
 }

@@ -1,0 +1,45 @@
+/** The figures in words: table for a terminal, table for README, sentences about what is wrong. */
+import { demandText, type Figure, type Outcome } from '../figures.ts';
+import { brief } from '../runner.ts';
+
+const beside = ({ baseline, against, unit }: Figure): string => (baseline === null ? '-' : `${against} ${brief(baseline)} ${unit}`.trim());
+export const valueText = ({ value, unit }: Figure): string => `${brief(value)} ${unit}`.trim();
+export const ratioText = ({ ratio, by }: Figure): string => (ratio === null ? '-' : `${brief(ratio)}${by === 'speed-up' ? ' times faster' : ''}`);
+
+export function verdictText({ met, targetMet }: Figure): string {
+  if (met === null) return '';
+  if (!met) return 'MISSED';
+  return targetMet === false ? 'ok, below goal' : 'ok';
+}
+
+export const HEAD = ['figure', 'value', 'beside it', 'ratio', 'floor', ''] as const;
+export const cells = (figure: Figure): readonly string[] =>
+  [figure.name, valueText(figure), beside(figure), ratioText(figure), demandText(figure), verdictText(figure)];
+
+export function textTable(figures: readonly Figure[]): string {
+  const rows: readonly (readonly string[])[] = [HEAD, ...figures.map(cells)];
+  const widths = HEAD.map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0)));
+  return rows.map((row) => row.map((cell, i) => cell.padEnd(widths[i] ?? 0)).join('  ').trimEnd()).join('\n');
+}
+
+/** What README shows: the figures with a demand. */
+export function markdown(figures: readonly Figure[], machineLine: string): string {
+  const rows = figures.filter(({ by }) => by !== null).map((figure) => `| ${cells(figure).join(' | ')} |`);
+  return [`Medians of alternating laps on ${machineLine}.`, '', `| ${HEAD.join(' | ')} |`, `|${HEAD.map(() => '---').join('|')}|`, ...rows, ''].join('\n');
+}
+
+const judgedText = (figure: Figure): string => (figure.by === 'value' || figure.ratio === null ? valueText(figure) : ratioText(figure));
+
+/** Sentences: scenarios that failed, floors that are missed. */
+export function faults(outcomes: readonly Outcome[], figures: readonly Figure[], judged: ReadonlySet<string>): string[] {
+  return [
+    ...outcomes.flatMap(({ result: { scenario, failed } }) => (failed !== undefined && judged.has(scenario) ? [`${scenario} failed: ${failed}`] : [])),
+    ...figures.filter(({ met, scenario }) => met === false && judged.has(scenario)).map((figure) => `${figure.name}: ${judgedText(figure)}, floor ${demandText(figure)}`),
+  ];
+}
+
+/** What was not measured, and why. */
+export const gaps = (outcomes: readonly Outcome[]): string[] => outcomes.flatMap(({ scenario: { name }, result: { skipped, missing } }) => [
+  ...(skipped === undefined ? [] : [`${name}: ${skipped}`]),
+  ...Object.entries(missing).map(([variant, reason]) => `${name}, ${variant}: ${reason}`),
+]);
