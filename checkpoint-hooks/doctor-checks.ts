@@ -4,10 +4,10 @@
  */
 import type { Check, Facts, Link, Verdict } from './doctor.ts';
 
-const ok = (text: string): Verdict => ({ level: 'ok', text });
-const warn = (text: string, fix: string): Verdict => ({ level: 'warn', text, fix });
-const fail = (text: string, fix: string): Verdict => ({ level: 'fail', text, fix });
-const unseen = (what: string, reason: string): Verdict => warn(`could not look at ${what}: ${reason}`, 'run it again as root, in the network namespace of the bridge');
+export const ok = (text: string): Verdict => ({ level: 'ok', text });
+export const warn = (text: string, fix: string): Verdict => ({ level: 'warn', text, fix });
+export const fail = (text: string, fix: string): Verdict => ({ level: 'fail', text, fix });
+export const unseen = (what: string, reason: string): Verdict => warn(`could not look at ${what}: ${reason}`, 'run it again as root, in the network namespace of the bridge');
 
 const KERNEL_MIN = [5, 15] as const;
 const KERNEL_TCX = [6, 6] as const;
@@ -52,13 +52,16 @@ function jit({ bpfJit, kernelConfig }: Facts): readonly Verdict[] {
   return [warn('BPF programs are interpreted: every frame pays', 'sysctl -w net.core.bpf_jit_enable=1')];
 }
 
-function capabilities({ status, daemon }: Facts): readonly Verdict[] {
+const capabilities = (facts: Facts): readonly Verdict[] => capabilitiesOf(CAPABILITIES, 'load programs and open packet sockets', facts);
+
+/** `what`: for what they are needed. */
+export function capabilitiesOf(needed: readonly (readonly [string, number])[], what: string, { status, daemon }: Facts): readonly Verdict[] {
   if (status.kind !== 'seen') return [unseen('/proc/self/status', status.kind === 'hidden' ? status.reason : 'no /proc')];
   const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)/m.exec(status.value)?.[1] ?? '0'}`);
   const has = (bit: number): boolean => ((effective >> BigInt(bit)) & 1n) === 1n;
   const admin = has(CAP_SYS_ADMIN);
-  const missing = CAPABILITIES.filter(([name, bit]) => !has(bit) && !(admin && (name === 'CAP_BPF' || name === 'CAP_PERFMON'))).map(([name]) => name);
-  if (missing.length === 0) return [ok('this process may load programs and open packet sockets')];
+  const missing = needed.filter(([name, bit]) => !has(bit) && !(admin && (name === 'CAP_BPF' || name === 'CAP_PERFMON'))).map(([name]) => name);
+  if (missing.length === 0) return [ok(`this process may ${what}`)];
   const text = `this process lacks ${missing.join(', ')}`;
   if (daemon.kind !== 'unreachable') return [ok(`${text}; not needed, a daemon is running`)];
   return [fail(`${text}: sluiced started from here would not work`, 'run sluiced as root (sudo), or by its systemd unit')];

@@ -99,6 +99,8 @@ export interface Facts {
   readonly links: Seen<readonly Link[]>;
   readonly offloads: readonly { readonly port: string; readonly features: Seen<ReadonlyMap<string, boolean>> }[];
   readonly clockSource: Seen<string>;
+  /** Names of what is in /usr/sbin. */
+  readonly programs: Seen<readonly string[]>;
   readonly pins: Seen<readonly string[]>;
   readonly daemon: DaemonSeen;
 }
@@ -121,6 +123,7 @@ export async function look(system: System, options: DoctorOptions): Promise<Fact
     links: await system.links(),
     offloads: await Promise.all(ports.map(async (port) => ({ port, features: await system.offloads(port) }))),
     clockSource: await system.readText('/sys/devices/system/clocksource/clocksource0/current_clocksource'),
+    programs: await system.list('/usr/sbin'),
     pins: await system.list(options.bpffs),
     daemon: await system.daemon(),
   };

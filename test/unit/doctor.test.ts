@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { CHECKS } from '../../checkpoint-hooks/doctor-checks.ts';
+import { CHECKS_PCAP } from '../../checkpoint-hooks/doctor-checks-pcap.ts';
 import { realSystem } from '../../checkpoint-hooks/doctor-system.ts';
 import { absent, examine, hidden, look, seen } from '../../checkpoint-hooks/doctor.ts';
 import type { DoctorOptions, Facts, Finding, Level, Link, System } from '../../checkpoint-hooks/doctor.ts';
@@ -28,6 +29,7 @@ const GOOD: Facts = {
   links: seen([link('br0', { kind: 'bridge' }), link('tap0', { bridge: 'br0' }), link('tap1', { bridge: 'br0' })]),
   offloads: [],
   clockSource: seen('tsc\n'),
+  programs: seen(['nft', 'tc']),
   pins: seen([]),
   daemon: { kind: 'ready' },
 };
@@ -137,5 +139,33 @@ describe('the real system', () => {
       await served.remove();
       rmSync(dir, { recursive: true });
     }
+  });
+});
+
+describe('for the portable plane', () => {
+  const free: Facts = {
+    ...GOOD, options: { ...withGroup, ports: ['eth1'] }, status: status('0000000000003000'), libbpf: absent,
+    kernelConfig: seen(new Map([['CONFIG_NF_TABLES_NETDEV', 'y']])), links: seen([link('tap0'), link('tap1'), link('eth1')]),
+  };
+  test('a machine without BPF is fit for it', () => {
+    expect(examine(free, CHECKS_PCAP).filter(({ level }) => level !== 'ok')).toEqual([]);
+  });
+  const cases: readonly [string, Partial<Facts>, string, RegExp, RegExp][] = [
+    ['no nft', { programs: seen(['tc']) }, 'nftables', /nft was not found/, /apt-get install nftables/],
+    ['no netdev tables', { kernelConfig: seen(new Map()) }, 'nftables', /CONFIG_NF_TABLES_NETDEV/, /kernel/],
+    ['no libpcap', { libpcap: absent }, 'libraries', /libpcap was not found/, /apt-get install libpcap0\.8/],
+    ['a port in a bridge', { links: seen([link('tap0', { bridge: 'br0' }), link('tap1'), link('eth1')]) }, 'ports', /tap0 is in bridge br0/, /ip link set tap0 nomaster/],
+    ['no such port', { links: seen([link('tap0'), link('tap1')]) }, 'ports', /eth1 does not exist/, /ip tuntap/],
+    ['no CAP_NET_RAW', { status: status('0000000000001000'), daemon: away }, 'capabilities', /lacks CAP_NET_RAW:/, /root/],
+  ];
+  test.each(cases)('%s', (_name, over, check, text, fix) => {
+    const failed = examine({ ...free, ...over }, CHECKS_PCAP).filter(({ level }) => level === 'fail');
+    expect(failed.map((finding) => finding.check)).toEqual([check]);
+    expect(failed[0]?.text).toMatch(text);
+    expect(failed[0]?.fix).toMatch(fix);
+  });
+  test('UDP merging that can\'t be cut again is a warning', () => {
+    const offloads = [{ port: 'eth1', features: seen(new Map([['rx-udp-gro-forwarding', true]])) }];
+    expect(examine({ ...free, offloads }, CHECKS_PCAP).filter(({ level }) => level === 'warn').map(({ check }) => check)).toEqual(['udp-offloads']);
   });
 });
