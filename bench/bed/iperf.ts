@@ -53,14 +53,17 @@ export interface IperfResult {
 }
 
 let ports = 5201;
+/** A transfer that is stuck in a hold is ended this long after its time: iperf3 itself waits for ever. */
+const END_SECONDS_MAX = 30;
 
 export async function iperf(_bed: Bed, options: IperfRun): Promise<IperfResult> {
   const port = String(options.port ?? ports++);
   const server = await listen(options, port);
   try {
     const kind = protocol(options);
-    const raw = await runIn(needsNamespace(options.from), 'taskset', [
-      '-c', String(options.clientCpu ?? 0), 'iperf3', '-c', options.to.ip, '-p', port, '-t', String(Math.max(1, Math.ceil(options.seconds))), '-O', String(options.warmUpSeconds ?? 0), '-J', ...kind,
+    const secondsMax = options.seconds + (options.warmUpSeconds ?? 0) + END_SECONDS_MAX;
+    const raw = await runIn(needsNamespace(options.from), 'timeout', [
+      '--signal=KILL', String(secondsMax), 'taskset', '-c', String(options.clientCpu ?? 0), 'iperf3', '-c', options.to.ip, '-p', port, '-t', String(Math.max(1, Math.ceil(options.seconds))), '-O', String(options.warmUpSeconds ?? 0), '-J', ...kind,
       ...(options.streams === undefined ? [] : ['-P', String(options.streams)]), ...(options.reverse === true ? ['-R'] : []),
       ...(options.intervalSeconds === undefined ? [] : ['-i', String(options.intervalSeconds)]),
     ]);

@@ -21,21 +21,31 @@ export const NO_HOLD: Hold = { cut: () => Promise.resolve(), commit: () => Promi
 /** Most uncommitted epochs that a driver leaves behind it. */
 const IN_FLIGHT_MAX = 64;
 
-/** Cuts and commits by the clock until `stop`, which commits what is left. */
+/**
+ * Cuts and commits by the clock. Late, it commits what is due before it cuts again: with a commit
+ * delay below the interval no two sealed epochs are ever in flight, which a plug needs.
+ */
 export class Driver {
   readonly #hold: Hold;
   #open = 1;
   #stopping = false;
-  #running: Promise<void> | undefined;
 
   constructor(hold: Hold) {
     this.#hold = hold;
   }
 
-  run(cadence: Cadence): void {
+  /** Cuts and commits while `job` runs, then commits what is left. @throws what ended the driving, at once. */
+  async during<T>(cadence: Cadence, job: () => Promise<T>): Promise<T> {
     this.#stopping = false;
-    this.#running = this.#loop(cadence);
-    this.#running.catch(() => undefined); // thrown by stop()
+    const driving = this.#loop(cadence);
+    const failed = driving.then(() => new Promise<never>(() => undefined));
+    try {
+      return await Promise.race([job(), failed]);
+    } finally {
+      this.#stopping = true;
+      await driving;
+      await this.#hold.commit(await this.cut());
+    }
   }
 
   /** Seals the open epoch; its number. */
@@ -44,24 +54,17 @@ export class Driver {
     return this.#open++;
   }
 
-  async stop(): Promise<void> {
-    this.#stopping = true;
-    await this.#running;
-    this.#running = undefined;
-    await this.#hold.commit(await this.cut());
-  }
-
   async #loop({ intervalMs, commitDelayMs }: Cadence): Promise<void> {
     const due: { readonly epoch: number; readonly atUs: number }[] = [];
     let nextCutUs = nowUs() + intervalMs * 1e3;
     while (!this.#stopping || due.length > 0) {
-      if (!this.#stopping && nowUs() >= nextCutUs && due.length < IN_FLIGHT_MAX) {
-        due.push({ epoch: await this.cut(), atUs: nowUs() + commitDelayMs * 1e3 });
-        nextCutUs = Math.max(nextCutUs + intervalMs * 1e3, nowUs());
-      }
       for (let first = due[0]; first !== undefined && first.atUs <= nowUs(); first = due[0]) {
         await this.#hold.commit(first.epoch);
         due.shift();
+      }
+      if (!this.#stopping && nowUs() >= nextCutUs && due.length < IN_FLIGHT_MAX) {
+        due.push({ epoch: await this.cut(), atUs: nowUs() + commitDelayMs * 1e3 });
+        nextCutUs = Math.max(nextCutUs + intervalMs * 1e3, nowUs());
       }
       const waitMs = (Math.min(nextCutUs, due[0]?.atUs ?? nextCutUs) - nowUs()) / 1e3;
       await sleep(Math.max(0, waitMs));

@@ -40,15 +40,12 @@ class Guests implements Stage {
 
   async lap(lap: Lap): Promise<Reading> {
     const { vm, driver } = this.#made.get(lap.variant) ?? (await this.#make(lap.variant));
-    driver.run(CADENCE);
-    try {
+    return driver.during(CADENCE, async () => {
       const mbps = await sendOutMbps(vm, GUEST, lap.seconds * 1e3);
       const { roundTripMs, lost } = await echo(vm.bed, { ip: vm.ip(GUEST) }, { count: ECHOES, spacingMs: 1, spreadMs: EPOCH_MS, timeoutMs: 2000 });
       if (lost > 0) throw new Error(`${lost} of ${ECHOES} echo requests had no reply`);
       return { values: { mbps, p50: median(roundTripMs), p99: quantile(roundTripMs, 0.99) }, series: { 'round trip, ms': roundTripMs } };
-    } finally {
-      await driver.stop();
-    }
+    });
   }
 
   async close(): Promise<void> {
