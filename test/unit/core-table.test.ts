@@ -256,4 +256,20 @@ describe('facts and rollbacks', () => {
     state = accept(state, { kind: 'cut', generation: generation(7), epoch: epoch(10) });
     expect(cut(10)).toBe('ignored');
   });
+
+  test('a takeover moves the same members to other ports, before anything is restored', () => {
+    const spec = specOf(['a', 'b']);
+    const moved = spec.members.map((member) => ({ ...member, nics: member.nics.map((nic) => ({ ...nic, port: `${nic.port}x` })) }));
+    let state = accept(accept(undefined, { kind: 'apply', spec }), { kind: 'protect' });
+    state = accept(state, { kind: 'cut', generation: state.generation, epoch: epoch(1) });
+    const takeover = { kind: 'takeover', generation: generation(state.generation + 1), epoch: epoch(1) } as const;
+    const taken = step(state, { ...takeover, members: [...moved].reverse() });
+    expect(taken.state?.spec.members).toEqual(moved);
+    expect(taken.effects.map(({ kind }) => kind).filter((kind) => kind !== 'emit')).toEqual(['persist', 'reattach', 'restore', 'announce']);
+    expect(step(state, takeover).effects.some(({ kind }) => kind === 'reattach')).toBe(false);
+    const others = [moved.slice(1), [...moved, ...specOf(['c']).members], moved.map((member) => ({ ...member, nics: member.nics.map((nic) => ({ ...nic, mac: '02:00:00:00:99:99' })) }))];
+    for (const members of others) expect(verdictOf(step(state, { ...takeover, members }))).toBe('bad_request');
+    const idle = accept(undefined, { kind: 'apply', spec });
+    expect(step(idle, { ...takeover, members: moved }).state?.spec.members).toEqual(moved);
+  });
 });
