@@ -30,6 +30,8 @@ export class QmpClosed extends Error {
 
 export interface QmpEvent {
   readonly event: string;
+  /** QEMU's own time of it, microseconds of the wall clock. */
+  readonly atUs: number;
   readonly data: Readonly<Record<string, unknown>>;
 }
 interface Line {
@@ -39,6 +41,7 @@ interface Line {
   readonly error?: { readonly class: string; readonly desc: string };
   readonly event?: string;
   readonly data?: Readonly<Record<string, unknown>>;
+  readonly timestamp?: { readonly seconds: number; readonly microseconds: number };
 }
 interface Question {
   readonly answer: (value: unknown) => void;
@@ -128,7 +131,8 @@ export class Qmp {
   private handle(line: Line): void {
     if (line.QMP !== undefined) return this.greet?.();
     if (line.event !== undefined) {
-      const event = { event: line.event, data: line.data ?? {} };
+      const { seconds, microseconds } = line.timestamp ?? { seconds: 0, microseconds: 0 };
+      const event = { event: line.event, atUs: seconds * 1e6 + microseconds, data: line.data ?? {} };
       for (const listener of this.listeners) listener(event);
       return;
     }

@@ -1,0 +1,60 @@
+/** The oracle of VM groups: what it must call unexplained, and what it must not. */
+import { describe, expect, test } from 'vitest';
+import { explain, type WireFrame } from '../../bench/vm/explain.ts';
+import type { Command } from '../../bench/vm/relay.ts';
+
+const command = (verb: string, epoch: number, beginUs: number, more: Partial<Command> = {}): Command => ({
+  verb, epoch, generation: 1, beginUs, endUs: beginUs + 1, accepted: true, ...more,
+});
+const frame = (key: string, atUs: number, announcement = false): WireFrame => ({ key, atUs, announcement });
+const protect = command('protect', 0, 10);
+const unexplained = (sent: WireFrame[], seen: WireFrame[], commands: Command[]): string[] =>
+  explain(sent, seen, commands).unexplained.map(({ key }) => key);
+
+describe('a frame is explained', () => {
+  test('sent before protection', () => {
+    expect(unexplained([frame('a', 5)], [frame('a', 6)], [protect])).toEqual([]);
+  });
+  test('by the commit of its epoch, or of a later one', () => {
+    const commands = [protect, command('cut', 1, 20), command('cut', 2, 40), command('commit', 2, 50)];
+    expect(unexplained([frame('a', 15), frame('b', 30)], [frame('a', 51), frame('b', 52)], commands)).toEqual([]);
+  });
+  test('by a commit that was never answered: it may have worked', () => {
+    const commands = [protect, command('cut', 1, 20), command('commit', 1, 30, { endUs: undefined, accepted: false })];
+    expect(unexplained([frame('a', 15)], [frame('a', 31)], commands)).toEqual([]);
+  });
+  test('by the takeover, for what is of the epoch it goes on from', () => {
+    const commands = [protect, command('cut', 1, 20), command('takeover', 1, 40)];
+    expect(unexplained([frame('a', 15)], [frame('a', 41)], commands)).toEqual([]);
+  });
+  test('when a restored guest sends the same bytes again and that is committed', () => {
+    const commands = [protect, command('cut', 1, 20), command('takeover', 1, 40), command('cut', 2, 60), command('commit', 2, 70)];
+    expect(unexplained([frame('a', 30), frame('a', 50)], [frame('a', 71)], commands)).toEqual([]);
+  });
+  test('as an announcement that no guest sent, and counted apart', () => {
+    expect(explain([], [frame('a', 50, true)], [protect])).toMatchObject({ announcements: 1, unexplained: [] });
+  });
+});
+
+describe('a frame is unexplained', () => {
+  test('seen before its commit was begun', () => {
+    const commands = [protect, command('cut', 1, 20), command('commit', 1, 30)];
+    expect(unexplained([frame('a', 15)], [frame('a', 29)], commands)).toEqual(['a']);
+  });
+  test('of a later epoch than the last commit', () => {
+    const commands = [protect, command('cut', 1, 20), command('commit', 1, 30)];
+    expect(unexplained([frame('a', 25)], [frame('a', 40)], commands)).toEqual(['a']);
+  });
+  test('after a commit that was refused', () => {
+    const commands = [protect, command('cut', 1, 20), command('commit', 1, 30, { accepted: false })];
+    expect(unexplained([frame('a', 15)], [frame('a', 40)], commands)).toEqual(['a']);
+  });
+  test('of what a takeover discarded, also when the new execution commits the same number', () => {
+    const commands = [protect, command('cut', 1, 20), command('takeover', 1, 40), command('cut', 2, 60), command('commit', 2, 70)];
+    expect(unexplained([frame('a', 30)], [frame('a', 71)], commands)).toEqual(['a']);
+  });
+  test('that no guest has sent, or only later', () => {
+    const commands = [protect, command('cut', 1, 20), command('commit', 1, 30)];
+    expect(unexplained([frame('b', 45)], [frame('a', 40), frame('b', 40)], commands)).toEqual(['a', 'b']);
+  });
+});
