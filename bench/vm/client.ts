@@ -2,7 +2,7 @@
  * The counting client, seen from who started it: where it is while it runs, its account at the end.
  */
 import { join } from 'node:path';
-import { startIn, until, type Running } from '../bed/commands.ts';
+import { end, startIn, until, type Running } from '../bed/commands.ts';
 import { repositoryRoot } from '../bed/daemon.ts';
 import type { ClientAccount, ClientReport } from './client-account.ts';
 import { COUNT_PORT } from './guest.ts';
@@ -34,6 +34,11 @@ export class CountingClient {
     const account = lines(this.#running).find((line) => line.kind === 'account');
     if (account?.kind !== 'account') throw new Error(`the client gave no account: ${this.#running.output()}`);
     return account;
+  }
+
+  /** Ends it without its account; a client that has ended is left as it is. */
+  async end(): Promise<void> {
+    await end(this.#running, 'SIGKILL');
   }
 
   #gone(): boolean {
