@@ -14,11 +14,9 @@
  * The account is the client's own; the oracle's is explain.ts. Nothing is decided here: `faults`
  * names what must not be.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { join } from 'node:path';
 import { until } from '../bed/commands.ts';
 import { nowUs } from '../bed/libc.ts';
-import { median } from '../bed/stats.ts';
 import { VmBed } from './bed.ts';
 import { CountingClient } from './client.ts';
 import type { ClientAccount } from './client-account.ts';
@@ -41,6 +39,8 @@ export interface FailoverOptions {
   /** Failovers one after the other, each with the sides changed; the moment is the same. */
   readonly deaths?: number;
   readonly engine?: readonly string[];
+  /** False: no relay and no capture, so that figures are the product's alone. Only the first three moments then. */
+  readonly oracle?: boolean;
   readonly say?: (text: string) => void;
 }
 
@@ -57,8 +57,12 @@ export interface Failover {
   readonly account: ClientAccount;
   readonly frontCount: number;
   readonly storeCount: number;
-  readonly explained: Explanation;
-  readonly engineSaid: string;
+  /** Undefined without the oracle. */
+  readonly explained: Explanation | undefined;
+  readonly checkpoints: number;
+  /** The client's round trips before and under protection, milliseconds. */
+  readonly plainMs: readonly number[];
+  readonly protectedMs: readonly number[];
 }
 
 const INTERVAL_MS = 25;
@@ -70,15 +74,20 @@ const GOES_ON_MS = 8000;
 const RANDOM_SPAN_MS = 300;
 const SAVING_SPAN_MS = 25;
 const RELEASE_SPAN_MS = 2;
+/** Answers already on their way arrive after the kill; the gap begins behind them. */
+const GAP_LATE_MS = 50;
 
 /** What the run is made of, while it runs. */
 interface Stage {
   readonly bed: VmBed;
-  readonly relay: Relay;
+  readonly relay: Relay | undefined;
+  readonly wire: Wire | undefined;
   readonly eye: Eye;
-  readonly wire: Wire;
   readonly client: CountingClient;
   readonly engine: EngineProcess;
+  /** Answers that the client had when the engine began. */
+  readonly plainAnswers: number;
+  readonly say: (text: string) => void;
 }
 
 export async function failover(options: FailoverOptions): Promise<Failover> {
@@ -87,43 +96,55 @@ export async function failover(options: FailoverOptions): Promise<Failover> {
   const open: { close(): unknown }[] = [bed];
   try {
     await bed.startGuests();
+    say(`${bed.group.guests.length} VMs serve: ${bed.group.guests.map(({ name }) => name).join(' asks ')}`);
     await bed.bed.daemon().start('live');
-    const relay = await Relay.create(join(bed.bed.directory, 'relay.sock'), bed.bed.daemon().socket);
-    open.push(relay);
-    const eye = new Eye(bed);
-    open.push(eye);
-    const wire = new Wire(bed);
-    const client = new CountingClient(bed.bed.outsider.namespace ?? '', bed.ip('front'), SPACING_MS);
-    open.push({ close: () => client.end() });
-    await client.counts(WARM_ANSWERS, GOES_ON_MS);
-    const engine = new EngineProcess(bed, {
-      socket: relay.socket, intervalMs: options.intervalMs ?? INTERVAL_MS, ...(options.engine === undefined ? {} : { more: options.engine }),
-    });
-    open.push({ close: () => engine.kill() });
-    const stage: Stage = { bed, relay, eye, wire, client, engine };
+    const stage = await setUp(bed, options, open, say);
     const deaths: Death[] = [];
-    for (let i = 0; i < (options.deaths ?? 1); i++) deaths.push(await die(stage, i, options, say));
+    for (let i = 0; i < (options.deaths ?? 1); i++) deaths.push(await die(stage, i, options));
     return await settle(stage, deaths);
   } finally {
     for (const each of open.reverse()) await each.close();
   }
 }
 
-/** Waits until the group may die, lets it, and waits until the client counts on. */
-async function die(stage: Stage, i: number, options: FailoverOptions, say: (text: string) => void): Promise<Death> {
-  const { engine, client, eye, bed } = stage;
-  const side = i % 2 === 0 ? 0 : 1;
-  const other = side === 0 ? 1 : 0;
-  await engine.says('ready', READY_MS, i + 1);
+/** The client counts, then the engine begins; what was started is in `open`, whatever fails. */
+async function setUp(bed: VmBed, options: FailoverOptions, open: { close(): unknown }[], say: Stage['say']): Promise<Stage> {
+  const daemon = bed.bed.daemon().socket;
+  const relay = options.oracle === false ? undefined : await Relay.create(join(bed.bed.directory, 'relay.sock'), daemon);
+  if (relay !== undefined) open.push(relay);
+  const eye = new Eye(bed);
+  open.push(eye);
+  const wire = relay === undefined ? undefined : new Wire(bed);
+  const client = new CountingClient(bed.bed.outsider.namespace ?? '', bed.ip('front'), SPACING_MS);
+  open.push({ close: () => client.end() });
   await client.counts(WARM_ANSWERS, GOES_ON_MS);
+  const plainAnswers = client.where()?.answers ?? 0;
+  say(`a client counts over one TCP connection: ${client.where()?.last}`);
+  const engine = new EngineProcess(bed, {
+    socket: relay?.socket ?? daemon, intervalMs: options.intervalMs ?? INTERVAL_MS, more: options.engine ?? [],
+  });
+  open.push({ close: () => engine.kill() });
+  await engine.says('protected', READY_MS);
+  say('protected: what the VMs send outside is held until the checkpoint behind it is safe');
+  return { bed, relay, wire, eye, client, engine, plainAnswers, say };
+}
+
+/** Waits until the group may die, lets it, and waits until the client counts on. */
+async function die(stage: Stage, i: number, options: FailoverOptions): Promise<Death> {
+  const { engine, client, eye, bed, say } = stage;
+  const [side, other] = i % 2 === 0 ? [0 as const, 1 as const] : [1 as const, 0 as const];
   const names = bed.group.guests.map(({ name }) => name);
+  await engine.says('standby', READY_MS, names.length * (i + 1));
+  say('standbys are ready: the other sides of the VMs hold the newest checkpoint and wait');
+  await client.counts(WARM_ANSWERS, GOES_ON_MS);
+  say(`kill -9 of ${names.join(' and ')}; the client has ${client.where()?.last}`);
   const killUs = await strike(stage, side, options, () => bed.kill(names, side));
-  say(`killed ${names.join(' and ')}`);
-  const before = client.where()?.answers ?? 0;
-  await until(`the standbys run\n${engine.output().slice(-3000)}`, () => eye.allRunningUs(other, killUs) !== undefined, GOES_ON_MS);
+  const running = (): number | undefined => eye.allRunningUs(other, killUs);
+  await until(`the standbys run\n${engine.output().slice(-3000)}`, () => running() !== undefined, GOES_ON_MS);
+  const killToRunningMs = ((running() ?? Number.NaN) - killUs) / 1e3;
+  say(`the other sides run, ${killToRunningMs.toFixed(0)} ms after the kill`);
   await client.counts(AFTER_ANSWERS, GOES_ON_MS);
-  const killToRunningMs = ((eye.allRunningUs(other, killUs) ?? Number.NaN) - killUs) / 1e3;
-  say(`standbys run after ${killToRunningMs.toFixed(1)} ms; ${(client.where()?.answers ?? 0) - before} more answers`);
+  say(`the count goes on: ${client.where()?.last}`);
   return { killUs, killToRunningMs, gapMs: Number.NaN };
 }
 
@@ -139,33 +160,36 @@ async function strike({ relay, eye }: Stage, side: 0 | 1, { moment, at }: Failov
   if (moment === 'running') later(at * RANDOM_SPAN_MS);
   if (moment === 'stopped') eye.onSighting = (seen) => { if (seen.side === side && seen.what === 'STOP') blow(); };
   if (moment === 'saving') eye.onSighting = (seen) => { if (seen.side === side && seen.what === 'STOP') later(at * SAVING_SPAN_MS); };
-  if (moment === 'cut') relay.after = ({ verb }) => { if (verb === 'cut') blow(); };
-  if (moment === 'release') relay.before = ({ verb }) => { if (verb === 'commit') later(at * RELEASE_SPAN_MS); return true; };
+  if (relay !== undefined && moment === 'cut') relay.after = ({ verb }) => { if (verb === 'cut') blow(); };
+  if (relay !== undefined && moment === 'release') relay.before = ({ verb }) => { if (verb === 'commit') later(at * RELEASE_SPAN_MS); };
   await until(`the moment "${moment}" comes`, () => struckUs !== undefined, GOES_ON_MS);
   eye.onSighting = undefined;
-  relay.before = undefined;
-  relay.after = undefined;
+  if (relay !== undefined) [relay.before, relay.after] = [undefined, undefined];
   return struckUs ?? Number.NaN;
 }
 
 /** Ends the client, asks the guests, then ends the engine: what the guests answer is held like any frame. */
-async function settle({ bed, client, engine, eye, wire, relay }: Stage, deaths: readonly Death[]): Promise<Failover> {
+async function settle(stage: Stage, deaths: readonly Death[]): Promise<Failover> {
+  const { bed, client, engine, eye, wire, relay, plainAnswers } = stage;
   const account = await client.stop();
-  await sleep(50);
   const [frontCount, storeCount] = [await countOf(bed, 'front'), await countOf(bed, 'store')];
   await engine.stop();
-  wire.close();
-  const gapAround = ({ killUs }: Death): number => {
-    const around = account.gaps.filter(({ fromMs, ms }) => fromMs * 1e3 <= killUs + 50e3 && (fromMs + ms) * 1e3 > killUs);
-    return Math.max(...around.map(({ ms }) => ms));
-  };
+  wire?.close();
   return {
-    deaths: deaths.map((death) => ({ ...death, gapMs: gapAround(death) })),
+    deaths: deaths.map((death) => ({ ...death, gapMs: gapAround(account, death) })),
     stopsMs: [...eye.groupStopsMs(0), ...eye.groupStopsMs(1)],
     account, frontCount, storeCount,
-    explained: explain(wire.sent, wire.seen, relay.commands),
-    engineSaid: engine.output(),
+    explained: wire === undefined ? undefined : explain(wire.sent, wire.seen, relay?.commands ?? []),
+    checkpoints: engine.said().filter(({ event }) => event === 'checkpoint').length,
+    plainMs: account.latenciesMs.slice(0, plainAnswers),
+    protectedMs: account.latenciesMs.slice(plainAnswers),
   };
+}
+
+/** The longest time between two answers that the death lies in, or that begins just after it. */
+function gapAround({ gaps }: ClientAccount, { killUs }: Death): number {
+  const around = gaps.filter(({ fromMs, ms }) => fromMs * 1e3 <= killUs + GAP_LATE_MS * 1e3 && (fromMs + ms) * 1e3 > killUs);
+  return Math.max(...around.map(({ ms }) => ms));
 }
 
 /** What must not be, in words; nothing where all is well. */
@@ -176,9 +200,7 @@ export function faults(run: Failover): string[] {
     ...account.wrong.map(({ number, due }) => `the client was answered ${number} and not ${due}`),
     ...(run.frontCount === run.storeCount ? [] : [`front has ${run.frontCount}, store ${run.storeCount}`]),
     ...(account.last !== undefined && account.last > run.storeCount ? [`the client was told ${account.last}, store has ${run.storeCount}`] : []),
-    ...explained.unexplained.map(({ atUs, key }) => `frame ${key} left at ${atUs}: the committed state does not explain it`),
-    ...(explained.seen === 0 ? ['the oracle saw nothing'] : []),
+    ...(explained?.unexplained ?? []).map(({ atUs, key }) => `frame ${key} left at ${atUs}: the committed state does not explain it`),
+    ...(explained?.seen === 0 ? ['the oracle saw nothing'] : []),
   ];
 }
-
-export const medianStopMs = (run: Failover): number => median(run.stopsMs);

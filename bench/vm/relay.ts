@@ -28,8 +28,8 @@ const VERB = /^\/v1\/groups\/[^/]+\/(protect|cut|ack|commit|rollback|takeover|un
 export class Relay {
   readonly socket: string;
   readonly commands: Command[] = [];
-  /** Before a command is passed on. False keeps it from the daemon: the engine gets no answer. */
-  before: ((command: Command) => boolean) | undefined;
+  /** Before a command is passed on. */
+  before: ((command: Command) => void) | undefined;
   /** After the daemon's answer, before the engine gets it. */
   after: ((command: Command) => void) | undefined;
   readonly #daemon: string;
@@ -60,7 +60,7 @@ export class Relay {
     const body = await whole(question).catch(() => undefined);
     if (body === undefined) return;
     const command = this.#note(question.url ?? '', body);
-    if (command !== undefined && this.before?.(command) === false) return void question.socket.destroy();
+    if (command !== undefined) this.before?.(command);
     const passed = ask({
       socketPath: this.#daemon, method: question.method, path: question.url, headers: question.headers,
     });
