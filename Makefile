@@ -4,7 +4,7 @@ SHELL := /bin/bash
 NODE_STAMP := node_modules/.package-lock.json
 SOURCES := $(shell find proxy classifier checkpoint-hooks bench -name '*.ts' 2>/dev/null)
 
-.PHONY: help setup build check unit test demo bench bench-quick longrun object clean
+.PHONY: help setup build check unit test demo demo-vm test-vm bench bench-quick longrun object clean
 
 help: ## what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,14 @@ test: setup dist/.built ## everything; as root also namespaces, kernel programs,
 
 demo: setup dist/.built ## two members, an outsider, real traffic; writes out/demo.json
 	@node dist/bench/demo.js
+
+demo-vm: setup dist/.built ## two real VMs die and go on, a client counts through it; writes out/demo-vm.json
+	@deploy/setup.sh vm
+	@node dist/bench/demo-vm.js
+
+test-vm: setup dist/.built ## the long series on real VMs: failovers, negative controls, speed inside
+	@deploy/setup.sh vm
+	@node dist/bench/test-vm.js $(SERIES)
 
 bench: setup dist/.built ## everything beside its peers, up to 30 minutes; out/bench.json, out/bench.html
 	@deploy/setup.sh bench

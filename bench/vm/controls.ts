@@ -112,3 +112,11 @@ async function stale(bed: VmBed, { client, generation, open }: Hand, epoch: numb
   }
   return codes;
 }
+
+/** What a control did not show; undefined where it showed what it must. */
+export function controlFault({ control: which, answersAfter, account, refused }: ControlRun): string | undefined {
+  const goesOn = answersAfter > 0 && account.wrong.length === 0 && account.broken === undefined;
+  if (which === 'right') return goesOn ? undefined : 'done right, the client did not go on';
+  if (which === 'stale' && refused.join() !== 'fenced,fenced') return `the old generation was answered ${refused.join(', ')}`;
+  return goesOn ? 'the client went on as if nothing had been wrong' : undefined;
+}

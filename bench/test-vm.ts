@@ -1,0 +1,123 @@
+/**
+ * The long series on real VMs (`make test-vm`), some ten minutes; `make test` has a short one.
+ *
+ *   controls     failovers done wrong on purpose: each must stop the client; the same done right must not
+ *   failovers    RUNS in a row, every moment, groups of two and three, with the outside oracle
+ *   intra        traffic inside the group, measured in the guests, plain and under protection
+ *
+ *   test-vm.js [SEED] [PART…]      the seed is printed; a part is one of the three names above
+ *
+ * Writes out/test-vm.json and prints a line each. Exit 1 where one failover had a fault or one
+ * control did not show what it must; misses of targets are printed, and are no failure here.
+ */
+import { VmBed } from './vm/bed.ts';
+import { CONTROLS, control, controlFault } from './vm/controls.ts';
+import { MOMENTS, failover, faults, type Failover, type Moment } from './vm/failover.ts';
+import { intraTraffic } from './vm/intra.ts';
+import { mustBeRoot, spread, spreadText, tenth, writeOut } from './vm/report.ts';
+
+const RUNS = 20;
+const PARTS = ['controls', 'failovers', 'intra'] as const;
+type Part = (typeof PARTS)[number];
+const TARGETS_MS = { killToRunning: 50, stop: 40, gap: 250 } as const;
+
+/** 32 bits of linear congruence: enough to choose times, and one seed repeats a series. */
+function randomOf(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) / 2 ** 32;
+}
+
+/** A fault is a line; the series goes on to its end. */
+async function controls(found: string[]): Promise<object[]> {
+  const lines: object[] = [];
+  for (const which of CONTROLS) {
+    const run = await control(which);
+    const fault = controlFault(run);
+    if (fault !== undefined) found.push(`control ${which}: ${fault}`);
+    console.log(`control ${which.padEnd(7)} ${run.answersAfter} answers afterwards${run.refused.length > 0 ? `, refused: ${run.refused.join(', ')}` : ''}${fault === undefined ? '' : `  FAULT ${fault}`}`);
+    lines.push({ control: which, answersAfter: run.answersAfter, refused: run.refused });
+  }
+  return lines;
+}
+
+interface Row {
+  readonly guests: 2 | 3;
+  readonly moment: Moment;
+  readonly run: Failover;
+}
+
+async function failovers(seed: number, found: string[]): Promise<object> {
+  const random = randomOf(seed);
+  const rows: Row[] = [];
+  for (let i = 0; i < RUNS; i++) {
+    const moment = MOMENTS[i % MOMENTS.length] ?? 'running';
+    const guests = i % 4 === 3 ? 3 : 2;
+    const title = `failover ${String(i + 1).padStart(2)} n=${guests} ${moment.padEnd(7)}`;
+    try {
+      const run = await failover({ guests, moment, at: random() });
+      rows.push({ guests, moment, run });
+      found.push(...faults(run).map((fault) => `${title}: ${fault}`));
+      console.log(`${title} ${line(run)}`);
+    } catch (error) {
+      found.push(`${title}: ${error instanceof Error ? error.message : String(error)}`);
+      console.log(`${title} FAULT ${error instanceof Error ? (error.message.split('\n')[0] ?? '') : String(error)}`);
+    }
+  }
+  return account(rows);
+}
+
+function line(run: Failover): string {
+  const [death] = run.deaths;
+  const { explained } = run;
+  return `kill to running ${tenth(death?.killToRunningMs ?? Number.NaN)} ms, gap ${tenth(death?.gapMs ?? Number.NaN)} ms, `
+    + `stop p50 ${spread(run.stopsMs).p50} ms, ${run.account.answers} answers, ${explained?.seen} frames outside, `
+    + `${explained?.kept} kept, ${explained?.unexplained.length} unexplained${faults(run).map((fault) => `  FAULT ${fault}`).join('')}`;
+}
+
+function account(rows: readonly Row[]): object {
+  const killToRunningMs = spread(rows.flatMap(({ run }) => run.deaths.map((death) => death.killToRunningMs)));
+  const gapMs = spread(rows.flatMap(({ run }) => run.deaths.map((death) => death.gapMs)));
+  const stopMs = { 2: stops(rows, 2), 3: stops(rows, 3) };
+  console.log(`kill to running  ${spreadText(killToRunningMs)} (target p50 ${TARGETS_MS.killToRunning})`);
+  console.log(`client's gap     ${spreadText(gapMs)} (target p50 ${TARGETS_MS.gap})`);
+  for (const n of [2, 3] as const) console.log(`group stop n=${n}   ${spreadText(stopMs[n])} over ${stopMs[n].count} checkpoints (target p50 ${TARGETS_MS.stop})`);
+  return { runs: rows.length, killToRunningMs, gapMs, stopMs };
+}
+
+const stops = (rows: readonly Row[], n: 2 | 3): ReturnType<typeof spread> =>
+  spread(rows.filter(({ guests }) => guests === n).flatMap(({ run }) => run.stopsMs));
+
+async function intra(): Promise<object> {
+  const bed = await VmBed.create({ guests: 2 });
+  try {
+    await bed.startGuests();
+    await bed.bed.daemon().start('live');
+    const result = await intraTraffic(bed, 5);
+    console.log(`intra-group      ${tenth(result.plain.mbps)} Mbit/s plain, ${tenth(result.protected.mbps)} protected (${result.ratio.toFixed(2)}); `
+      + `round trip ${result.plain.pingUs} us plain, ${result.protected.pingUs} protected (${result.pingRatio.toFixed(2)})`);
+    return result;
+  } finally {
+    await bed.close();
+  }
+}
+
+async function main(args: readonly string[]): Promise<void> {
+  mustBeRoot('the series');
+  const seed = Number(args.find((arg) => /^\d+$/.test(arg)) ?? Date.now() % 1e6);
+  const asked = PARTS.filter((part) => args.includes(part));
+  const parts: readonly Part[] = asked.length > 0 ? asked : PARTS;
+  console.log(`seed ${seed}`);
+  const found: string[] = [];
+  const out: Record<string, unknown> = { seed };
+  if (parts.includes('controls')) out['controls'] = await controls(found);
+  if (parts.includes('failovers')) out['failovers'] = await failovers(seed, found);
+  if (parts.includes('intra')) out['intra'] = await intra();
+  writeOut('test-vm.json', { ...out, faults: found });
+  console.log(found.length === 0 ? 'no faults' : found.map((fault) => `FAULT ${fault}`).join('\n'));
+  if (found.length > 0) process.exitCode = 1;
+}
+
+await main(process.argv.slice(2)).catch((error: unknown) => {
+  console.error(`test-vm: ${error instanceof Error ? error.message : String(error)}`);
+  process.exitCode = 1;
+});
