@@ -15,20 +15,14 @@ export interface WrongAnswer {
   readonly due: number;
 }
 
-/** Time between two answers; the last one runs to the end of the account. */
-export interface ClientGap {
-  readonly fromMs: number;
-  readonly ms: number;
-}
-
 export interface ClientAccount {
   readonly kind: 'account';
   readonly answers: number;
   readonly first: number | undefined;
   readonly last: number | undefined;
   readonly wrong: readonly WrongAnswer[];
-  /** The longest ones, longest first. */
-  readonly gaps: readonly ClientGap[];
+  /** When each answer came, and how long it had been asked for. */
+  readonly answersAtMs: readonly number[];
   readonly latenciesMs: readonly number[];
   /** What ended the connection; absent where the end was asked for. */
   readonly broken?: string;

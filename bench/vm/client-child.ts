@@ -9,12 +9,11 @@
  * is what a client notices.
  */
 import { connect } from 'node:net';
-import type { ClientAccount, ClientGap, ClientReport, WrongAnswer } from './client-account.ts';
+import type { ClientAccount, ClientReport, WrongAnswer } from './client-account.ts';
 
 const REPORT_MS = 20;
 const MESSAGE_BYTES = 16;
 const WRONG_KEPT_MAX = 32;
-const GAPS_KEPT = 8;
 
 const [host, port, spacing] = process.argv.slice(2);
 const spacingMs = Number(spacing ?? 0);
@@ -23,12 +22,11 @@ const nowMs = (): number => performance.timeOrigin + performance.now();
 let answers = 0;
 let first: number | undefined;
 let last: number | undefined;
-let lastAtMs = 0;
 let reportedAtMs = 0;
 let sentAtMs = 0;
 const wrong: WrongAnswer[] = [];
 const latenciesMs: number[] = [];
-const gaps: ClientGap[] = []; // the longest, longest first
+const answersAtMs: number[] = []; // all: minutes of counting are some ten thousand
 let buffered = Buffer.alloc(0);
 let next: NodeJS.Timeout | undefined;
 
@@ -59,15 +57,9 @@ function answer(id: number, number: number): void {
   first ??= number;
   last = number;
   latenciesMs.push(atMs - sentAtMs);
-  if (lastAtMs > 0) note({ fromMs: lastAtMs, ms: atMs - lastAtMs });
-  lastAtMs = atMs;
+  answersAtMs.push(atMs);
   if (atMs - reportedAtMs >= REPORT_MS) report(atMs);
   next = setTimeout(request, spacingMs);
-}
-
-function note(gap: ClientGap): void {
-  gaps.push(gap);
-  gaps.sort((a, b) => b.ms - a.ms).splice(GAPS_KEPT);
 }
 
 function report(atMs: number): void {
@@ -79,9 +71,8 @@ function report(atMs: number): void {
 /** `broken`: what ended the connection; undefined where the end was asked for. */
 function finish(broken: string | undefined): void {
   clearTimeout(next);
-  if (lastAtMs > 0) note({ fromMs: lastAtMs, ms: nowMs() - lastAtMs });
   const account: ClientAccount = {
-    kind: 'account', answers, first, last, wrong, gaps, latenciesMs, ...(broken === undefined ? {} : { broken }),
+    kind: 'account', answers, first, last, wrong, answersAtMs, latenciesMs, ...(broken === undefined ? {} : { broken }),
   };
   process.stdout.write(`${JSON.stringify(account)}\n`, () => process.exit(0));
 }

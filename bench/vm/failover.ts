@@ -187,9 +187,10 @@ async function settle(stage: Stage, deaths: readonly Death[]): Promise<Failover>
 }
 
 /** The longest time between two answers that the death lies in, or that begins just after it. */
-function gapAround({ gaps }: ClientAccount, { killUs }: Death): number {
-  const around = gaps.filter(({ fromMs, ms }) => fromMs * 1e3 <= killUs + GAP_LATE_MS * 1e3 && (fromMs + ms) * 1e3 > killUs);
-  return Math.max(...around.map(({ ms }) => ms));
+function gapAround({ answersAtMs }: ClientAccount, { killUs }: Death): number {
+  const killMs = killUs / 1e3;
+  const gaps = answersAtMs.map((atMs, i) => ({ fromMs: answersAtMs[i - 1] ?? atMs, atMs }));
+  return Math.max(...gaps.filter(({ fromMs, atMs }) => fromMs <= killMs + GAP_LATE_MS && atMs > killMs).map(({ fromMs, atMs }) => atMs - fromMs));
 }
 
 /** What must not be, in words; nothing where all is well. */
