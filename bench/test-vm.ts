@@ -5,7 +5,8 @@
  *   failovers    RUNS in a row, every moment, groups of two and three, with the outside oracle
  *   intra        traffic inside the group, measured in the guests, plain and under protection
  *
- *   test-vm.js [SEED] [PART…]      the seed is printed; a part is one of the three names above
+ *   test-vm.js [SEED] [PART…] [FROM-TO]    the seed is printed; a part is one of the three names
+ *                                          above; FROM-TO picks runs of the failovers, from 1
  *
  * Writes out/test-vm.json and prints a line each. Exit 1 where one failover had a fault or one
  * control did not show what it must; misses of targets are printed, and are no failure here.
@@ -46,15 +47,16 @@ interface Row {
   readonly run: Failover;
 }
 
-async function failovers(seed: number, found: string[]): Promise<object> {
+async function failovers(seed: number, found: string[], [from, to]: readonly [number, number]): Promise<object> {
   const random = randomOf(seed);
+  const times = Array.from({ length: RUNS }, random);
   const rows: Row[] = [];
-  for (let i = 0; i < RUNS; i++) {
+  for (let i = from - 1; i < Math.min(to, RUNS); i++) {
     const moment = MOMENTS[i % MOMENTS.length] ?? 'running';
     const guests = i % 4 === 3 ? 3 : 2;
     const title = `failover ${String(i + 1).padStart(2)} n=${guests} ${moment.padEnd(7)}`;
     try {
-      const run = await failover({ guests, moment, at: random() });
+      const run = await failover({ guests, moment, at: times[i] ?? 0 });
       rows.push({ guests, moment, run });
       found.push(...faults(run).map((fault) => `${title}: ${fault}`));
       console.log(`${title} ${line(run)}`);
@@ -101,6 +103,12 @@ async function intra(): Promise<object> {
   }
 }
 
+/** 1 to RUNS where nothing was asked for. */
+function runsOf(args: readonly string[]): readonly [number, number] {
+  const [from, to] = args.find((arg) => /^\d+-\d+$/.test(arg))?.split('-').map(Number) ?? [];
+  return [from ?? 1, to ?? RUNS];
+}
+
 async function main(args: readonly string[]): Promise<void> {
   mustBeRoot('the series');
   const seed = Number(args.find((arg) => /^\d+$/.test(arg)) ?? Date.now() % 1e6);
@@ -110,7 +118,7 @@ async function main(args: readonly string[]): Promise<void> {
   const found: string[] = [];
   const out: Record<string, unknown> = { seed };
   if (parts.includes('controls')) out['controls'] = await controls(found);
-  if (parts.includes('failovers')) out['failovers'] = await failovers(seed, found);
+  if (parts.includes('failovers')) out['failovers'] = await failovers(seed, found, runsOf(args));
   if (parts.includes('intra')) out['intra'] = await intra();
   writeOut('test-vm.json', { ...out, faults: found });
   console.log(found.length === 0 ? 'no faults' : found.map((fault) => `FAULT ${fault}`).join('\n'));
