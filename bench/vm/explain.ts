@@ -15,13 +15,15 @@
  * byte for byte, what its dead self had sent. A frame seen is therefore explained when *any* frame
  * of the same bytes explains it, and all is judged afterwards, from the whole record.
  *
- * Sluice, QEMU and the engine announce addresses themselves: RARP and gratuitous ARP that no guest
- * sent are counted apart.
+ * Sluice, QEMU and the engine announce addresses themselves, with the same bytes: RARP and gratuitous
+ * ARP, which say nothing of a guest's state, are counted apart where nothing explains them.
  */
 import type { Command } from './relay.ts';
 
 export interface WireFrame {
   readonly key: string;
+  /** What it is, for who has to find out why. */
+  readonly text: string;
   readonly atUs: number;
   /** An address announcement: RARP, gratuitous ARP. */
   readonly announcement: boolean;
@@ -55,10 +57,21 @@ export function explain(sent: readonly WireFrame[], seen: readonly WireFrame[], 
   for (const frame of seen) {
     const sentUs = times.get(frame.key) ?? [];
     if (sentUs.some((us) => us <= frame.atUs && (us < protectedUs || mayLeave(executions, us, frame.atUs)))) continue;
-    if (frame.announcement && sentUs.length === 0) announcements++;
-    else unexplained.push(frame);
+    if (frame.announcement) announcements++;
+    else unexplained.push({ ...frame, text: `${frame.text}, ${history(frame, sentUs, executions)}` });
   }
   return { seen: seen.length, announcements, unexplained, kept: sent.length - (seen.length - announcements) };
+}
+
+/** When it was sent and what was open and committed then, relative to when it was seen. */
+function history(frame: WireFrame, sentUs: readonly number[], executions: readonly Execution[]): string {
+  const ago = (us: number): string => `${((frame.atUs - us) / 1e3).toFixed(2)} ms before`;
+  const epochs = executions.map(({ opened, commits }, i) => {
+    const open = sentUs.map((us) => opened.findLast(({ atUs }) => atUs <= us));
+    const next = commits.find(({ epoch }) => epoch >= (open[0]?.epoch ?? 1));
+    return `execution ${i}: open ${open.map((each) => each?.epoch ?? 1).join()} then, committed ${next === undefined ? 'never' : `${next.epoch} ${ago(next.atUs)}`}`;
+  });
+  return `sent ${sentUs.length === 0 ? 'never' : sentUs.map(ago).join(', ')}; ${epochs.join('; ')}`;
 }
 
 /** Whether a frame sent at `sentUs` may be outside at `seenUs`, in any execution it may be of. */

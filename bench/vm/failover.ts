@@ -115,6 +115,7 @@ async function setUp(bed: VmBed, options: FailoverOptions, open: { close(): unkn
   const eye = new Eye(bed);
   open.push(eye);
   const wire = relay === undefined ? undefined : new Wire(bed);
+  if (wire !== undefined) open.push(wire);
   const client = new CountingClient(bed.bed.outsider.namespace ?? '', bed.ip('front'), SPACING_MS);
   open.push({ close: () => client.end() });
   await client.counts(WARM_ANSWERS, GOES_ON_MS);
@@ -174,7 +175,7 @@ async function settle(stage: Stage, deaths: readonly Death[]): Promise<Failover>
   const account = await client.stop();
   const [frontCount, storeCount] = [await countOf(bed, 'front'), await countOf(bed, 'store')];
   await engine.stop();
-  wire?.close();
+  wire?.finish();
   return {
     deaths: deaths.map((death) => ({ ...death, gapMs: gapAround(account, death) })),
     stopsMs: [...eye.groupStopsMs(0), ...eye.groupStopsMs(1)],
@@ -201,7 +202,7 @@ export function faults(run: Failover): string[] {
     ...account.wrong.map(({ number, due }) => `the client was answered ${number} and not ${due}`),
     ...(run.frontCount === run.storeCount ? [] : [`front has ${run.frontCount}, store ${run.storeCount}`]),
     ...(account.last !== undefined && account.last > run.storeCount ? [`the client was told ${account.last}, store has ${run.storeCount}`] : []),
-    ...(explained?.unexplained ?? []).map(({ atUs, key }) => `frame ${key} left at ${atUs}: the committed state does not explain it`),
+    ...(explained?.unexplained ?? []).map(({ text }) => `unexplained outside: ${text}`),
     ...(explained?.seen === 0 ? ['the oracle saw nothing'] : []),
   ];
 }

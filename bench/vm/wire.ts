@@ -39,25 +39,40 @@ export class Wire {
     this.#outside.drain((frame, atUs) => this.#note(this.seen, frame, atUs));
   }
 
-  /** Ends the capture. Throws where the kernel dropped frames: the oracle would be blind. */
-  close(): void {
-    clearInterval(this.#timer);
+  /** Takes what is left and closes. Throws where the kernel dropped frames: the oracle would be blind. */
+  finish(): void {
     this.drain();
     const missed = [...this.#guests, this.#outside].map((port) => port.missed()).reduce((a, b) => a + b, 0);
-    for (const port of this.#guests) port.close();
+    this.close();
     if (missed > 0) throw new Error(`the capture missed ${missed} frames`);
+  }
+
+  /** Ends the capture; a second time is nothing. */
+  close(): void {
+    clearInterval(this.#timer);
+    for (const port of [...this.#guests, this.#outside]) port.close();
   }
 
   #note(into: WireFrame[], bytes: Uint8Array, atUs: number): void {
     const frame = Buffer.from(bytes);
     if (this.#macs.has(frame.toString('hex', 0, 6)) || !this.#macs.has(frame.toString('hex', 6, 12))) return;
-    into.push({ key: keyOf(frame), atUs, announcement: isAnnouncement(frame) });
+    into.push({ key: keyOf(frame), text: textOf(frame), atUs, announcement: isAnnouncement(frame) });
   }
 }
 
 function isAnnouncement(frame: Buffer): boolean {
   const type = frame.readUInt16BE(12);
   return type === ETH_RARP || (type === ETH_ARP && frame.subarray(28, 32).equals(frame.subarray(38, 42)));
+}
+
+function textOf(frame: Buffer): string {
+  const type = frame.readUInt16BE(12);
+  const transport = 14 + ((frame[14] ?? 0) & 15) * 4;
+  if (type !== ETH_IPV4 || frame[23] !== 6 || frame.length < transport + 20) return `ethertype ${type.toString(16)}, ${frame.length} bytes`;
+  const [from, to] = [frame.readUInt16BE(transport), frame.readUInt16BE(transport + 2)];
+  const [seq, ack] = [frame.readUInt32BE(transport + 4), frame.readUInt32BE(transport + 8)];
+  const flags = frame[transport + 13] ?? 0;
+  return `TCP ${from} to ${to} seq ${seq} ack ${ack} flags ${flags.toString(16)} ip id ${frame.readUInt16BE(18)}, ${frame.length} bytes`;
 }
 
 function keyOf(frame: Buffer): string {
