@@ -22,8 +22,9 @@ export const NO_HOLD: Hold = { cut: () => Promise.resolve(), commit: () => Promi
 const IN_FLIGHT_MAX = 64;
 
 /**
- * Cuts and commits by the clock. Late, it commits what is due before it cuts again: with a commit
- * delay below the interval no two sealed epochs are ever in flight, which a plug needs.
+ * Cuts and commits by the clock. An interval begins when the cut before it is answered, and what is
+ * due is committed before the next cut: with a commit delay below the interval no two sealed epochs
+ * are ever in flight, however slow the commands are. A plug needs that.
  */
 export class Driver {
   readonly #hold: Hold;
@@ -64,7 +65,7 @@ export class Driver {
       }
       if (!this.#stopping && nowUs() >= nextCutUs && due.length < IN_FLIGHT_MAX) {
         due.push({ epoch: await this.cut(), atUs: nowUs() + commitDelayMs * 1e3 });
-        nextCutUs = Math.max(nextCutUs + intervalMs * 1e3, nowUs());
+        nextCutUs = nowUs() + intervalMs * 1e3;
       }
       const waitMs = (Math.min(nextCutUs, due[0]?.atUs ?? nextCutUs) - nowUs()) / 1e3;
       await sleep(Math.max(0, waitMs));

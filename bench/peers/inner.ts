@@ -86,10 +86,7 @@ async function traffic({ bed, driver }: Held, lap: Lap): Promise<Reading> {
   return { values: { atOnce: atOnce.gbps, held: held.gbps, echo: await echoMs(bed, driver) } };
 }
 
-/**
- * No flood and no TCP: a plug's counters change without the queue's lock, and with two CPUs under
- * load frames stay in it for good.
- */
+/** No flood and no TCP: an emulated kernel takes longer over a command than such an epoch lasts. */
 const echoes = async ({ bed, driver }: Held): Promise<Reading> => ({ values: { echo: await echoMs(bed, driver) } });
 
 async function echoMs(bed: Bed, driver: Driver): Promise<number> {
