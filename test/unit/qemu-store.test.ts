@@ -107,6 +107,25 @@ describe('the store', () => {
     other.close();
   });
 
+  test('what an engine that died had not settled is settled by the next one, before a prune takes it away', async () => {
+    const guest = new Guest('front');
+    await checkpoint([guest], 1);
+    guest.scribble(8, 8);
+    await checkpoint([guest], 2, false);
+    const next = new RamImage(guest.path, RAM_BYTES);
+    const source = store.sourcesOf(['front']).get('front');
+    finish(next.adopt(source?.base ?? '', source?.parts ?? []));
+    const sequence = store.stage();
+    const pages = next.capture();
+    const bytes = next.writePart(store.stagedPart(sequence, 'front'), Buffer.from('state'));
+    await store.commit(sequence, { generation: 1, epoch: 3, members: { front: { base: guest.base, ramBytes: RAM_BYTES, pages, bytes } } });
+    next.settle();
+    await store.prune();
+    expect(pages).toBe(0);
+    expect(restored(store, 'front').equals(guest.now())).toBe(true);
+    next.close();
+  });
+
   test('a crash before the rename leaves the checkpoint before, of all members', async () => {
     const guests = [new Guest('front'), new Guest('store')];
     await checkpoint(guests, 1);

@@ -52,11 +52,20 @@ export class RamImage {
     return { movedBytes };
   }
 
-  /** The shadow as the store has it: what differs in the guest is in the next delta. */
+  /**
+   * The shadow as the store has it: what differs in the guest is in the next delta. The deltas go
+   * into the base again: the engine before may have died before it settled the last one, and a
+   * prune takes them away.
+   */
   *adopt(basePath: string, parts: readonly PartPath[]): Generator<void, Moved> {
     this.openBase(basePath, 'r+');
     yield* readImage(this.shadow, basePath, parts, this.bytes);
     this.tracker.distrust();
+    for (const { path, sequence } of parts) {
+      const { pages } = readPart(path, { ramBytes: this.bytes, sequence });
+      for (const [page, n] of runsOf(pages)) this.writeBase(page * PAGE_BYTES, n * PAGE_BYTES);
+      yield;
+    }
     return { movedBytes: 0 };
   }
 
