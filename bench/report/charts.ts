@@ -56,7 +56,7 @@ export async function ratioBars(figures: readonly Figure[]): Promise<Chart | und
     .filter((figure) => figure.against === 'plain' && !figure.lowerIsBetter && figure.ratio !== null && (figure.section === 'intra-group' || figure.section === 'external') && !/epochs/.test(figure.variant))
     .map((figure) => ({ what: figure.name.replace(/, pcap$/, ''), variant: figure.variant, ratio: figure.ratio, goal: figure.target }));
   if (values.length === 0) return undefined;
-  const y = { field: 'what', type: 'nominal' as const, sort: null, axis: { title: null, labelLimit: 400 } };
+  const y = { field: 'what', type: 'nominal' as const, sort: null, axis: { title: null, labelLimit: 700 } };
   const svg = await draw({
     data: { values }, width: WIDTH - 340, height: rows(values),
     layer: [
@@ -85,13 +85,13 @@ export async function headlineBars(outcomes: readonly Outcome[]): Promise<Chart 
     data: { values }, width: WIDTH - 340, height: rows(values),
     mark: { type: 'bar' },
     encoding: {
-      y: { field: 'what', type: 'nominal', sort: null, axis: { title: null, labelLimit: 400 } }, yOffset: { field: 'variant', sort: ['plain', 'group', 'per-VM'] },
+      y: { field: 'what', type: 'nominal', sort: null, axis: { title: null, labelLimit: 700 } }, yOffset: { field: 'variant', sort: ['plain', 'group', 'per-VM'] },
       x: { field: 'ms', type: 'quantitative', scale: { type: 'log', domainMin: from, nice: false }, axis: { tickCount: 6, format: '~g' }, title: 'milliseconds, logarithmic' },
       x2: { datum: from },
       color: { field: 'variant', scale: colourScale(['plain', 'group', 'per-VM']) },
     },
   });
-  return { title: 'Chains and MPI: no protection, per-VM buffering, one group', svg, caption: 'At equal epochs of 25 ms. Shorter is better; each grid line of the axis is ten times the one before.' };
+  return { title: 'Chains and MPI: no protection, per-VM buffering, one group', svg, caption: 'At equal epochs of 25 ms. Shorter is better; the scale is logarithmic.' };
 }
 
 interface Point {
@@ -159,7 +159,7 @@ export async function valueBars({ scenario, result }: Outcome, quantity: Quantit
   const svg = await draw({
     width: WIDTH - 200, height: { step: 22 }, data: { values }, mark: { type: 'bar' },
     encoding: {
-      y: { field: 'variant', type: 'nominal', sort: null, axis: { title: null, labelLimit: 400 } }, x: { field: 'value', type: 'quantitative', title: quantity.unit },
+      y: { field: 'variant', type: 'nominal', sort: null, axis: { title: null, labelLimit: 700 } }, x: { field: 'value', type: 'quantitative', title: quantity.unit },
       color: { field: 'variant', scale: colourScale(values.map(({ variant }) => variant)), legend: null },
     },
   });
