@@ -69,14 +69,15 @@ export async function maybeGroup(client: SluiceClient, group: string): Promise<G
 
 /**
  * The group held by Sluice, its members where they run. What is protected already stays so: who is
- * new in the guests' file joins, who is no longer in it leaves, and the others are not touched.
+ * new in the guests' file joins, who is no longer in it leaves (what it had held is dropped: nobody
+ * knows whether its execution goes on), and the others are not touched.
  */
 export async function protectUnits(client: SluiceClient, group: string, units: readonly Unit[], tell: Tell): Promise<void> {
   const view = await maybeGroup(client, group);
   if (view?.phase === 'protected') {
     const known = new Set(view.members.map(({ name }) => name));
     for (const unit of units.filter(({ name }) => !known.has(name))) await client.join(group, unit.name, memberAt(unit.spec, unit.side));
-    for (const name of known) if (!units.some((unit) => unit.name === name)) await client.leave(group, name, 'release');
+    for (const name of known) if (!units.some((unit) => unit.name === name)) await client.leave(group, name, 'discard');
     return;
   }
   await client.apply(group, { ...view?.spec, group, members: units.map((unit) => memberAt(unit.spec, unit.side)) });

@@ -74,8 +74,8 @@ export class QemuEngine {
   private session: GroupSession;
   private cadence: Cadence;
   private readonly wakeup = new Wakeup();
-  /** A captured delta is not settled yet. */
-  private underWay = false;
+  /** A capture is not settled, not even by the one after it: shadows may be ahead of the store. */
+  private isAhead = false;
   private dying = false;
   private readonly stops = new Latency();
   private readonly ships = new Latency();
@@ -189,13 +189,14 @@ export class QemuEngine {
       lane(this.checkpointLane(commits, ends, over)),
       lane(commits.run((epoch) => this.tell({ event: 'committed', epoch }))),
       lane(this.eventLane(ends)),
-      ...(this.options.standby ? [lane(keepStandbys(this.units, () => !this.underWay, this.tell, ends))] : []),
+      ...(this.options.standby ? [lane(keepStandbys(this.units, () => !this.isAhead, this.tell, ends))] : []),
     ];
     const death = await watch(this.units, this.options.heartbeat, ends);
     if (death !== undefined) {
       this.dying = true;
       this.tell({ event: 'dead', member: death.member, why: death.why });
-      for (const unit of this.units) kill(unit.running);
+      // Who ended of its own will is not taken over: the others need not end for it.
+      if (!death.byItself) for (const unit of this.units) kill(unit.running);
       over.abort();
       commits.end(true);
     }
@@ -230,20 +231,19 @@ export class QemuEngine {
     const number = this.checkpoints + this.skipped + 1;
     const phase = (name: Extract<EngineEvent, { event: 'phase' }>['phase']): void => this.tell({ event: 'phase', phase: name, number });
     this.cadence.begin(performance.now());
-    this.underWay = true;
+    this.isAhead = true;
     try {
       const captured = await capture(this.units, { cut: () => this.cut(), phase });
       const shipFromMs = performance.now();
       const manifest = await ship(this.units, captured, this.store, { phase, isGivenUp: () => this.dying });
       if (manifest === undefined) return;
+      this.isAhead = false;
       commits.durable(captured.epoch);
       this.report(captured, manifest.members, performance.now() - shipFromMs);
       for (const { base } of this.units) this.store.seeding.delete(base);
       if (this.store.shouldPrune) await this.store.prune();
     } catch (error) {
       await this.skip(error);
-    } finally {
-      this.underWay = false;
     }
   }
 

@@ -11,7 +11,7 @@ import type { Unit } from './unit.ts';
 const LOOK_EVERY_MS = 200;
 const AGAIN_AFTER_MS = 3000;
 
-/** Runs until the signal. `isBetween`: no captured delta is on its way to the store. */
+/** Runs until the signal. `isBetween`: the shadows are at the newest durable checkpoint, not ahead of it. */
 export async function keepStandbys(units: readonly Unit[], isBetween: () => boolean, tell: Tell, signal: AbortSignal): Promise<void> {
   while (!signal.aborted) {
     const unit = units.find(({ standby }) => standby === undefined);

@@ -6,7 +6,7 @@
  *     standby   the other one, or none      base   name of its image in the store
  *
  * A standby is `ready` when its RAM is the newest durable checkpoint: when a first copy has ended
- * and a delta was settled after it, or none was under way. It stays so, since every delta that
+ * and a delta was settled after it, or no capture was ahead of the store. It stays so, since every delta that
  * settles goes to it as well.
  */
 import type { GuestSide, GuestSpec, SideIndex } from './guest.ts';
