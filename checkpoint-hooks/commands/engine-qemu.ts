@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { Option } from 'commander';
 import type { Command } from 'commander';
 import { parse } from 'yaml';
+import { Refused, Unreachable } from '../client.ts';
 import { QemuEngine } from '../engines/qemu/engine.ts';
 import type { QemuSummary } from '../engines/qemu/engine.ts';
 import type { EngineEvent } from '../engines/qemu/events.ts';
@@ -82,7 +83,11 @@ async function protect(context: Context, flags: QemuFlags, command: Command): Pr
   }, tell);
   try {
     const line = { first: `${guests.group}: finding its guests`, isShown: !isJson, text: () => qemuLine(engine.summary()) };
-    const summary = await untilSignal(line, (signal) => engine.run(signal));
+    const summary = await untilSignal(line, (signal) => engine.run(signal)).catch((error: unknown) => {
+      // Guests, disk or store: an operating error, said in its one sentence.
+      if (error instanceof Error && !(error instanceof Refused || error instanceof Unreachable)) throw new Failure(error.message);
+      throw error;
+    });
     context.show(command, { event: 'end', ...summary }, () => qemuSummaryText(summary));
   } finally {
     store.close();

@@ -122,6 +122,8 @@ describe('the store', () => {
     next.settle();
     await store.prune();
     expect(pages).toBe(0);
+    const part = store.sourcesOf(['front']).get('front')?.parts.at(-1);
+    expect(Buffer.from(readPart(part?.path ?? '', { ramBytes: RAM_BYTES, sequence }).state).toString()).toBe('state');
     expect(restored(store, 'front').equals(guest.now())).toBe(true);
     next.close();
   });

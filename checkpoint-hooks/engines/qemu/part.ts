@@ -45,7 +45,8 @@ const bytesOf = (numbers: Uint32Array): Uint8Array => new Uint8Array(numbers.buf
 
 /** Written and on the disk when it returns. `pieces`: the pages' bytes, in any number of views. */
 export function writePart(path: string, of: PartOf, state: Uint8Array, pages: Uint32Array, pieces: readonly Uint8Array[]): number {
-  const body = [state, bytesOf(pages), ...pieces];
+  // An empty piece has no address, and zlib takes that for the wish to begin its checksum again.
+  const body = [state, bytesOf(pages), ...pieces].filter(({ length }) => length > 0);
   const header = Buffer.alloc(HEADER_BYTES);
   header.write(MAGIC);
   header.writeUInt32LE(state.length, 8);
