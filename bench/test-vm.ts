@@ -11,7 +11,7 @@
  * Writes out/test-vm.json and prints a line each. Exit 1 where one failover had a fault or one
  * control did not show what it must; misses of targets are printed, and are no failure here.
  */
-import { VmBed } from './vm/bed.ts';
+import { VmBed, closeBedsOnSignal } from './vm/bed.ts';
 import { CONTROLS, control, controlFault } from './vm/controls.ts';
 import { MOMENTS, failover, faults, type Failover, type Moment } from './vm/failover.ts';
 import { intraTraffic } from './vm/intra.ts';
@@ -62,7 +62,7 @@ async function failovers(seed: number, found: string[], [from, to]: readonly [nu
       console.log(`${title} ${line(run)}`);
     } catch (error) {
       found.push(`${title}: ${error instanceof Error ? error.message : String(error)}`);
-      console.log(`${title} FAULT ${error instanceof Error ? (error.message.split('\n')[0] ?? '') : String(error)}`);
+      console.log(`${title} FAULT ${error instanceof Error ? error.message : String(error)}`);
     }
   }
   return account(rows);
@@ -111,6 +111,7 @@ function runsOf(args: readonly string[]): readonly [number, number] {
 
 async function main(args: readonly string[]): Promise<void> {
   mustBeRoot('the series');
+  closeBedsOnSignal();
   const seed = Number(args.find((arg) => /^\d+$/.test(arg)) ?? Date.now() % 1e6);
   const asked = PARTS.filter((part) => args.includes(part));
   const parts: readonly Part[] = asked.length > 0 ? asked : PARTS;

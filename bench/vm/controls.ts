@@ -36,18 +36,16 @@ const COUNTS_MS = 10_000;
 
 export async function control(which: Control): Promise<ControlRun> {
   const bed = await VmBed.create({ guests: 2 });
-  const open: { close(): unknown }[] = [bed];
   try {
     await bed.startGuests();
     await bed.bed.daemon().start('live');
-    const hand = await Hand.attach(bed);
-    open.push(hand);
+    const hand = bed.own(await Hand.attach(bed));
     const client = new CountingClient(bed.bed.outsider.namespace ?? '', bed.ip('front'), 1);
-    open.push({ close: () => client.end() });
+    bed.own({ close: () => client.end() });
     await client.counts(WARM_ANSWERS, COUNTS_MS);
     return await play(which, bed, hand, client);
   } finally {
-    for (const each of open.reverse()) await each.close();
+    await bed.close();
   }
 }
 
