@@ -6,7 +6,7 @@
  *   pcap   the same gate over a child that switches, classifies and holds in user space (D22)
  */
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
+import { closeSync, existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { MAPS, PROGRAMS } from '../classifier/abi.ts';
 import { KernelGate } from '../classifier/attach.ts';
@@ -16,6 +16,7 @@ import type { GroupSpec } from './core/types.ts';
 import { BridgeAnnouncer } from './edge/announcer.ts';
 import { Fence } from './edge/fence.ts';
 import { Kernel } from './edge/kernel.ts';
+import { claimMemory } from './edge/shared-memory.ts';
 import { HoldLink } from './plane/link.ts';
 import { EdgeError } from './ports.ts';
 import type { Announcer, Gate, HoldPlane } from './ports.ts';
@@ -87,7 +88,8 @@ function openEbpf(config: Config, pins: string): OpenPlane {
 }
 
 function openPcap({ ports }: PcapConfig, memory: string): OpenPlane {
-  const fence = new Fence(`sluice_${createHash('sha256').update(memory).digest('hex').slice(0, 12)}`);
+  const fence = new Fence(createHash('sha256').update(memory).digest('hex').slice(0, 12));
+  const claim = claimMemory(memory);
   const shared = new Shared(memory);
   const child = new ChildLink(memory, shared);
   const kernel = new SoftKernel(child, shared, memory, ports);
@@ -108,6 +110,7 @@ function openPcap({ ports }: PcapConfig, memory: string): OpenPlane {
     close: () => {
       served.close();
       if (!kernel.pinned) fence.remove();
+      closeSync(claim);
     },
   };
 }

@@ -5,6 +5,8 @@
  *   watch   ─► socket in the groups LINK and TC ─► "something changed"      no detail: whoever
  *              listens looks at the whole again, so a lost message (ENOBUFS) costs nothing
  *
+ *   watchNftables ─► the same of nftables, for tables and chains alone
+ *
  * Not /sys: the daemon may live in a network namespace whose /sys is another's. Sockets belong to
  * the namespace of the thread that made them. Bounds: a reply of RECEIVE_BYTES, a wait of
  * TIMEOUT_MS; beyond them the request fails.
@@ -38,6 +40,10 @@ const NUD_NOARP = 0x40;
 const NUD_PERMANENT = 0x80;
 const NTF_MASTER = 0x04;
 const GROUPS_LINK_TC = 0x1 | 0x8;
+const NETLINK_NETFILTER = 12;
+const GROUP_NFTABLES = 1 << 6;
+/** New and deleted tables and chains: the subsystem is the high byte. */
+const NFT_TABLE_OR_CHAIN: readonly number[] = [0x0a00, 0x0a02, 0x0a03, 0x0a05];
 
 export const EEXIST = 17;
 export const ENODEV = 19;
@@ -166,8 +172,8 @@ const macBytes = (mac: string): Uint8Array => Uint8Array.from(Buffer.from(mac.re
 
 // -------------------------------------------------------------------------------------- socket
 
-function openSocket(groups: number): number {
-  const fd = must(socket(AF_NETLINK, SOCK_RAW_CLOEXEC, 0), 'socket', 'netlink');
+function openSocket(groups: number, protocol = 0): number {
+  const fd = must(socket(AF_NETLINK, SOCK_RAW_CLOEXEC, protocol), 'socket', 'netlink');
   const name = new Uint8Array(12);
   const view = new DataView(name.buffer);
   view.setUint16(0, AF_NETLINK, LITTLE);
@@ -182,6 +188,42 @@ export interface Veth {
 }
 export interface Watch {
   close(): void;
+}
+
+/** `listener` hears of every read that held, or may have held, a message of a wanted type. */
+function listen(fd: number, wanted: (type: number) => boolean, listener: () => void): Watch {
+  setOption(fd, SOL_SOCKET, SO_RCVBUF, [1 << 20], 'netlink buffer');
+  const buffer = fixedBytes(RECEIVE_BYTES);
+  const poll = pollReadable(fd, () => {
+    let heard = false;
+    for (;;) {
+      const length = receive(fd, buffer, buffer.length, MSG_DONTWAIT);
+      if (length > 0) heard ||= typesIn(buffer, length).some(wanted);
+      else if (errno() === ENOBUFS) heard = true;
+      else break;
+    }
+    if (heard) listener();
+  });
+  return {
+    close: () => {
+      poll.close();
+      close(fd);
+    },
+  };
+}
+function typesIn(buffer: Uint8Array, length: number): number[] {
+  const view = new DataView(buffer.buffer, buffer.byteOffset, length);
+  const types: number[] = [];
+  for (let at = 0; at + 16 <= length;) {
+    types.push(view.getUint16(at + 4, LITTLE));
+    at += (Math.max(16, view.getUint32(at, LITTLE)) + 3) & ~3;
+  }
+  return types;
+}
+
+/** Tells when a table or chain of nftables has come, gone or changed, in this namespace; rules and sets it does not. */
+export function watchNftables(listener: () => void): Watch {
+  return listen(openSocket(GROUP_NFTABLES, NETLINK_NETFILTER), (type) => NFT_TABLE_OR_CHAIN.includes(type), listener);
 }
 
 export class Netlink {
@@ -262,19 +304,7 @@ export class Netlink {
 
   /** Calls `listener` after devices or qdiscs changed. */
   watch(listener: () => void): Watch {
-    const fd = openSocket(GROUPS_LINK_TC);
-    setOption(fd, SOL_SOCKET, SO_RCVBUF, [1 << 20], 'netlink buffer');
-    const buffer = fixedBytes(RECEIVE_BYTES);
-    const poll = pollReadable(fd, () => {
-      while (receive(fd, buffer, buffer.length, MSG_DONTWAIT) > 0 || errno() === ENOBUFS);
-      listener();
-    });
-    return {
-      close: () => {
-        poll.close();
-        close(fd);
-      },
-    };
+    return listen(openSocket(GROUPS_LINK_TC), () => true, listener);
   }
 
   /** Sends, and reads to the end of the answer. Errors in `fine` count as done. */

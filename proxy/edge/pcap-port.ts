@@ -28,10 +28,17 @@ import * as libc from './ffi/libc.ts';
 
 const SOL_PACKET = 263;
 const PACKET_IGNORE_OUTGOING = 23;
+const SOL_SOCKET = 1;
+const SO_SNDBUFFORCE = 33;
 /** With the kernel's own header a slot is then just below 64 KiB, the ring's block. */
 export const FRAME_BYTES_MAX = 65_408;
 const SLOT_BYTES = 65_536;
 export const SLOTS = 512;
+/**
+ * The socket does not block, and a NIC gives a frame's memory back only when it has sent it: with
+ * the kernel's default (92 full frames) most of a released epoch would be refused.
+ */
+const SEND_BYTES = 16 << 20;
 /** What a read or an inject meets after `close`. */
 const CLOSED = -2;
 
@@ -95,6 +102,7 @@ export class PcapPort {
     if (fresh.length !== 1) throw new Error(`the packet socket of ${name} is not to be found: ${fresh.length} appeared`);
     if (this.#session.link_type !== 'LINKTYPE_ETHERNET') throw new Error(`${name} is no Ethernet device: ${this.#session.link_type}`);
     libc.setOption(this.fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, [1], `PACKET_IGNORE_OUTGOING at ${name}`);
+    libc.setOption(this.fd, SOL_SOCKET, SO_SNDBUFFORCE, [SEND_BYTES], `SO_SNDBUF at ${name}`);
     this.#session.on('packet', ({ buf, header }) => {
       if (this.#state === 'closing') return;
       const bytes = header.readUInt32LE(8);
@@ -141,7 +149,8 @@ export class PcapPort {
     if (this.#state === 'closed' || this.#state === 'closing') return;
     const reading = this.#state === 'reading';
     this.#state = 'closing';
-    if (!reading) this.#finishClose();
+    if (reading) this.#session.close(); // ends the read after this frame: a busy ring is never empty
+    else this.#finishClose();
   }
   #wantsClose(): boolean {
     return this.#state === 'closing';

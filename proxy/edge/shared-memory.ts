@@ -5,9 +5,42 @@
  *
  * What is in the file when it is opened is what was left there. It is never unmapped: the views
  * live as long as the process. Removing the file takes it from later openers only.
+ *
+ * Who can write it can release frames, and everybody may make files below /dev/shm: one that is not
+ * ours alone is refused. So is one that another daemon lives on (`claimMemory`): both would write
+ * the same cells.
  */
-import { closeSync, fstatSync, ftruncateSync, openSync, rmSync } from 'node:fs';
+import { closeSync, constants, fstatSync, ftruncateSync, openSync, rmSync } from 'node:fs';
+import { EdgeError } from '../ports.ts';
+import { lockExclusively } from './ffi/flock.ts';
 import { MAP_SHARED, mustMap, view } from './ffi/libc.ts';
+
+const { O_CREAT, O_NOFOLLOW, O_RDWR } = constants;
+
+/** Made if it is missing. Throws EdgeError for a link, or a file that others own or may open. */
+function openOwn(path: string): number {
+  let fd = -1;
+  try {
+    fd = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0o600);
+    const { uid, mode, nlink } = fstatSync(fd);
+    const isFile = (mode & constants.S_IFMT) === constants.S_IFREG;
+    if (isFile && uid === process.geteuid?.() && (mode & 0o077) === 0 && nlink === 1) return fd;
+  } catch (error) {
+    throw notOurs(path, error);
+  }
+  closeSync(fd);
+  throw notOurs(path);
+}
+const notOurs = (path: string, cause?: unknown): EdgeError =>
+  new EdgeError('plane_down', `${path} is not a file of ours alone${cause instanceof Error ? ` (${cause.message})` : ''}`, 'find out who made it; when the VMs of all groups are stopped, remove it, or name another pcap.memory', cause);
+
+/** One process at a time: until what it returns is closed, or the process ends. */
+export function claimMemory(path: string): number {
+  const fd = openOwn(path);
+  if (lockExclusively(fd)) return fd;
+  closeSync(fd);
+  throw new EdgeError('plane_down', `${path} is in use by another sluiced`, 'give each daemon a pcap.memory of its own, or leave that setting out');
+}
 
 /**
  * One buffer a part, `parts` bytes each (multiples of 8), one after the other in the file, which is
@@ -15,7 +48,7 @@ import { MAP_SHARED, mustMap, view } from './ffi/libc.ts';
  */
 export function shareMemory(path: string, parts: readonly number[]): ArrayBuffer[] {
   const bytes = parts.reduce((sum, part) => sum + part, 0);
-  const fd = openSync(path, 'a+', 0o600); // made if it is missing
+  const fd = openOwn(path);
   try {
     if (fstatSync(fd).size !== bytes) ftruncateSync(fd, bytes);
     let at = mustMap(0, bytes, MAP_SHARED, fd, path);

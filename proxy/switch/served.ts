@@ -6,7 +6,8 @@
  *
  * A change of devices is seen by netlink; the gate goes first, so that a member's port is classified
  * before it is opened, then the fence, then the child. Nothing is served before `begin`: until the
- * journal's groups are in place, whatever came in would be switched unprotected (I8). What could
+ * journal's groups are in place, whatever came in would be switched unprotected (I8). A fence that
+ * another tool took down is put up again at once. What could
  * not be done is tried again every RETRY_MS, and `missing` says it.
  *
  * A port in a Linux bridge is refused, not taken out: the fence already keeps that bridge from
@@ -32,17 +33,18 @@ export class ServedPorts {
   readonly #names: readonly string[];
   readonly #devices: Devices;
   readonly #child: Pick<ChildLink, 'serve'>;
-  readonly #fence: Pick<Fence, 'around'>;
+  readonly #fence: Pick<Fence, 'around' | 'whole' | 'watch'>;
   /** The gate looks at the devices. */
   readonly #before: () => Promise<void>;
   #open: ReadonlySet<number> = new Set();
   #fenced = '';
   #trouble: string | undefined = 'its ports are not served yet';
   #watch: { close(): void } | undefined;
+  #fenceWatch: { close(): void } | undefined;
   #timer: NodeJS.Timeout | undefined;
   #queue: Promise<void> = Promise.resolve();
 
-  constructor(names: readonly string[], devices: Devices, child: Pick<ChildLink, 'serve'>, fence: Pick<Fence, 'around'>, before: () => Promise<void>) {
+  constructor(names: readonly string[], devices: Devices, child: Pick<ChildLink, 'serve'>, fence: Pick<Fence, 'around' | 'whole' | 'watch'>, before: () => Promise<void>) {
     this.#names = names;
     this.#devices = devices;
     this.#child = child;
@@ -52,11 +54,23 @@ export class ServedPorts {
 
   /** Throws EdgeError where this machine can't. */
   fenceOff(): void {
+    this.#fenceWatch ??= this.#fence.watch(() => this.#fenceTouched());
     const there = this.#listed();
     const key = there.map(({ name, ifindex }) => `${name} ${ifindex}`).join(',');
     if (key === this.#fenced) return;
     this.#fence.around(there.map(({ name }) => name));
     this.#fenced = key;
+  }
+
+  /** At once: until it stands again the host's stack hears the VMs. */
+  #fenceTouched(): void {
+    if (this.#fence.whole()) return;
+    this.#fenced = '';
+    try {
+      this.fenceOff();
+    } catch (error) {
+      this.#trouble = textOf(error);
+    }
   }
 
   /** From here on frames are switched. */
@@ -69,6 +83,7 @@ export class ServedPorts {
   }
   close(): void {
     this.#watch?.close();
+    this.#fenceWatch?.close();
     clearInterval(this.#timer);
   }
 
@@ -94,14 +109,18 @@ export class ServedPorts {
   }
   #again(): Promise<void> {
     this.#queue = this.#queue.then(() => this.#serve()).then(() => { this.#trouble = undefined; }, (error: unknown) => {
-      this.#trouble = error instanceof EdgeError ? `${error.message}; ${error.fix}` : String(error);
+      this.#trouble = textOf(error);
     });
     return this.#queue;
   }
   async #serve(): Promise<void> {
+    // What comes while the gate looks is not classified yet: its turn is the next change, its own.
+    const seen = new Set(this.#listed().map(({ ifindex }) => ifindex));
     await this.#before();
     this.fenceOff();
-    const ports = this.#listed().filter(({ master }) => master === 0).map(({ ifindex, name, mtu, up }) => ({ ifindex, name, mtu, up }));
+    const ports = this.#listed().filter(({ ifindex, master }) => master === 0 && seen.has(ifindex)).map(({ ifindex, name, mtu, up }) => ({ ifindex, name, mtu, up }));
     this.#open = new Set(await this.#child.serve(ports));
   }
 }
+
+const textOf = (error: unknown): string => (error instanceof EdgeError ? `${error.message}; ${error.fix}` : String(error));

@@ -176,6 +176,8 @@ function servePorts(wanted: readonly PortWanted[]): number[] {
 function maybeOpen({ ifindex, name, mtu }: PortWanted): void {
   try {
     const port: PcapPort = new PcapPort(ifindex, name, (frame, wireBytes, arrivedMs) => onFrame(port, frame, wireBytes, arrivedMs));
+    // libpcap opens by name, and the name may be another device's by now, which must not pass for this one.
+    if (libc.ifNametoindex(name) !== ifindex) return void port.close();
     libc.epollAdd(epoll, port.fd, libc.EPOLLIN);
     ports.set(ifindex, port);
     fabric.ports.set(ifindex, { mtu, inject: (frame) => port.inject(frame) });
@@ -211,7 +213,9 @@ function onFrame(port: PcapPort, frame: Buffer, wireBytes: number, arrivedMs: nu
 function chores(): void {
   hear();
   breathe();
+  flush();
   if (depth > 1) return;
+  groups.dumpSome();
   for (const port of ports.values()) if (!port.reading) read(port, ALLOWANCE_FRAMES);
 }
 

@@ -1,9 +1,11 @@
 /**
  * What only the portable plane has to show: its child, its fence, its offloads, its ports.
  */
+import { mkdirSync, rmSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { Bed, type BedOptions } from '../../bench/bed/bed.ts';
 import { runIn, sleep, until } from '../../bench/bed/commands.ts';
+import { Daemon } from '../../bench/bed/daemon.ts';
 import { Engine } from '../../bench/bed/engine.ts';
 import { tcpGbps } from '../../bench/bed/iperf.ts';
 import { probeFlow } from '../../bench/bed/probe.ts';
@@ -25,6 +27,14 @@ const childOf = (rig: Rig): number => {
   if (child === undefined || more.length > 0) throw new Error(`${more.length + 1} children`);
   return child;
 };
+function alive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
 const missing = async (bed: Bed): Promise<string> => JSON.stringify((await bed.daemon().api.call('GET', '/readyz')).body);
 const inHost = (bed: Bed, ...args: string[]): Promise<string> => runIn(bed.host, args[0] ?? '', args.slice(1));
 
@@ -34,7 +44,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('the portable plane', () => {
       process.kill(childOf(rig), 'SIGKILL');
       await rig.pause(50);
       expect(await seenIn(rig, 200), 'nothing leaves without the child').toBe(0);
-      expect(() => process.kill(rig.daemon.pid, 0), 'the daemon has ended').toThrow();
+      await until('the daemon has ended', () => !alive(rig.daemon.pid));
       expect(rig.daemon.log()).toContain('child ended with SIGKILL');
       await rig.daemon.stop();
       await rig.restart();
@@ -56,14 +66,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('the portable plane', () => {
     try {
       const child = childOf(rig);
       await rig.daemon.kill();
-      await until('the child is gone', () => {
-        try {
-          process.kill(child, 0);
-          return false;
-        } catch {
-          return true;
-        }
-      });
+      await until('the child is gone', () => !alive(child));
     } finally {
       await rig.close();
     }
@@ -77,12 +80,45 @@ describe.skipIf(UNPRIVILEGED !== undefined)('the portable plane', () => {
       await inHost(bed, 'ip', 'addr', 'add', '10.81.0.200/24', 'dev', 'port1');
       await inHost(bed, 'ip', 'link', 'set', 'lo', 'up');
       expect(await answers(), 'the daemon runs').toBe(false);
+      await inHost(bed, 'nft', 'flush', 'ruleset'); // as every reload of a firewall does
+      await until('the fence is back', async () => (await inHost(bed, 'nft', 'list', 'tables')).includes('netdev sluice_'));
+      expect(await answers(), 'another tool has flushed all tables').toBe(false);
       await new Engine(bed.daemon().api, 'g').protect(bed.groupFile('g'));
       await bed.daemon().kill();
       expect(await answers(), 'killed while a group was protected').toBe(false);
       const [table] = /netdev sluice_\w+/.exec(await inHost(bed, 'nft', 'list', 'tables')) ?? [];
       await inHost(bed, 'nft', 'delete', 'table', ...(table ?? '').split(' '));
       expect(await answers(), 'control: without the fence it answers').toBe(true);
+    });
+  });
+
+  it('a second daemon over the same ports, or the same memory, is refused: it would switch what the first one holds', async () => {
+    await withBed({}, async (bed) => {
+      await new Engine(bed.daemon().api, 'g').protect(bed.groupFile('g'));
+      const eye = bed.outside();
+      const frame = probeFlow(bed.member(0).address, bed.outsider.address, 1);
+      const second = async (name: string, memory: string): Promise<string> => {
+        const directory = `${bed.directory}/${name}`;
+        mkdirSync(directory);
+        const ports = [...bed.members, bed.outsider].map(({ port }) => port);
+        const daemon = new Daemon({ namespace: bed.host, directory, pins: '', pcap: { ports, memory } });
+        try {
+          return await daemon.start().then(() => 'it started', String);
+        } finally {
+          for (let seq = 0; seq < 20; seq++) bed.tap(0).send(frame(seq));
+          await sleep(50);
+          await daemon.stop();
+        }
+      };
+      const memory = `/dev/shm/sluice-${bed.id}`;
+      try {
+        expect.soft(await second('other', `${memory}-2`)).toMatch(/port1 .*another sluiced.*nft delete table netdev sluice_/s);
+        expect.soft(await second('same', memory)).toContain(`${memory} is in use by another sluiced`);
+      } finally {
+        rmSync(`${memory}-2`, { force: true });
+      }
+      expect(eye.drain(() => undefined), 'frames of a protected member').toBe(0);
+      expect((await bed.daemon().api.call('GET', '/readyz')).status).toBe(200);
     });
   });
 

@@ -97,15 +97,21 @@ test('the stream is cut into the messages that were put in, however it is chunke
 
 describe('served ports', () => {
   const device = (name: string, ifindex: number, extra: Partial<Device> = {}): Device => ({ name, ifindex, mtu: 1500, up: true, master: 0, ...extra });
-  async function served(devices: readonly Device[]): Promise<{ said: string[]; missing: string[] }> {
+  async function served(devices: readonly Device[], later: readonly Device[] = devices): Promise<{ said: string[]; missing: string[] }> {
     const said: string[] = [];
-    const ports = new ServedPorts(['a', 'b'], { links: () => devices, watch: () => ({ close: () => undefined }) }, {
+    let now = devices;
+    const ports = new ServedPorts(['a', 'b'], { links: () => now, watch: () => ({ close: () => undefined }) }, {
       serve: (wanted) => {
         said.push(`serve ${wanted.map(({ ifindex }) => ifindex).join(' ')}`);
         return Promise.resolve(wanted.filter(({ up }) => up).map(({ ifindex }) => ifindex));
       },
-    }, { around: (names) => said.push(`fence ${names.join(' ')}`) }, () => {
+    }, {
+      around: (names) => said.push(`fence ${names.join(' ')}`),
+      whole: () => true,
+      watch: () => ({ close: () => undefined }),
+    }, () => {
       said.push('gate');
+      now = later;
       return Promise.resolve();
     });
     expect(ports.missing()).toEqual(['its ports are not served yet']);
@@ -121,6 +127,11 @@ describe('served ports', () => {
     const { said, missing } = await served([device('a', 1, { master: 9 })]);
     expect(said).toEqual(['gate', 'fence a', 'serve ']);
     expect(missing).toEqual(['port a of pcap.ports is in a bridge: ip link set a nomaster', 'port b of pcap.ports does not exist']);
+  });
+  test('a port that comes while the gate looks is not served before the gate has seen it', async () => {
+    const { said, missing } = await served([device('a', 1)], [device('a', 1), device('b', 2)]);
+    expect(said).toEqual(['gate', 'fence a b', 'serve 1']);
+    expect(missing).toEqual(['port b of pcap.ports is not open yet']);
   });
   test('a port that is down waits for it', async () => {
     expect((await served([device('a', 1), device('b', 2, { up: false })])).missing).toEqual(['port b of pcap.ports is down']);

@@ -1,0 +1,38 @@
+/**
+ * The file of the shared cells: whoever can write it can release frames, so it is ours alone.
+ */
+import { chmodSync, closeSync, linkSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { claimMemory, shareMemory } from '../../proxy/edge/shared-memory.ts';
+
+let directory = '';
+beforeEach(() => { directory = mkdtempSync(join(tmpdir(), 'sl-memory-')); });
+afterEach(() => { rmSync(directory, { recursive: true, force: true }); });
+const path = (): string => join(directory, 'cells');
+
+describe('the file of shared memory', () => {
+  test('is made, kept, and seen by every opener', () => {
+    const [first] = shareMemory(path(), [4096]);
+    new Uint8Array(first ?? new ArrayBuffer(1))[7] = 9;
+    const [again] = shareMemory(path(), [4096]);
+    expect(new Uint8Array(again ?? new ArrayBuffer(8))[7]).toBe(9);
+  });
+  test.each([
+    ['a link', (): void => { writeFileSync(join(directory, 'other'), 'x', { mode: 0o600 }); symlinkSync(join(directory, 'other'), path()); }],
+    ['a second name of a file', (): void => { writeFileSync(join(directory, 'other'), 'x', { mode: 0o600 }); linkSync(join(directory, 'other'), path()); }],
+    ['a file that others may read', (): void => { writeFileSync(path(), 'x'); chmodSync(path(), 0o644); }],
+    ['a file that others may write', (): void => { writeFileSync(path(), 'x'); chmodSync(path(), 0o622); }],
+  ])('%s is refused', (_name, make) => {
+    make();
+    expect(() => shareMemory(path(), [4096])).toThrow(/not a file of ours alone/);
+    expect(() => claimMemory(path())).toThrow(/not a file of ours alone/);
+  });
+  test('one daemon at a time', () => {
+    const claim = claimMemory(path());
+    expect(() => claimMemory(path())).toThrow(/in use by another sluiced/);
+    closeSync(claim);
+    closeSync(claimMemory(path()));
+  });
+});
