@@ -38,7 +38,8 @@ export interface Attempt {
   readonly tookMs: number | undefined;
 }
 
-const isTrouble = (error: unknown): error is Error => error instanceof Unreachable || (error instanceof Refused && TROUBLE.includes(error.code));
+/** The daemon's, and it may pass. */
+export const isTrouble = (error: unknown): error is Error => error instanceof Unreachable || (error instanceof Refused && TROUBLE.includes(error.code));
 
 export class GroupSession {
   private readonly client: Pick<SluiceClient, 'group'>;

@@ -13,7 +13,7 @@ import { NUMBER_MAX, colour, colourDiff, epoch, generation } from './types.ts';
 import type { Effect, Epoch, Generation, GroupSpec, GroupState, HeldFate, Reply } from './types.ts';
 import { applyRestore, decideRestore } from './epochs.ts';
 import { draining } from './membership.ts';
-import { movedTo } from './spec.ts';
+import { movedTo, sameSpec } from './spec.ts';
 import { ACCEPTED, IGNORED, colourOf, deny, levelled, openOf, readied, seamless, serialMax } from './watermarks.ts';
 import type { Change, CommandOf, FactOf } from './watermarks.ts';
 
@@ -65,7 +65,10 @@ export function applyProtect(state: GroupState, { generation: given }: CommandOf
 
 export function decideTakeover(state: GroupState, takeover: CommandOf<'takeover'>): Reply {
   const { phase } = state;
-  const again = state.takeover?.generation === takeover.generation && state.takeover.epoch === takeover.epoch;
+  // Who names other ports is not the one whose takeover it was: it must not believe it has the group (I7).
+  const moved = movedBy(state, takeover);
+  const isThere = typeof moved !== 'string' && sameSpec(moved, state.spec);
+  const again = isThere && state.takeover?.generation === takeover.generation && state.takeover.epoch === takeover.epoch;
   if (again && phase === 'protected' && takeover.generation === state.generation) return IGNORED;
   if (takeover.generation <= state.generation) {
     return deny('fenced', `the group is at generation ${state.generation}: a takeover needs a higher one`);
@@ -73,7 +76,6 @@ export function decideTakeover(state: GroupState, takeover: CommandOf<'takeover'
   if (phase === 'draining') return draining(state);
   const counts = countable(Math.max(takeover.generation, takeover.epoch));
   if (counts.outcome === 'denied') return counts;
-  const moved = movedBy(state, takeover);
   if (typeof moved === 'string') return deny('bad_request', moved);
   return phase === 'idle' ? ACCEPTED : decideRestore(state, takeover.epoch);
 }

@@ -50,6 +50,7 @@ export class BridgeAnnouncer implements Announcer {
   announce(_id: number, spec: GroupSpec, nics: readonly NicPlace[]): Promise<void> {
     try {
       const masters = new Map(this.#masters.links().map(({ ifindex, master }) => [ifindex, master]));
+      this.#closeGone(masters);
       for (const { port, mac, vlan } of spec.members.flatMap((member) => member.nics)) {
         const bridge = masters.get(nics.find((place) => place.port === port)?.ifindex ?? 0) ?? 0;
         if (bridge !== 0) this.#send(bridge, rarpFrame(mac, vlan), port);
@@ -60,8 +61,22 @@ export class BridgeAnnouncer implements Announcer {
     }
   }
 
+  /** Those of bridges that are gone: else one more with each bridge that is made again. */
+  #closeGone(there: ReadonlyMap<number, number>): void {
+    for (const [bridge, fd] of this.#sockets) {
+      if (there.has(bridge)) continue;
+      close(fd);
+      this.#sockets.delete(bridge);
+    }
+  }
+
   #send(bridge: number, frame: Uint8Array, about: string): void {
-    const fd = this.#sockets.get(bridge) ?? socketOn(bridge);
+    const kept = this.#sockets.get(bridge);
+    if (kept !== undefined && send(kept, frame, frame.length, 0) >= 0) return;
+    // A kept one does not outlive its device, even if the next has the same number.
+    if (kept !== undefined) close(kept);
+    this.#sockets.delete(bridge);
+    const fd = socketOn(bridge);
     this.#sockets.set(bridge, fd);
     if (send(fd, frame, frame.length, 0) < 0) throw new SystemError('send', about, errno());
   }

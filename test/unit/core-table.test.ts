@@ -267,6 +267,8 @@ describe('facts and rollbacks', () => {
     expect(taken.state?.spec.members).toEqual(moved);
     expect(taken.effects.map(({ kind }) => kind).filter((kind) => kind !== 'emit')).toEqual(['persist', 'reattach', 'restore', 'announce']);
     expect(step(state, takeover).effects.some(({ kind }) => kind === 'reattach')).toBe(false);
+    const after = taken.state;
+    expect([moved, spec.members].map((members) => verdictOf(step(after, { ...takeover, members })))).toEqual(['ignored', 'fenced']);
     const others = [moved.slice(1), [...moved, ...specOf(['c']).members], moved.map((member) => ({ ...member, nics: member.nics.map((nic) => ({ ...nic, mac: '02:00:00:00:99:99' })) }))];
     for (const members of others) expect(verdictOf(step(state, { ...takeover, members }))).toBe('bad_request');
     const idle = accept(undefined, { kind: 'apply', spec });

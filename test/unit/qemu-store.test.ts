@@ -2,11 +2,13 @@ import { cpSync, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, tru
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { isWhereHeld } from '../../checkpoint-hooks/engines/qemu/begin.ts';
 import { Memory } from '../../checkpoint-hooks/engines/qemu/memory.ts';
 import { PAGE_BYTES } from '../../checkpoint-hooks/engines/qemu/pages.ts';
 import { RamImage, readImage } from '../../checkpoint-hooks/engines/qemu/ram-image.ts';
 import { readPart } from '../../checkpoint-hooks/engines/qemu/part.ts';
 import { Store } from '../../checkpoint-hooks/engines/qemu/store.ts';
+import type { GroupView } from '../../proxy/api/contract.ts';
 
 const RAM_BYTES = 1 << 20;
 const PAGES = RAM_BYTES / PAGE_BYTES;
@@ -126,6 +128,28 @@ describe('the store', () => {
     expect(Buffer.from(readPart(part?.path ?? '', { ramBytes: RAM_BYTES, sequence }).state).toString()).toBe('state');
     expect(restored(store, 'front').equals(guest.now())).toBe(true);
     next.close();
+  });
+
+  test('a takeover that was begun is known to the next engine, and ends with the next checkpoint', async () => {
+    const guest = new Guest('front');
+    await checkpoint([guest], 1);
+    expect([store.isNewestOf(1), store.isNewestOf(2)]).toEqual([true, false]);
+    await store.intend(2);
+    const other = reopened();
+    expect([1, 2, 3].map((generation) => other.isNewestOf(generation))).toEqual([true, true, false]);
+    other.close();
+    await checkpoint([guest], 2);
+    expect(store.isNewestOf(2)).toBe(false);
+  });
+
+  test('a guest at a side that Sluice does not hold is no part of the protected execution', () => {
+    const side = (n: number) => ({ argv: ['qemu'], qmp: `/q${n}`, pidFile: `/p${n}`, ram: `/r${n}`, ports: [`tap${n}`] });
+    const spec = { name: 'front', ramBytes: RAM_BYTES, nics: [{ mac: '02:00:00:00:00:01' }], sides: [side(0), side(1)] as [ReturnType<typeof side>, ReturnType<typeof side>] };
+    const view = (phase: GroupView['phase']) => ({ phase, spec: { members: [{ name: 'front', port: 'tap0', mac: '02:00:00:00:00:01' }] } });
+    expect(([0, 1] as const).map((at) => isWhereHeld({ spec, side: at }, view('protected')))).toEqual([true, false]);
+    expect(([0, 1] as const).map((at) => isWhereHeld({ spec, side: at }, view('idle')))).toEqual([true, true]);
+    expect(isWhereHeld({ spec, side: 1 }, undefined)).toBe(true);
+    expect(isWhereHeld({ spec: { ...spec, name: 'new' }, side: 1 }, view('protected'))).toBe(true);
   });
 
   test('a crash before the rename leaves the checkpoint before, of all members', async () => {

@@ -15,6 +15,8 @@ import type { SluiceClient } from '../../client.ts';
 import type { Tell } from './events.ts';
 import type { GuestSpec, SideIndex } from './guest.ts';
 import { memberAt } from './guest.ts';
+import { sideIn } from './heirs.ts';
+import type { PlacesView } from './heirs.ts';
 import { Machine, pidOf } from './machine.ts';
 import { GuestRam } from './ram.ts';
 import type { Store } from './store.ts';
@@ -36,6 +38,15 @@ export async function findRunning(spec: GuestSpec): Promise<Found | undefined> {
     machine.close();
   }
   return undefined;
+}
+
+/**
+ * Not so: a side that an engine was restoring when it died. What Sluice holds is not of that
+ * execution, so that it must never be committed with it: the takeover is done again.
+ */
+export function isWhereHeld({ spec, side }: Pick<Found, 'spec' | 'side'>, view: PlacesView | undefined): boolean {
+  const isMember = view?.phase === 'protected' && view.spec.members.some(({ name }) => name === spec.name);
+  return !isMember || sideIn(spec, view) === side;
 }
 
 /** With a base image, prepared for its first checkpoint, and running. */

@@ -15,6 +15,7 @@
  *
  * Bound: the cut is given CUT_DEADLINE_MS, since the guests stand meanwhile.
  */
+import { Unreachable } from '../../client.ts';
 import type { Machine } from './machine.ts';
 import type { Manifest, Store } from './store.ts';
 import type { Unit } from './unit.ts';
@@ -122,7 +123,7 @@ function mustState({ states }: Captured, name: string): Uint8Array {
 async function within<T>(work: Promise<T>, ms: number): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(new Error(`the cut was not answered within ${ms} ms`)), ms);
+    timer = setTimeout(() => reject(new Unreachable(`the cut was not answered within ${ms} ms`, 'see whether sluiced is stuck')), ms);
   });
   try {
     return await Promise.race([work, late]);

@@ -23,7 +23,7 @@ import { Latency } from '../latency.ts';
 import type { LatencySummary } from '../latency.ts';
 import { GroupSession } from '../session.ts';
 import { Wakeup } from '../wakeup.ts';
-import { findRunning, maybeGroup, protectUnits, takeOn } from './begin.ts';
+import { findRunning, isWhereHeld, maybeGroup, protectUnits, takeOn } from './begin.ts';
 import type { Found } from './begin.ts';
 import { Cadence } from './cadence.ts';
 import type { CadenceOptions } from './cadence.ts';
@@ -127,9 +127,13 @@ export class QemuEngine {
 
   private async begin(): Promise<void> {
     const { group, guests } = this.options.guests;
-    const found = await Promise.all(guests.map(findRunning));
-    const running = found.filter((one) => one !== undefined);
-    if (running.length < guests.length) return this.beginFromStore(running);
+    const found = (await Promise.all(guests.map(findRunning))).filter((one) => one !== undefined);
+    const view = await maybeGroup(this.client, group);
+    const running = found.filter((one) => isWhereHeld(one, view));
+    if (running.length < guests.length) {
+      for (const { machine } of found) machine.close();
+      return this.beginFromStore(running);
+    }
     this.units = await Promise.all(running.map((one) => takeOn(one, this.store, this.tell)));
     await protectUnits(this.client, group, this.units, this.tell);
     await this.session.begin();
@@ -147,10 +151,9 @@ export class QemuEngine {
     await commits.run((epoch) => this.tell({ event: 'committed', epoch }));
   }
 
-  /** Not all guests run: the group died while no engine watched. */
+  /** Not all guests run: the group died while no engine watched, or in a takeover that was not finished. */
   private async beginFromStore(running: readonly Found[]): Promise<void> {
     const { group, guests } = this.options.guests;
-    for (const { machine } of running) machine.close();
     const dead = guests.filter(({ name }) => !running.some(({ spec }) => spec.name === name)).map(({ name }) => name);
     const view = await maybeGroup(this.client, group);
     if (view?.phase !== 'protected') throw new Error(`${dead.join(', ')} of group ${group} do not run, and the group is not protected: start them first`);
@@ -160,7 +163,7 @@ export class QemuEngine {
     const sources = this.store.sourcesOf(guests.map(({ name }) => name));
     const heirs = guests.map((spec) => heirFromStore(spec, view, sources));
     const generation = view.generation + 1;
-    const taken = await takeOver(this.client, { group, generation, epoch: newest.epoch, heirs, sources, seenMs, troubleMaxMs: this.options.troubleMaxMs });
+    const taken = await takeOver(this.client, { group, generation, epoch: newest.epoch, heirs, sources, seenMs, troubleMaxMs: this.options.troubleMaxMs, intend: (n) => this.store.intend(n) });
     await stamp(this.store, newest, generation, taken);
     this.tookOver(newest.epoch, generation, taken);
     const found = heirs.flatMap(({ spec, to }): Found[] => {
@@ -292,8 +295,8 @@ export class QemuEngine {
     const newest = mustCheckpoint(this.store, this.session.now.generation);
     const sources = this.store.sourcesOf(this.units.map(({ name }) => name));
     const heirs = this.units.map((unit) => heirOf(unit, newest, sources));
-    const generation = newest.generation + 1;
-    const taken = await takeOver(this.client, { group, generation, epoch: newest.epoch, heirs, sources, seenMs: death.seenMs, troubleMaxMs: this.options.troubleMaxMs });
+    const generation = this.session.now.generation + 1;
+    const taken = await takeOver(this.client, { group, generation, epoch: newest.epoch, heirs, sources, seenMs: death.seenMs, troubleMaxMs: this.options.troubleMaxMs, intend: (n) => this.store.intend(n) });
     this.tookOver(newest.epoch, generation, taken);
     const stamped = await stamp(this.store, newest, generation, taken);
     await Promise.all(this.units.map((unit) => this.turn(unit, taken.machines.get(unit.name), stamped.sequence)));

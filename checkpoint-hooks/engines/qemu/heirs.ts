@@ -6,7 +6,7 @@
  *                   is started and filled from it
  *
  * and the stamp: after a takeover the same checkpoint is written again under the new generation,
- * without pages, so that an engine that dies right afterwards knows whose it is.
+ * without pages. An engine that dies before has left its intent (store.ts).
  */
 import type { GroupView } from '../../../proxy/api/contract.ts';
 import type { GuestSpec, SideIndex } from './guest.ts';
@@ -23,7 +23,7 @@ import type { Unit } from './unit.ts';
 export function mustCheckpoint(store: Store, generation: number): Manifest {
   const { newest } = store;
   if (newest === undefined) throw new Error(`group ${store.group} died before its first checkpoint: there is nothing to go on from`);
-  if (newest.generation === generation) return newest;
+  if (store.isNewestOf(generation)) return newest;
   throw new Error(`group ${store.group} is at generation ${generation}, the newest checkpoint in ${store.directory} is of generation ${newest.generation}: it is not this execution's`);
 }
 
@@ -63,8 +63,14 @@ export function heirFromStore(spec: GuestSpec, view: GroupView, sources: Readonl
   };
 }
 
+/** What tells where Sluice has the members. */
+export interface PlacesView {
+  readonly phase: GroupView['phase'];
+  readonly spec: Pick<GroupView['spec'], 'members'>;
+}
+
 /** Where Sluice knows the guest to be. */
-function sideIn(spec: GuestSpec, view: GroupView): SideIndex {
+export function sideIn(spec: GuestSpec, view: PlacesView): SideIndex {
   const member = view.spec.members.find(({ name }) => name === spec.name);
   const ports = member?.nics?.map(({ port }) => port) ?? [member?.port];
   const side = ([0, 1] as const).find((index) => (memberAt(spec, index).nics ?? []).every(({ port }, i) => port === ports[i]));

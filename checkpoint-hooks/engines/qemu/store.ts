@@ -2,6 +2,7 @@
  * The directory that stands for the backup: what of a group survives its VMs.
  *
  *     store/lock                       held by the engine that writes here
+ *          /takeover.json              the generation that goes on, or tries to, from which checkpoint
  *          /base/<member>.<id>         a member's RAM, somewhere between its oldest and newest delta
  *          /epochs/<sequence>/         one checkpoint of the whole group, never changed again
  *                 manifest.json        generation, epoch, members, the checkpoint before
@@ -46,9 +47,12 @@ const Manifest = Type.Object({
   epoch: Epoch,
   members: Type.Record(Type.String(), ManifestMember),
 });
+/** Written before Sluice is asked: whoever finds the group in that generation knows what it began from. */
+const Intent = Type.Object({ generation: Generation, sequence: Type.Integer({ minimum: 1 }) });
 export type Manifest = Type.Static<typeof Manifest>;
 export type ManifestMember = Type.Static<typeof ManifestMember>;
 const checkManifest = checker(Manifest);
+const checkIntent = checker(Intent);
 
 /** Where one member's memory and device state of the newest checkpoint are. */
 export interface MemberSource {
@@ -65,6 +69,7 @@ export class Store {
   readonly seeding = new Set<string>();
   private readonly lockFd: number;
   private kept: readonly Manifest[] = [];
+  private intent: Type.Static<typeof Intent> | undefined;
 
   private constructor(directory: string, group: string, lockFd: number) {
     this.directory = directory;
@@ -123,18 +128,29 @@ export class Store {
     if (last !== undefined && what.generation < last.generation) throw new Error(`generation ${what.generation} is over, the store is at ${last.generation}`);
     const manifest: Manifest = { format: 1, group: this.group, sequence, previous: last?.sequence ?? 0, ...what };
     const staged = this.newPath(sequence);
-    const file = await open(join(staged, 'manifest.json'), 'wx', 0o600);
-    try {
-      await file.writeFile(JSON.stringify(manifest));
-      await file.sync();
-    } finally {
-      await file.close();
-    }
+    await writeSynced(join(staged, 'manifest.json'), JSON.stringify(manifest), 'wx');
     await syncDirectory(staged);
     await rename(staged, this.epochPath(sequence));
     this.kept = [...this.kept, manifest];
     await syncDirectory(join(this.directory, 'epochs'));
     return manifest;
+  }
+
+  /** A takeover from the newest checkpoint begins. */
+  async intend(generation: number): Promise<void> {
+    const { newest } = this;
+    if (newest === undefined) throw new Error(`${this.directory} has no checkpoint to take over from`);
+    const intent = { generation, sequence: newest.sequence };
+    const staged = join(this.directory, '.new-takeover.json');
+    await writeSynced(staged, JSON.stringify(intent), 'w');
+    await rename(staged, this.intentPath);
+    await syncDirectory(this.directory);
+    this.intent = intent;
+  }
+  /** The newest checkpoint is of this generation, or what this generation began from. */
+  isNewestOf(generation: number): boolean {
+    const { newest, intent } = this;
+    return newest !== undefined && (newest.generation === generation || (intent?.generation === generation && intent.sequence === newest.sequence));
   }
 
   /** Refuses members that the newest checkpoint does not have: they would come up at another epoch. */
@@ -182,6 +198,11 @@ export class Store {
     }
     this.kept = kept;
     this.dropBases();
+    if (existsSync(this.intentPath)) {
+      const parsed = checkIntent(parsedJson(this.intentPath));
+      if (!parsed.ok) throw new Damaged(`${this.intentPath}: ${problemText(parsed.problem)}`);
+      this.intent = parsed.value;
+    }
     const newest = this.newest;
     if (newest !== undefined) this.sourcesOf(Object.keys(newest.members));
   }
@@ -200,6 +221,9 @@ export class Store {
     const used = new Set(this.kept.flatMap(({ members }) => Object.values(members).map(({ base }) => base)));
     for (const name of readdirSync(join(this.directory, 'base'))) if (!used.has(name) && !this.seeding.has(name)) rmSync(this.basePath(name));
   }
+  private get intentPath(): string {
+    return join(this.directory, 'takeover.json');
+  }
   private newPath(sequence: number): string {
     return join(this.directory, 'epochs', `${NEW}${sequence}`);
   }
@@ -213,6 +237,16 @@ function parsedJson(path: string): unknown {
     return JSON.parse(readFileSync(path, 'utf8'));
   } catch (error) {
     throw new Damaged(`${path} cannot be read: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+async function writeSynced(path: string, text: string, flags: 'w' | 'wx'): Promise<void> {
+  const file = await open(path, flags, 0o600);
+  try {
+    await file.writeFile(text);
+    await file.sync();
+  } finally {
+    await file.close();
   }
 }
 

@@ -1,7 +1,7 @@
 /**
  * The group is dead: its other sides go on from the newest durable checkpoint.
  *
- *     death ─► fence the old processes ─┬─► Sluice: generation + 1 from epoch R, ports of the new sides
+ *     death ─► fence the old processes ─┬─► intent in the store ─► Sluice: generation + 1 from epoch R, ports of the new sides
  *                                       └─► every standby: RAM at R (already), device state of R
  *                                  both ─► all continue ─► the checkpoint again, in the new generation
  *
@@ -12,8 +12,8 @@
  * A standby that is not ready (it was being filled) is filled from the store first: `cold`.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Unreachable } from '../../client.ts';
 import type { SluiceClient } from '../../client.ts';
+import { isTrouble } from '../session.ts';
 import { continueAll } from './checkpoint.ts';
 import type { GuestSpec, SideIndex } from './guest.ts';
 import { memberAt } from './guest.ts';
@@ -40,6 +40,8 @@ export interface TakeoverPlan {
   readonly sources: ReadonlyMap<string, MemberSource>;
   readonly seenMs: number;
   readonly troubleMaxMs: number;
+  /** Kept before Sluice is asked. */
+  intend(generation: number): Promise<void>;
 }
 export interface TakenOver {
   readonly machines: ReadonlyMap<string, Machine>;
@@ -54,7 +56,7 @@ export async function takeOver(client: SluiceClient, plan: TakeoverPlan): Promis
   const since = (): number => performance.now() - plan.seenMs;
   let fencedMs = 0;
   let restoredMs = 0;
-  const fencing = fence(client, plan).then(() => (fencedMs = since()));
+  const fencing = plan.intend(plan.generation).then(() => fence(client, plan)).then(() => (fencedMs = since()));
   const restoring = Promise.all(plan.heirs.map((heir) => restore(heir, plan.sources))).finally(() => (restoredMs = since()));
   const [, restored] = await Promise.all([fencing, restoring]);
   await continueAll(restored.map(({ machine }) => machine));
@@ -66,7 +68,7 @@ export async function takeOver(client: SluiceClient, plan: TakeoverPlan): Promis
   };
 }
 
-/** A daemon that is not there is waited for: its pins hold meanwhile. A repeat of ours is `ignored`. */
+/** A daemon that is not there, or in trouble, is waited for: its pins hold meanwhile. A repeat of ours is `ignored`. */
 async function fence(client: SluiceClient, { group, generation, epoch, heirs, seenMs, troubleMaxMs }: TakeoverPlan): Promise<void> {
   const members = heirs.map(({ spec, to }) => memberAt(spec, to));
   for (;;) {
@@ -74,7 +76,7 @@ async function fence(client: SluiceClient, { group, generation, epoch, heirs, se
       await client.takeover(group, { generation, epoch, members });
       return;
     } catch (error) {
-      if (!(error instanceof Unreachable) || performance.now() - seenMs > troubleMaxMs) throw error;
+      if (!isTrouble(error) || performance.now() - seenMs > troubleMaxMs) throw error;
       await sleep(RETRY_MS);
     }
   }
