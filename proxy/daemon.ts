@@ -43,6 +43,8 @@ const SETTLE_MS = 250;
 /** VMs stand still while a cut is answered: on a busy host the API goes before their load (D22). */
 const NICE = -10;
 
+const LOSSES_MS = 1000;
+
 type Undo = () => Promise<void> | void;
 
 export async function startDaemon(config: Config, log: Logger, version: string, fatal: (error: unknown) => void): Promise<Daemon> {
@@ -86,7 +88,7 @@ async function compose(config: Config, log: Logger, version: string, fatal: (err
   relay(control, (group) => seen.counters(group), events, log);
   keeper.onEvent(relayGate(control, events, log));
   for (const { group, error } of await control.start(records)) log.error({ group, code: error.code, fix: error.fix }, error.message);
-  undo.push(await settleWhenWhole(control, keeper, dataPlane, log));
+  undo.push(await settleWhenWhole(control, keeper, dataPlane, log), watchLosses(() => dataPlane.lost(), log));
   keeper.start();
   const missing = (): string[] => [...control.missing(), ...keeper.ready(), ...dataPlane.missing(), ...(journal.writable ? [] : ['the journal can\'t be written'])];
   const metrics = new Metrics({
@@ -132,6 +134,18 @@ async function settleWhenWhole(control: Control, keeper: { settle(): Promise<voi
     clearInterval(timer);
     settle().catch((error: unknown) => log.error({ err: error }, 'what an earlier life left could not be cleared away'));
   }, SETTLE_MS);
+  return () => clearInterval(timer);
+}
+
+/** What the plane lost since the last look, where it lost anything: a line a second at most. */
+function watchLosses(lost: () => Readonly<Record<string, number>>, log: Logger): Undo {
+  let before = lost();
+  const timer = setInterval(() => {
+    const now = lost();
+    const rose = Object.entries(now).flatMap(([why, frames]) => (frames > (before[why] ?? 0) ? [[why, frames - (before[why] ?? 0)] as const] : []));
+    before = now;
+    if (rose.length > 0) log.warn({ frames: Object.fromEntries(rose) }, 'frames were lost at the ports');
+  }, LOSSES_MS).unref();
   return () => clearInterval(timer);
 }
 

@@ -43,6 +43,8 @@ export interface OpenPlane {
   begin(): Promise<void>;
   /** What is not in place besides what the keeper says. */
   missing(): readonly string[];
+  /** Frames that ended for a reason of the plane's own, by reason; they only grow. */
+  lost(): Readonly<Record<string, number>>;
   /** After the keeper's. */
   close(): void;
 }
@@ -83,6 +85,7 @@ function openEbpf(config: Config, pins: string): OpenPlane {
     start: () => new HoldLink({ cpu: config.worker.cpu ?? lastCpu(), pins: { groups: `${pins}/groups`, nics: `${pins}/nics` } }),
     begin: () => Promise.resolve(),
     missing: () => [],
+    lost: () => ({}),
     close: () => undefined,
   };
 }
@@ -90,7 +93,7 @@ function openEbpf(config: Config, pins: string): OpenPlane {
 function openPcap({ ports }: PcapConfig, memory: string): OpenPlane {
   const fence = new Fence(createHash('sha256').update(memory).digest('hex').slice(0, 12));
   const claim = claimMemory(memory);
-  const shared = new Shared(memory);
+  const shared = new Shared(memory, 'make');
   const child = new ChildLink(memory, shared);
   const kernel = new SoftKernel(child, shared, memory, ports);
   const keeper = new KernelGate(kernel, edgeError);
@@ -107,6 +110,7 @@ function openPcap({ ports }: PcapConfig, memory: string): OpenPlane {
     },
     begin: () => served.begin(),
     missing: () => served.missing(),
+    lost: () => shared.lost(),
     close: () => {
       served.close();
       if (!kernel.pinned) fence.remove();

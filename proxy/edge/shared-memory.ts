@@ -17,11 +17,14 @@ import { MAP_SHARED, mustMap, view } from './ffi/libc.ts';
 
 const { O_CREAT, O_NOFOLLOW, O_RDWR } = constants;
 
-/** Made if it is missing. Throws EdgeError for a link, or a file that others own or may open. */
-function openOwn(path: string): number {
+/** `make`: the file is made where it is missing, and grown or cut to fit. `join`: it must be there. */
+export type Entry = 'make' | 'join';
+
+/** Throws EdgeError for a link, or a file that others own or may open. */
+function openOwn(path: string, entry: Entry): number {
   let fd = -1;
   try {
-    fd = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0o600);
+    fd = openSync(path, O_RDWR | O_NOFOLLOW | (entry === 'make' ? O_CREAT : 0), 0o600);
     const { uid, mode, nlink } = fstatSync(fd);
     const isFile = (mode & constants.S_IFMT) === constants.S_IFREG;
     if (isFile && uid === process.geteuid?.() && (mode & 0o077) === 0 && nlink === 1) return fd;
@@ -36,21 +39,22 @@ const notOurs = (path: string, cause?: unknown): EdgeError =>
 
 /** One process at a time: until what it returns is closed, or the process ends. */
 export function claimMemory(path: string): number {
-  const fd = openOwn(path);
+  const fd = openOwn(path, 'make');
   if (lockExclusively(fd)) return fd;
   closeSync(fd);
   throw new EdgeError('plane_down', `${path} is in use by another sluiced`, 'give each daemon a pcap.memory of its own, or leave that setting out');
 }
 
 /**
- * One buffer a part, `parts` bytes each (multiples of 8), one after the other in the file, which is
- * grown or cut to fit. Throws where there is no room or no right.
+ * One buffer a part, `parts` bytes each (multiples of 8), one after the other in the file. Throws
+ * where there is no room or no right.
  */
-export function shareMemory(path: string, parts: readonly number[]): ArrayBuffer[] {
+export function shareMemory(path: string, parts: readonly number[], entry: Entry): ArrayBuffer[] {
   const bytes = parts.reduce((sum, part) => sum + part, 0);
-  const fd = openOwn(path);
+  const fd = openOwn(path, entry);
   try {
-    if (fstatSync(fd).size !== bytes) ftruncateSync(fd, bytes);
+    if (entry === 'make' && fstatSync(fd).size !== bytes) ftruncateSync(fd, bytes);
+    if (fstatSync(fd).size !== bytes) throw new Error(`${path} is not ${bytes} bytes long`);
     let at = mustMap(0, bytes, MAP_SHARED, fd, path);
     return parts.map((part) => {
       at += part;

@@ -9,6 +9,7 @@
  */
 import { CELLS, GROUPS_MAX, STATS } from '../../classifier/abi.ts';
 import { shareMemory } from '../edge/shared-memory.ts';
+import type { Entry } from '../edge/shared-memory.ts';
 import { METER_BYTES, Meter } from '../plane/meter.ts';
 
 /** Devices with counters: ports, hold devices, the bridge. A further one is refused. */
@@ -37,8 +38,9 @@ export class Shared {
   readonly #meters: ArrayBuffer;
   readonly #losses: Float64Array;
 
-  constructor(path: string) {
-    const [groups, nics, members, stats, meters, losses] = shareMemory(path, PARTS);
+  /** The daemon makes it, its child joins it: one that outlives the daemon leaves no new file. */
+  constructor(path: string, entry: Entry) {
+    const [groups, nics, members, stats, meters, losses] = shareMemory(path, PARTS, entry);
     if (groups === undefined || nics === undefined || members === undefined || stats === undefined || meters === undefined || losses === undefined) {
       throw new Error(`${path} lacks a part`);
     }

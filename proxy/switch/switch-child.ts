@@ -50,7 +50,7 @@ const MSG_NOSIGNAL = 0x4000;
 const NICE = -10;
 
 dieWithParent(SIGKILL);
-const shared = new Shared(process.argv[2] ?? '');
+const shared = new Shared(process.argv[2] ?? '', 'join');
 const tables = new SharedTables(shared);
 const lose = (why: Parameters<Shared['lose']>[0]): void => shared.lose(why, 1);
 const fabric = new Switch(tables, lose);

@@ -14,9 +14,10 @@ const path = (): string => join(directory, 'cells');
 
 describe('the file of shared memory', () => {
   test('is made, kept, and seen by every opener', () => {
-    const [first] = shareMemory(path(), [4096]);
+    expect(() => shareMemory(path(), [4096], 'join'), 'who joins makes nothing').toThrow(/ENOENT/);
+    const [first] = shareMemory(path(), [4096], 'make');
     new Uint8Array(first ?? new ArrayBuffer(1))[7] = 9;
-    const [again] = shareMemory(path(), [4096]);
+    const [again] = shareMemory(path(), [4096], 'make');
     expect(new Uint8Array(again ?? new ArrayBuffer(8))[7]).toBe(9);
   });
   test.each([
@@ -26,7 +27,7 @@ describe('the file of shared memory', () => {
     ['a file that others may write', (): void => { writeFileSync(path(), 'x'); chmodSync(path(), 0o622); }],
   ])('%s is refused', (_name, make) => {
     make();
-    expect(() => shareMemory(path(), [4096])).toThrow(/not a file of ours alone/);
+    expect(() => shareMemory(path(), [4096], 'make')).toThrow(/not a file of ours alone/);
     expect(() => claimMemory(path())).toThrow(/not a file of ours alone/);
   });
   test('one daemon at a time', () => {
