@@ -126,7 +126,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('the portable plane', () => {
     await row('pcap: port1 into a Linux bridge with an uplink, and out', async (rig) => {
       const { bed } = rig;
       const out = bed.outsider.namespace ?? '';
-      await inHost(bed, 'ip', 'link', 'add', 'brx', 'type', 'bridge');
+      await inHost(bed, 'ip', 'link', 'add', 'brx', 'address', '02:00:00:00:0b:01', 'type', 'bridge');
       await inHost(bed, 'ip', 'link', 'set', 'brx', 'up');
       await inHost(bed, 'ip', 'link', 'add', 'upx', 'type', 'veth', 'peer', 'name', 'eth0x', 'netns', out);
       await runIn(out, 'ip', ['link', 'set', 'eth0x', 'up']);
@@ -134,9 +134,13 @@ describe.skipIf(UNPRIVILEGED !== undefined)('the portable plane', () => {
       const eye = bed.outside('eth0x');
       await inHost(bed, 'ip', 'link', 'set', 'port1', 'master', 'brx');
       await rig.pause(200);
-      let leaked = 0;
-      eye.drain(() => { leaked++; });
-      expect(leaked, 'frames of a protected member out of the other bridge').toBe(0);
+      const leaked: string[] = [];
+      // But its own IPv6 and IGMP, which come from its own address.
+      eye.drain((frame) => {
+        const hex = Buffer.from(frame).toString('hex');
+        if (!hex.startsWith('020000000b01', 12)) leaked.push(hex);
+      });
+      expect(leaked, 'frames of a protected member out of the other bridge').toEqual([]);
       expect(await missing(bed)).toContain('port port1 of pcap.ports is in a bridge');
       await inHost(bed, 'ip', 'link', 'set', 'port1', 'nomaster');
       await until('it is served again', async () => (await bed.daemon().api.call('GET', '/readyz')).status === 200);
