@@ -16,6 +16,7 @@ export default defineConfig({
         test: {
           name: 'host',
           include: ['test/host/**/*.test.ts'],
+          setupFiles: ['./test/support/abandon.ts'],
           testTimeout: 120_000,
           hookTimeout: 60_000,
           fileParallelism: false,

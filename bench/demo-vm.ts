@@ -8,7 +8,7 @@
  * Prints the timeline as it happens, then the figures; writes out/demo-vm.json. Exit 1 where the
  * client was answered wrong, lost its connection, or the guests disagree. Leaves nothing behind.
  */
-import { closeBedsOnSignal } from './vm/bed.ts';
+import { abandonOnSignal } from './bed/abandon.ts';
 import { failover, faults, type Failover } from './vm/failover.ts';
 import { mustBeRoot, spread, spreadText, tableText, tenth, writeOut } from './vm/report.ts';
 
@@ -43,7 +43,7 @@ function outcome(run: Failover): { readonly json: object; readonly rows: readonl
 
 async function main(): Promise<void> {
   mustBeRoot('the demonstration');
-  closeBedsOnSignal();
+  abandonOnSignal();
   console.log('two real VMs (QEMU, emulated) on a Linux bridge behind Sluice; a client that counts through them\n');
   const began = performance.now();
   const say = (text: string): void => console.log(`  ${((performance.now() - began) / 1e3).toFixed(2).padStart(6)} s  ${text}`);

@@ -14,6 +14,7 @@ import { join } from 'node:path';
 import { Listr } from 'listr2';
 import { Refused, SluiceClient } from '../checkpoint-hooks/client.ts';
 import { Ticker, type TickerSummary } from '../checkpoint-hooks/engines/ticker.ts';
+import { abandonOnSignal } from './bed/abandon.ts';
 import { Bed } from './bed/bed.ts';
 import { repositoryRoot } from './bed/daemon.ts';
 import { echo } from './bed/echo.ts';
@@ -254,7 +255,7 @@ async function main(): Promise<void> {
   const close = async (): Promise<void> => {
     for (const each of open.splice(0)) await each.close();
   };
-  process.once('SIGINT', () => void close().finally(() => process.exit(130)));
+  abandonOnSignal();
   try {
     const plain = await Bed.create({ members: ['veth', 'veth'] });
     open.push(plain);

@@ -11,6 +11,7 @@
  * The bed's own memory: the oracle forgets frames once they are seen.
  */
 import { fileURLToPath } from 'node:url';
+import { abandonOnSignal } from './bed/abandon.ts';
 import { iperf, type IperfResult } from './bed/iperf.ts';
 import { Metrics } from './bed/metrics.ts';
 import type { OracleCount } from './bed/oracle.ts';
@@ -108,6 +109,7 @@ const mib = (bytes: number): number => bytes / (1 << 20);
 const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
 
 async function main(): Promise<void> {
+  abandonOnSignal();
   const run = await longRun(Number(process.argv[2] ?? 600), (line) => console.log(line));
   console.log(JSON.stringify(run, undefined, 1));
   const wrong = faults(run);

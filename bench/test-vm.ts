@@ -11,7 +11,8 @@
  * Writes out/test-vm.json and prints a line each. Exit 1 where one failover had a fault or one
  * control did not show what it must; misses of targets are printed, and are no failure here.
  */
-import { VmBed, closeBedsOnSignal } from './vm/bed.ts';
+import { abandonOnSignal } from './bed/abandon.ts';
+import { VmBed } from './vm/bed.ts';
 import { CONTROLS, control, controlFault } from './vm/controls.ts';
 import { MOMENTS, failover, faults, type Failover, type Moment } from './vm/failover.ts';
 import { intraTraffic } from './vm/intra.ts';
@@ -111,7 +112,7 @@ function runsOf(args: readonly string[]): readonly [number, number] {
 
 async function main(args: readonly string[]): Promise<void> {
   mustBeRoot('the series');
-  closeBedsOnSignal();
+  abandonOnSignal();
   const seed = Number(args.find((arg) => /^\d+$/.test(arg)) ?? Date.now() % 1e6);
   const asked = PARTS.filter((part) => args.includes(part));
   const parts: readonly Part[] = asked.length > 0 ? asked : PARTS;

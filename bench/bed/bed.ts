@@ -8,13 +8,15 @@
  *
  * A member is a veth into a namespace (a real TCP stack, packet sockets) or a tap whose other end
  * this process holds (exact control of the bytes). Several beds live side by side. `close()` ends
- * and removes what the bed made and nothing else; call it in `finally`.
+ * and removes what the bed made and nothing else; call it in `finally`. For the case that the
+ * program is told to end, see abandon.ts.
  *
  * The bridge has no address and IPv6 is off everywhere: nobody speaks but the test.
  */
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { leaves, settled, type Leaving } from './abandon.ts';
 import { ipBatch, namespacePath, run } from './commands.ts';
 import { Daemon, type DaemonOptions } from './daemon.ts';
 import type { FramePort } from './frame-port.ts';
@@ -60,6 +62,7 @@ export class Bed {
   readonly directory: string;
   readonly #options: BedOptions;
   readonly #namespaces: string[] = [];
+  readonly #leaving: Leaving;
   readonly #ports: FramePort[] = [];
   readonly #taps = new Map<string, Tap>();
   #daemon: Daemon | undefined;
@@ -69,6 +72,8 @@ export class Bed {
     this.id = `${process.pid}-${Date.now().toString(36).slice(-4)}${beds++}`;
     this.host = `sl-${this.id}-host`;
     this.directory = mkdtempSync(join(tmpdir(), `sl-${this.id}-`));
+    this.#leaving = { id: this.id, namespaces: this.#namespaces, directory: this.directory };
+    leaves(this.#leaving);
     this.members = options.members.map((kind, i) =>
       place(`m${i + 1}`, `port${i + 1}`, kind === 'veth' ? `sl-${this.id}-m${i + 1}` : undefined, i + 1 < OUTSIDER ? i + 1 : i + 4),
     );
@@ -145,8 +150,12 @@ export class Bed {
   async close(): Promise<void> {
     await this.#daemon?.close();
     for (const port of [...this.#ports, ...this.#taps.values()]) port.close();
-    for (const name of this.#namespaces.splice(0)) await run('ip', ['netns', 'del', name]);
+    for (let name = this.#namespaces.at(-1); name !== undefined; name = this.#namespaces.at(-1)) {
+      await run('ip', ['netns', 'del', name]);
+      this.#namespaces.pop(); // gone only now: abandon.ts would have to take it down until then
+    }
     rmSync(this.directory, { recursive: true, force: true });
+    settled(this.#leaving);
   }
 
   async #build(): Promise<void> {

@@ -40,15 +40,6 @@ export interface Closable {
   close(): unknown;
 }
 
-const openBeds = new Set<VmBed>();
-
-/** A program that is told to end closes its beds first: nothing of them is left behind then either. */
-export function closeBedsOnSignal(): void {
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-    process.once(signal, () => void Promise.allSettled([...openBeds].map((bed) => bed.close())).finally(() => process.exit(130)));
-  }
-}
-
 export class VmBed {
   readonly bed: Bed;
   readonly group: GuestGroup;
@@ -64,7 +55,6 @@ export class VmBed {
     this.group = group;
     this.groupFile = join(bed.directory, 'guests.yaml');
     writeFileSync(this.groupFile, JSON.stringify(group));
-    openBeds.add(this);
   }
 
   /** What `close()` closes before the bed itself, last owned first. */
@@ -141,7 +131,6 @@ export class VmBed {
   }
 
   async close(): Promise<void> {
-    openBeds.delete(this);
     for (const each of this.#owned.splice(0).reverse()) await each.close();
     for (const guest of this.group.guests) for (const side of SIDES) await this.#end(guest, side);
     for (const running of this.#running.values()) await end(running, 'SIGKILL');
