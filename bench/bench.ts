@@ -16,7 +16,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { repositoryRoot } from './bed/daemon.ts';
-import type { Outcome } from './figures.ts';
+import { QUICK_ROOM, ROOM, type Outcome } from './figures.ts';
 import { writeReport } from './report/write.ts';
 import { measure, slug, type ScenarioResult } from './runner.ts';
 import type { Scenario } from './scenario.ts';
@@ -30,6 +30,8 @@ export interface Plan {
   /** Everything is measured anew: earlier results go. */
   readonly afresh: boolean;
   readonly readme: boolean;
+  /** For noise, before a missed floor is a failure. */
+  readonly room: number;
 }
 
 export function plan(args: readonly string[]): Plan {
@@ -45,13 +47,18 @@ export function plan(args: readonly string[]): Plan {
   const fits = (scenario: Scenario): boolean =>
     (wanted === undefined || wanted.some((pattern) => scenario.name.toLowerCase().includes(pattern) || scenario.section === pattern))
     && (!quick || scenario.quick === true);
-  const scenarios = TABLE.filter(fits);
+  const scenarios = TABLE.filter(fits).map((scenario) => (quick ? shortened(scenario) : scenario));
   if (scenarios.length === 0) throw new Error(`nothing of the table fits ${JSON.stringify(values.only)}`);
   return {
     scenarios, laps: positive('laps', values.laps, quick ? 1 : 3), seconds: positive('seconds', values.seconds, quick ? 1 : 2),
     measures: values.report !== true, afresh: wanted === undefined && values.report !== true,
-    readme: values.readme === true,
+    readme: values.readme === true, room: quick ? QUICK_ROOM : ROOM,
   };
+}
+
+function shortened(scenario: Scenario): Scenario {
+  const { quickVariants: kept } = scenario;
+  return kept === undefined ? scenario : { ...scenario, variants: scenario.variants.filter(({ name }) => kept.includes(name)) };
 }
 
 function positive(name: string, text: string | undefined, otherwise: number): number {
@@ -70,7 +77,7 @@ function results(out: string, scenarios: readonly Scenario[]): Outcome[] {
 
 async function main(): Promise<void> {
   const out = join(repositoryRoot(), 'out');
-  const { scenarios, laps, seconds, measures, afresh, readme } = plan(process.argv.slice(2));
+  const { scenarios, laps, seconds, measures, afresh, readme, room } = plan(process.argv.slice(2));
   if (measures && process.getuid?.() !== 0) throw new Error('the bench needs root: it builds namespaces and loads kernel programs');
   if (afresh) for (const name of ['results', 'raw']) rmSync(join(out, name), { recursive: true, force: true });
   mkdirSync(out, { recursive: true });
@@ -84,7 +91,9 @@ async function main(): Promise<void> {
     if (result.failed !== undefined) console.log(`  FAILED: ${result.failed}`);
     for (const [variant, reason] of Object.entries(result.missing)) console.log(`  without ${variant}: ${reason}`);
   }
-  const wrong = await writeReport(out, results(out, TABLE), new Set(scenarios.map(({ name }) => name)), readme ? join(repositoryRoot(), 'README.md') : undefined);
+  const wrong = await writeReport(out, results(out, TABLE), {
+    judged: new Set(scenarios.map(({ name }) => name)), room, ...(readme ? { readme: join(repositoryRoot(), 'README.md') } : {}),
+  });
   for (const sentence of wrong) console.error(`wrong: ${sentence}`);
   process.exitCode = wrong.length === 0 ? 0 : 1;
 }

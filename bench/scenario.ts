@@ -61,6 +61,8 @@ export interface Scenario {
   readonly quantities: readonly Quantity[];
   /** Also in `make bench-quick`. */
   readonly quick?: boolean;
+  /** Variants that `make bench-quick` takes; all unless told. */
+  readonly quickVariants?: readonly string[];
   /** Most laps, where one is dear; the runner's number unless told. */
   readonly lapsMax?: number;
   /** Label of the x axis, where variants have an x. */

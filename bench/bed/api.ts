@@ -19,7 +19,7 @@ export interface GroupAnswer {
   readonly committed: number;
   readonly released: number;
   readonly held: { readonly frames: number; readonly bytes: number; readonly oldestMs: number };
-  readonly dropped: { readonly overflow: number; readonly discarded: number };
+  readonly dropped: { readonly overflow: number; readonly discarded: number; readonly refused: number };
 }
 
 /** The daemon refused: its code, its sentence. */

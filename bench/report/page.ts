@@ -35,9 +35,11 @@ export interface PageInput {
   readonly figures: readonly Figure[];
   readonly charts: readonly Chart[];
   readonly machineLine: string;
+  /** For noise, before a missed floor is a failure. */
+  readonly room: number;
 }
 
-export function page({ outcomes, figures, charts, machineLine }: PageInput): string {
+export function page({ outcomes, figures, charts, machineLine, room }: PageInput): string {
   const times = outcomes.map(({ result }) => result.beganAt).sort();
   const wrong = faults(outcomes, figures, new Set(outcomes.map(({ scenario }) => scenario.name)));
   const tables = SECTIONS.flatMap((section) => {
@@ -48,7 +50,7 @@ export function page({ outcomes, figures, charts, machineLine }: PageInput): str
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Sluice bench</title><style>${STYLE}</style></head><body>
 <h1>Sluice beside the plain bridge and its peers</h1>
 <p class="soft">${escape(machineLine)}</p>
-<p class="soft">${outcomes.length} scenarios, ${escape(times[0] ?? '')} to ${escape(times.at(-1) ?? '')}. Every value is the median of laps that alternate with its baseline; a row's tip has the spread. A floor is missed where it is missed by more than 15 %.</p>
+<p class="soft">${outcomes.length} scenarios, ${escape(times[0] ?? '')} to ${escape(times.at(-1) ?? '')}. Every value is the median of laps that alternate with its baseline; a row's tip has the spread. A floor is missed where it is missed by more than ${Math.round((1 - room) * 100)} %.</p>
 ${list('Missed', wrong, 'No floor is missed.')}
 ${list('Not measured here', gaps(outcomes), '')}
 <h2>Charts</h2>

@@ -13,13 +13,21 @@ import { faults, gaps, markdown, textTable } from './words.ts';
 const BEGIN = '<!-- bench: begin -->';
 const END = '<!-- bench: end -->';
 
-/** `judged`: the scenarios whose misses are this run's. */
-export async function writeReport(out: string, outcomes: readonly Outcome[], judged: ReadonlySet<string>, readme?: string): Promise<string[]> {
-  const figures = outcomes.flatMap(({ scenario, result }) => figuresOf(scenario, result));
+export interface ReportOptions {
+  /** The scenarios whose misses are this run's. */
+  readonly judged: ReadonlySet<string>;
+  /** For noise, before a missed floor is a failure. */
+  readonly room: number;
+  /** README's path, where its block is to be written too. */
+  readonly readme?: string;
+}
+
+export async function writeReport(out: string, outcomes: readonly Outcome[], { judged, room, readme }: ReportOptions): Promise<string[]> {
+  const figures = outcomes.flatMap(({ scenario, result }) => figuresOf(scenario, result, room));
   const machineLine = machineText(machine());
   writeFileSync(join(out, 'bench.json'), JSON.stringify(figures, undefined, 1));
   writeFileSync(join(out, 'bench.md'), markdown(figures, machineLine));
-  writeFileSync(join(out, 'bench.html'), page({ outcomes, figures, charts: await charts(outcomes, figures), machineLine }));
+  writeFileSync(join(out, 'bench.html'), page({ outcomes, figures, charts: await charts(outcomes, figures), machineLine, room }));
   if (readme !== undefined) writeFileSync(readme, withBlock(readFileSync(readme, 'utf8'), markdown(figures, machineLine)));
   console.log(`\n${textTable(figures.filter(({ scenario }) => judged.has(scenario)))}\n\n  ${join(out, 'bench.html')}`);
   for (const gap of gaps(outcomes)) console.log(`  not measured: ${gap}`);

@@ -63,11 +63,11 @@ export function tcpBound(raw: string, sendBufferBytes: number): { boundGbps: num
   return { boundGbps: (window * 8) / roundTripUs / 1e3, roundTripMs: roundTripUs / 1e3 };
 }
 
-const heldTcp = (windowMb: number): Scenario => {
+const heldTcp = (windowMb: number, quick = false): Scenario => {
   const name = `held TCP, ${windowMb} MB window`;
   const share: readonly Demand[] = EPOCHS_MS.map((ms) => ({ variant: `${ms} ms epochs`, by: 'value', floor: 0.5, target: 0.9 }));
   return outward({
-    name, variants: BY_EPOCH, xLabel: 'epoch length, ms', warmUpLap: false,
+    name, quick, quickVariants: ['plain', '5 ms epochs'], variants: BY_EPOCH, xLabel: 'epoch length, ms', warmUpLap: false,
     arguments: `iperf3 -C cubic -O 1, tcp_wmem and tcp_rmem up to ${windowMb} MB, commit 5 ms after each cut`,
     quantities: [
       { key: 'gbps', name, unit: 'Gbit/s' },
@@ -121,11 +121,12 @@ function holdTimes(): Job {
   };
 }
 
+const BESIDE_PLAIN = ['plain', 'group'];
 const AT_ONCE_VARIANTS: readonly Variant[] = [{ name: 'plain' }, { name: 'group' }, { name: 'pcap' }];
 
 export const external: readonly Scenario[] = [
   outward({
-    name: 'held TCP, committed at once', variants: AT_ONCE_VARIANTS, quick: true, warmUpLap: false,
+    name: 'held TCP, committed at once', variants: AT_ONCE_VARIANTS, quick: true, quickVariants: BESIDE_PLAIN, warmUpLap: false,
     arguments: 'iperf3 -C cubic -O 1, 32 MB windows, the group cut and committed every ms',
     quantities: [{
       key: 'gbps', name: 'held TCP, committed at once', unit: 'Gbit/s',
@@ -137,7 +138,7 @@ export const external: readonly Scenario[] = [
     return { values: { gbps: result.gbps } };
   }, 32),
   outward({
-    name: 'held 60-byte frames', variants: AT_ONCE_VARIANTS, quick: true,
+    name: 'held 60-byte frames', variants: AT_ONCE_VARIANTS, quick: true, quickVariants: BESIDE_PLAIN,
     arguments: 'a flood from a packet socket (sendmmsg of 64, one core), the group cut and committed every ms; frames that arrive outside',
     quantities: [{
       key: 'kframes', name: 'held 60-byte frames', unit: 'kframes/s',
@@ -148,7 +149,7 @@ export const external: readonly Scenario[] = [
     context.raw(lap, 'flood.json', JSON.stringify(rate));
     return { values: { kframes: rate.received / 1e3 } };
   }),
-  heldTcp(32),
+  heldTcp(32, true),
   heldTcp(4),
   outward({
     name: 'hold time', variants: [{ name: 'plain' }, { name: '25 ms epochs' }],

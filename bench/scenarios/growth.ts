@@ -10,6 +10,7 @@
  * price is not that of the clock. All groups are cut and committed together at the end of an epoch.
  */
 import { readFileSync, readdirSync } from 'node:fs';
+import type { GroupAnswer } from '../bed/api.ts';
 import { Bed, type BedOptions } from '../bed/bed.ts';
 import { runIn, sleep, until } from '../bed/commands.ts';
 import type { Daemon } from '../bed/daemon.ts';
@@ -70,8 +71,17 @@ function cpuUs(pid: number): number {
   }, 0);
 }
 
+/** What a sentence about missing frames must say: did the gate drop them, or did this bed? */
+async function losses({ engines, eye }: Farm): Promise<string> {
+  const groups = await Promise.all(engines.map((engine) => engine.sync()));
+  const sum = (of: (group: GroupAnswer) => number): number => groups.reduce((total, group) => total + of(group), 0);
+  return `held still ${sum(({ held }) => held.frames)}, overflowed ${sum(({ dropped }) => dropped.overflow)}, discarded ${sum(({ dropped }) => dropped.discarded)}, `
+    + `refused ${sum(({ dropped }) => dropped.refused)}, epochs not yet released ${sum(({ committed, released }) => committed - released)}; missed by the outsider's socket ${eye.missed()}`;
+}
+
 /** Holds `frames` for one epoch and releases them. */
-async function oneEpoch({ bed, engines, ends, eye }: Farm, frames: number): Promise<{ inUs: number; outUs: number }> {
+async function oneEpoch(farm: Farm, frames: number): Promise<{ inUs: number; outUs: number }> {
+  const { bed, engines, ends, eye } = farm;
   const each = Math.max(1, Math.floor(frames / ends.length));
   const beginUs = nowUs();
   for (const [i, end] of ends.entries()) sendFrames(bed, end, i, each, FRAME_BYTES);
@@ -80,7 +90,10 @@ async function oneEpoch({ bed, engines, ends, eye }: Farm, frames: number): Prom
   for (const engine of engines) await engine.cut();
   await sleep(SETTLE_MS);
   eye.drain(() => undefined);
-  const [wire] = await Promise.all([awaitFrames([eye], each * ends.length), Promise.all(engines.map((engine) => engine.commit()))]);
+  const arrival = awaitFrames([eye], each * ends.length).catch(async (error: unknown) => {
+    throw new Error(`${error instanceof Error ? error.message : String(error)}: ${await losses(farm)}`, { cause: error });
+  });
+  const [wire] = await Promise.all([arrival, Promise.all(engines.map((engine) => engine.commit()))]);
   return { inUs: inUs / (each * ends.length), outUs: (wire.lastUs - wire.firstUs) / (each * ends.length) };
 }
 

@@ -22,7 +22,7 @@ type Row = Omit<Scenario, 'section' | 'topology' | 'variants' | 'open'> & Partia
 
 function between(row: Row, job: Job, world: (variant: string) => World = worldOf): Scenario {
   return {
-    variants: VARIANTS, ...row, section: 'intra-group', topology: TOPOLOGY,
+    variants: VARIANTS, quickVariants: VARIANTS.map(({ name }) => name), ...row, section: 'intra-group', topology: TOPOLOGY,
     open: (context) => {
       const worlds = new Worlds({ bed: { members: ['veth', 'veth'] } });
       return Promise.resolve({

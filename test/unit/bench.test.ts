@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { plan } from '../../bench/bench.ts';
-import { figuresOf } from '../../bench/figures.ts';
+import { QUICK_ROOM, ROOM, figuresOf } from '../../bench/figures.ts';
 import { charts } from '../../bench/report/charts.ts';
 import { page } from '../../bench/report/page.ts';
 import { withBlock } from '../../bench/report/write.ts';
@@ -82,6 +82,12 @@ describe('figures', () => {
     expect(value).toMatchObject({ value: 2, met: false });
   });
 
+  it('leave a quick bench more room before a miss', async () => {
+    const { scenario } = told({ plain: [10], group: [6] }, { demands: [{ variant: 'group', by: 'ratio', floor: 0.9 }] });
+    const result = await run(scenario, 1);
+    expect([ROOM, QUICK_ROOM].map((room) => figuresOf(scenario, result, room).at(-1)?.met)).toEqual([false, true]);
+  });
+
   it('name a miss and a failure, of the scenarios that were run', async () => {
     const { scenario } = told({ plain: [10], group: [5] }, { demands: [{ variant: 'group', by: 'ratio', floor: 0.9 }] });
     const result = await run(scenario, 1);
@@ -107,6 +113,8 @@ describe('table', () => {
   it('is cut down by --only and --quick, and refuses nonsense', () => {
     expect(plan(['--only', 'MPI']).scenarios.length).toBeGreaterThan(0);
     expect(plan(['--quick']).scenarios.every(({ quick }) => quick === true)).toBe(true);
+    const held = plan(['--quick', '--only', 'held TCP, 32']).scenarios[0];
+    expect(held?.variants.map(({ name }) => name)).toEqual(['plain', '5 ms epochs']);
     expect(() => plan(['--only', 'no such thing'])).toThrow('fits');
     expect(() => plan(['--laps', 'x'])).toThrow('above 0');
   });
@@ -125,9 +133,10 @@ describe('report', () => {
     const figures = figuresOf(scenario, outcome.result);
     const drawn = await charts([outcome], figures);
     expect(drawn.map(({ title }) => title)).toEqual(['Rates beside the plain bridge']);
-    const html = page({ outcomes: [outcome], figures, charts: drawn, machineLine: 'm' });
+    const html = page({ outcomes: [outcome], figures, charts: drawn, machineLine: 'm', room: 0.5 });
     expect(html).toContain('a &lt;b&gt;');
     expect(html).toContain('<svg');
+    expect(html).toContain('more than 50 %');
     expect(html).not.toMatch(/<script|src="http|href="http/);
   });
 
