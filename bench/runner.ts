@@ -54,9 +54,11 @@ export async function measure(scenario: Scenario, options: RunOptions): Promise<
   const missing: Record<string, string> = {};
   const ended = await attempt(async () => {
     const stage = await scenario.open(context(scenario, options));
+    const over = new AbortController();
     try {
-      await Promise.race([runLaps(scenario, stage, { ...options, laps }, variants, missing), aborted(options.signal)]);
+      await Promise.race([runLaps(scenario, stage, { ...options, laps }, variants, missing), aborted(options.signal, over.signal)]);
     } finally {
+      over.abort();
       await stage.close();
     }
   });
@@ -80,12 +82,12 @@ async function attempt(job: () => Promise<void>): Promise<{ skipped?: string; fa
   }
 }
 
-/** Never ends but in an error. */
-function aborted(signal: AbortSignal | undefined): Promise<never> {
+/** Never ends but in an error; listens until `over`. */
+function aborted(signal: AbortSignal | undefined, over: AbortSignal): Promise<never> {
   return new Promise((_, reject) => {
     const fail = (): void => reject(new Error('interrupted'));
     if (signal?.aborted === true) fail();
-    signal?.addEventListener('abort', fail, { once: true });
+    signal?.addEventListener('abort', fail, { once: true, signal: over });
   });
 }
 

@@ -27,7 +27,7 @@ const WIDTH = 760;
 const CONFIG = {
   background: 'transparent', font: 'system-ui, sans-serif',
   axis: { labelColor: 'currentColor', titleColor: 'currentColor', domainColor: 'currentColor', tickColor: 'currentColor', gridColor: 'currentColor', gridOpacity: 0.15, labelFontSize: 12, titleFontSize: 12, labelLimit: 380, titleFontWeight: 'normal' as const },
-  legend: { labelColor: 'currentColor', titleColor: 'currentColor', labelFontSize: 12, orient: 'top' as const, title: null },
+  legend: { labelColor: 'currentColor', titleColor: 'currentColor', labelFontSize: 12, orient: 'top' as const, title: null, symbolOpacity: 1 },
   header: { labelColor: 'currentColor', titleColor: 'currentColor' },
   view: { stroke: null }, text: { color: 'currentColor', fontSize: 11 }, rule: { color: 'currentColor' },
 };
@@ -46,6 +46,13 @@ const colourScale = (names: readonly string[]): { domain: string[]; range: strin
   let others = 0;
   return { domain, range: domain.map((name) => COLOURS[name] ?? OTHERS[others++ % OTHERS.length] ?? '#888') };
 };
+
+/** Powers of ten around these values: a logarithmic axis' own ticks are a thicket. */
+function decades(values: readonly number[]): number[] {
+  const from = Math.floor(Math.log10(Math.min(...values)));
+  const to = Math.ceil(Math.log10(Math.max(...values)));
+  return Array.from({ length: to - from + 1 }, (_, i) => Number((10 ** (from + i)).toPrecision(1)));
+}
 
 /** Height of grouped bars: a fixed room a bar and a gap a group. */
 const rows = (values: readonly { what: string }[]): number => values.length * 13 + new Set(values.map(({ what }) => what)).size * 10;
@@ -86,7 +93,7 @@ export async function headlineBars(outcomes: readonly Outcome[]): Promise<Chart 
     mark: { type: 'bar' },
     encoding: {
       y: { field: 'what', type: 'nominal', sort: null, axis: { title: null, labelLimit: 700 } }, yOffset: { field: 'variant', sort: ['plain', 'group', 'per-VM'] },
-      x: { field: 'ms', type: 'quantitative', scale: { type: 'log', domainMin: from, nice: false }, axis: { tickCount: 6, format: '~g' }, title: 'milliseconds, logarithmic' },
+      x: { field: 'ms', type: 'quantitative', scale: { type: 'log', domainMin: from, nice: false }, axis: { values: decades(values.map(({ ms }) => ms)), format: '~g' }, title: 'milliseconds, logarithmic' },
       x2: { datum: from },
       color: { field: 'variant', scale: colourScale(['plain', 'group', 'per-VM']) },
     },
@@ -110,7 +117,7 @@ export async function lines({ scenario, result }: Outcome, unit: string): Promis
     const samples = of(variant, key);
     return x === undefined || samples.length === 0 ? [] : [{ x, series: series ?? name, value: median(samples), low: quantile(samples, 0.25), high: quantile(samples, 0.75) }];
   }));
-  if (points.length < 2) return undefined;
+  if (new Set(points.map(({ x }) => x)).size < 2) return undefined; // no line through one point
   const base = quantities.flatMap(({ key }) => scenario.variants.filter(({ name, x }) => x === undefined && of(name, key).length > 0).map(({ name }) => ({ name, value: median(of(name, key)) })));
   const svg = await draw(lineSpec(points, base, { x: scenario.xLabel ?? '', y: unit === '' ? 'share' : unit }));
   return { title: quantities.length === 1 ? (quantities[0]?.name ?? '') : scenario.name, svg, caption: `${scenario.arguments}. Band: the middle half of the laps${base.length > 0 ? '; dashed: plain bridge' : ''}.` };
@@ -118,12 +125,13 @@ export async function lines({ scenario, result }: Outcome, unit: string): Promis
 
 function lineSpec(points: readonly Point[], base: readonly { name: string; value: number }[], titles: { x: string; y: string }): TopLevelSpec {
   const all = [...points, ...base].map(({ value }) => value);
-  const scale = Math.max(...all) / Math.min(...all) > 30 ? { type: 'log' as const } : { zero: true };
+  const wide = Math.max(...all) / Math.min(...all) > 30;
+  const scale = wide ? { type: 'log' as const } : { zero: true };
   const x = {
     field: 'x', type: 'quantitative' as const, title: titles.x, scale: { type: 'log' as const, nice: false },
     axis: { values: [...new Set(points.map((point) => point.x))], grid: false },
   };
-  const y = { field: 'value', type: 'quantitative' as const, title: titles.y, scale, axis: { tickCount: 5 } };
+  const y = { field: 'value', type: 'quantitative' as const, title: titles.y, scale, axis: wide ? { values: decades(all), format: '~g' } : { tickCount: 5 } };
   const names = [...new Set(points.map(({ series }) => series))];
   const color = { field: 'series', scale: { domain: names, range: LINES.slice(0, names.length) }, legend: names.length > 1 ? { labelLimit: 600, columns: 1 } : null };
   return {
@@ -141,12 +149,13 @@ export async function histogram({ scenario, result }: Outcome, variant: string, 
   const observed = result.variants[variant]?.series[series] ?? [];
   if (observed.length < 20) return undefined;
   const most = quantile(observed, 0.995);
+  const above = observed.filter((value) => value > most).length;
   const svg = await draw({
     width: WIDTH - 80, height: 180, data: { values: observed.map((value) => ({ value: Math.min(value, most) })) },
     mark: { type: 'bar', color: '#2f80d0' },
     encoding: { x: { field: 'value', bin: { maxbins: 50 }, title: series }, y: { aggregate: 'count', title: 'frames' } },
   });
-  return { title: `${scenario.name}, ${variant}`, svg, caption: `${scenario.arguments}. ${observed.length} observations; the last bar gathers the highest half per cent.` };
+  return { title: `${scenario.name}, ${variant}`, svg, caption: `${scenario.arguments}. ${observed.length} observations${above === 0 ? '' : `; the last bar gathers the highest ${above}`}.` };
 }
 
 /** Values of a peers' scenario side by side. */

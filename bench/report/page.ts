@@ -10,7 +10,7 @@ const STYLE = `
 :root { color-scheme: light dark; --ground: #fdfdfc; --ink: #1d2228; --soft: #5d6670; --line: #d9dde2; --bad: #b3263e; --good: #20744a; }
 @media (prefers-color-scheme: dark) { :root { --ground: #15181c; --ink: #e6e8ea; --soft: #9aa4ae; --line: #333a42; --bad: #ff8098; --good: #6cc99a; } }
 body { background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 62rem; padding: 1.5rem 1rem 4rem; }
-h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.2rem; margin: 2.5rem 0 .6rem; border-bottom: 1px solid var(--line); padding-bottom: .25rem; } h3 { font-size: 1rem; margin: 1.6rem 0 .2rem; }
+h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.2rem; margin: 2.5rem 0 .6rem; border-bottom: 1px solid var(--line); padding-bottom: .25rem; } h3 { font-size: 1rem; margin: 1.6rem 0 .2rem; } h3::first-letter { text-transform: uppercase; }
 p { margin: .3rem 0; } .soft { color: var(--soft); font-size: .9rem; }
 figure { margin: 0; overflow-x: auto; } figure svg { max-width: 100%; height: auto; } .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .87rem; width: 100%; } th, td { text-align: left; padding: .25rem .7rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
