@@ -42,7 +42,7 @@ async function row(name: string, attack: (rig: Rig) => Promise<void>, options: R
       await attack(rig);
       await rig.pause(200);
     } finally {
-      expect(stop(), 'foreign frames must have been sent').toBeGreaterThan(100);
+      expect(stop(), 'foreign frames must have been sent').toBeGreaterThan(10);
     }
     await rig.finish();
     console.log(rig.line(name));
@@ -50,7 +50,7 @@ async function row(name: string, attack: (rig: Rig) => Promise<void>, options: R
     expect(rig.oracle.leaks).toEqual([]);
     expect(rig.leaked()).toBe(0);
     expect(rig.oracle.count().duplicates).toBe(0);
-    expect(rig.oracle.count().seen, 'frames must have left at all').toBeGreaterThan(100);
+    expect(rig.oracle.count().seen, 'frames must have left at all').toBeGreaterThan(10);
   } finally {
     await rig.close();
   }
