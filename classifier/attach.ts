@@ -205,7 +205,7 @@ export class KernelGate {
     for (const { nic } of group.leaving) this.#cells.setFlags(nic, 0);
     // Given another port (takeover): until that one is found, frames to the nic go nowhere.
     for (const { nic } of before.filter((old) => group.nics.some((now) => now.nic === old.nic && now.port !== old.port))) {
-      await this.#performer.unhear(nic);
+      this.#reports.trouble(await this.#performer.fence(nic));
       this.#cells.place(nic, 0, this.#cells.nic(nic).bridge);
     }
     try {
@@ -299,7 +299,7 @@ export class KernelGate {
       return { ...entry, lastBridge: bridge, lastIfindex: ifindex };
     };
     const groups = [...this.#groups.values()];
-    const wanted = want(groups.map(({ pair, nics }) => ({ ...pair, nics: nics.map(known) })), ports, this.#performer.table('ports'));
+    const wanted = want(groups.map(({ pair, nics }) => ({ ...pair, nics: nics.map(known) })), ports, this.#performer.table('ports'), this.#performer.fenced());
     // Counters stay under the port's name in the spec.
     const names = new Map(groups.flatMap(({ nics }) => nics.map(({ nic, port }) => [nic, port])));
     const nicAt = (ifindex: number): number => wanted.picture.tables.ports.get(String(ifindex)) ?? 0;

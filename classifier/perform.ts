@@ -9,6 +9,7 @@
 import { DEVICES_MAX } from './abi.ts';
 import { keyBytes, keyText } from './keys.ts';
 import type { Kernel } from './kernel.ts';
+import { FENCED } from './plan.ts';
 import type { Action, Picture, TableName } from './plan.ts';
 import type { Ledger } from './stats.ts';
 
@@ -46,10 +47,19 @@ export class Performer {
     return new Map(this.#kernel.entries(name).map(({ key, value }) => [keyText(name, key), value]));
   }
 
-  /** No device is this nic's any more: it is looked for by its port's name again. */
-  unhear(nic: number): Promise<readonly Failure[]> {
-    const heard = [...this.table('ports')].filter(([, owner]) => owner === nic);
-    return this.perform(heard.map(([key]) => ({ do: 'remove', table: 'ports', key })));
+  /**
+   * No device is this nic's any more: it is looked for by its port's name again. What speaks there
+   * is of an old generation (I7): first nothing of it is let through the bridge, then it is let go.
+   */
+  fence(nic: number): Promise<readonly Failure[]> {
+    const keys = [...this.table('ports')].filter(([, owner]) => owner === nic).map(([key]) => key);
+    return this.perform([
+      ...keys.map((key): Action => ({ do: 'put', table: 'devices', key, value: FENCED })),
+      ...keys.map((key): Action => ({ do: 'remove', table: 'ports', key })),
+    ]);
+  }
+  fenced(): ReadonlySet<string> {
+    return new Set([...this.table('devices')].filter(([, bridge]) => bridge === FENCED).map(([key]) => key));
   }
 
   async perform(actions: readonly Action[]): Promise<Failure[]> {

@@ -9,6 +9,7 @@
  * - A bridge that is guarded for the first time has its ports vetted before the guards, so that
  *   its traffic goes on. A port that appears on a guarded bridge is vetted last: until it is
  *   classified (if it is a member's) the other ports' guards let nothing of it through (D6).
+ * - A port that a takeover has left is fenced: what speaks there is of an old generation (I7).
  * - Every tap of a guarded bridge has `classify`, also one that is nobody's: there it does nothing but
  *   look the device up. A takeover that moves a member to its standby's tap is then a matter of
  *   tables; to attach a program waits for the kernel's readers, 20 ms each.
@@ -95,6 +96,12 @@ export interface Want {
   readonly missing: readonly Located[];
 }
 
+/**
+ * In `devices`, instead of a bridge: a port that a takeover has left. The guards let nothing through
+ * that came in there, until it is a member's again, is made anew, or the last group is detached.
+ */
+export const FENCED = 0;
+
 export const macKey = (bridge: number, vlan: number, mac: string): string => `${bridge} ${vlan} ${mac}`;
 export const guardKey = (bridge: number, mac: string): string => macKey(bridge, 0, mac);
 
@@ -103,13 +110,13 @@ export const guardKey = (bridge: number, mac: string): string => macKey(bridge, 
  * table: a device that is a nic's stays the nic's while it exists, whatever it is called and
  * whatever it is in. A name is only how a nic's device is first found.
  */
-export function want(groups: readonly WantedGroup[], ports: readonly Port[], heard: Entries): Want {
+export function want(groups: readonly WantedGroup[], ports: readonly Port[], heard: Entries, fenced: ReadonlySet<string> = new Set()): Want {
   const bridges = new Set(ports.filter((port) => port.kind === 'bridge').map((port) => port.ifindex));
   const find = finder(groups, ports, heard, bridges);
   const nics = groups.map((group) => group.nics.map(find));
   const all = nics.flat();
   const homes = nics.flatMap((found) => missingOf(found).flatMap((nic) => homesOf(nic, placedOf(found), bridges)));
-  return { picture: pictureOf(groups, all, homes, ports), placed: placedOf(all), missing: missingOf(all) };
+  return { picture: pictureOf(groups, all, homes, ports, fenced), placed: placedOf(all), missing: missingOf(all) };
 }
 
 interface Found {
@@ -158,12 +165,13 @@ function homesOf(nic: Located, group: readonly Placed[], bridges: ReadonlySet<nu
   return [last, ...group.map(({ bridge }) => ({ nic, bridge, exists: true }))];
 }
 
-function pictureOf(groups: readonly WantedGroup[], found: readonly Found[], homes: readonly Home[], ports: readonly Port[]): Picture {
+function pictureOf(groups: readonly WantedGroup[], found: readonly Found[], homes: readonly Home[], ports: readonly Port[], fenced: ReadonlySet<string>): Picture {
   const placed = placedOf(found);
   const guarded = homes.filter(({ exists }) => exists);
   const bridges = new Set([...placed, ...guarded].map(({ bridge }) => bridge));
   const members = ports.filter((port) => bridges.has(port.master));
   const heard = new Map(found.flatMap(({ at, devices }) => devices.map((ifindex): [string, number] => [String(ifindex), at.nic])));
+  const barred = groups.length === 0 ? [] : ports.filter(({ ifindex }) => fenced.has(String(ifindex)) && !heard.has(String(ifindex)));
   const hook = (ifindex: number, side: Side, program: Program): AttachedHook => ({ ifindex, side, program, fresh: true });
   const hooks = [
     ...groups.flatMap(({ holdIfindex, ringIfindex }) =>
@@ -183,7 +191,8 @@ function pictureOf(groups: readonly WantedGroup[], found: readonly Found[], home
       guarded: new Map([...guarded.map(({ nic, bridge }): [string, number] => [guardKey(bridge, nic.mac), nic.nic]),
         ...placed.map((nic): [string, number] => [guardKey(nic.bridge, nic.mac), nic.nic])]),
       devices: new Map([...members.map((port): [string, number] => [String(port.ifindex), port.master]),
-        ...[...bridges].map((bridge): [string, number] => [String(bridge), bridge])]),
+        ...[...bridges].map((bridge): [string, number] => [String(bridge), bridge]),
+        ...barred.map(({ ifindex }): [string, number] => [String(ifindex), FENCED])]),
     },
     counted: new Set(hooks.map(({ ifindex }) => ifindex)),
     forwarding: new Set(placed.map((nic) => `${nic.ifindex} ${nic.mac}`)),

@@ -1,0 +1,60 @@
+/**
+ * I7 at a member's old port: after a takeover that moved the member, whoever still speaks there is of
+ * an old generation, with whatever source MAC, and nothing of it gets through the bridge; not after a
+ * restart of the daemon either. Moved back, it is the member's again.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { describe, expect, it } from 'vitest';
+import { Bed } from '../../bench/bed/bed.ts';
+import { macBytes, parseProbe, probeFlow } from '../../bench/bed/probe.ts';
+import { UNPRIVILEGED } from './privilege.ts';
+
+const FOREIGN_MAC = '02:77:00:00:00:01';
+
+describe.skipIf(UNPRIVILEGED !== undefined)('the port that a takeover left', () => {
+  it('lets nothing through, under any MAC', async () => {
+    const bed = await Bed.create({ members: ['tap', 'tap'] });
+    try {
+      const daemon = bed.daemon();
+      await daemon.start('live');
+      const outside = bed.outside();
+      const { mac } = bed.member(0);
+      const at = (i: number): object[] => [{ name: 'm', port: bed.member(i).port, mac }];
+      /** Flows of which something arrives when both ports speak, with the member's MAC and a foreign one. */
+      const heard = async (commit: () => Promise<unknown>): Promise<number[]> => {
+        for (const i of [0, 1]) {
+          for (const [j, source] of [mac, FOREIGN_MAC].entries()) {
+            const from = { ...bed.member(0).address, mac: macBytes(source) };
+            bed.tap(i).send(probeFlow(from, bed.outsider.address, 10 * i + j)(1));
+          }
+        }
+        await sleep(50);
+        await commit();
+        await sleep(100);
+        const flows = new Set<number>();
+        outside.drain((frame) => {
+          const probe = parseProbe(frame);
+          if (probe !== undefined) flows.add(probe.flow);
+        });
+        return [...flows].sort((a, b) => a - b);
+      };
+      const turn = (generation: number, epoch: number) => async (): Promise<void> => {
+        for (const command of ['cut', 'commit']) await daemon.api.must('POST', `/v1/groups/g/${command}`, { generation, epoch });
+      };
+      await daemon.api.must('PUT', '/v1/groups/g', { members: at(0) });
+      await daemon.api.must('POST', '/v1/groups/g/protect', { generation: 1 });
+      expect(await heard(turn(1, 1)), 'before: port 1 is a stranger').toEqual([0, 1, 11]);
+      await daemon.api.must('POST', '/v1/groups/g/takeover', { generation: 2, epoch: 1, members: at(1) });
+      expect(await heard(turn(2, 2)), 'moved').toEqual([10, 11]);
+      await daemon.kill();
+      await daemon.start();
+      expect(await heard(turn(2, 3)), 'moved, and the daemon another').toEqual([10, 11]);
+      await daemon.api.must('POST', '/v1/groups/g/takeover', { generation: 3, epoch: 3, members: at(0) });
+      expect(await heard(turn(3, 4)), 'moved back').toEqual([0, 1]);
+      await daemon.api.must('POST', '/v1/groups/g/unprotect', { generation: 3, held: 'discard' });
+      expect(await heard(() => Promise.resolve()), 'unprotected: nothing is left').toEqual([0, 1, 10, 11]);
+    } finally {
+      await bed.close();
+    }
+  }, 60_000);
+});
