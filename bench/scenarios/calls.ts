@@ -72,7 +72,7 @@ export async function openCaller(worlds: Worlds): Promise<Caller> {
 function calling(row: Omit<Scenario, 'section' | 'topology' | 'open'>, job: (caller: Caller, lap: Lap) => Promise<Reading>): Scenario {
   return {
     ...row, section: 'epoch calls', topology: TOPOLOGY,
-    open: async (): Promise<Stage> => {
+    open: async (context): Promise<Stage> => {
       const worlds = new Worlds({ bed: { members: ['veth', 'veth'] }, group: { hold: { bytes: '256MiB' } } });
       try {
         const caller = await openCaller(worlds);
@@ -80,7 +80,12 @@ function calling(row: Omit<Scenario, 'section' | 'topology' | 'open'>, job: (cal
           caller.client.close();
           return worlds.close();
         };
-        return { lap: (lap) => job(caller, lap), close };
+        const lap = async (which: Lap): Promise<Reading> => {
+          const reading = await job(caller, which);
+          context.raw(which, 'times-ms.json', JSON.stringify(reading.series));
+          return reading;
+        };
+        return { lap, close };
       } catch (error) {
         await worlds.close();
         throw error;
