@@ -16,7 +16,7 @@ import { createConnection, createServer } from 'node:net';
 import type { Server, Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { GuestSide } from './guest.ts';
-import { Qmp, QmpRefused } from './qmp.ts';
+import { Qmp, QmpClosed, QmpRefused } from './qmp.ts';
 
 const SAVE_DEADLINE_MS = 5000;
 const STATE_BYTES_MAX = 64 << 20;
@@ -135,13 +135,13 @@ export class Machine {
         if (error === undefined) resolve();
         else reject(error);
       };
-      const timer = setTimeout(() => end(new Error(`${this.side.qmp}: its state took longer than ${deadlineMs} ms`)), deadlineMs);
+      const timer = setTimeout(() => end(new QmpRefused(`${this.side.qmp}: its state took longer than ${deadlineMs} ms`)), deadlineMs);
       const leave = this.qmp.onEvent(({ event, data }) => {
         if (event !== 'MIGRATION') return;
         if (data['status'] === 'completed') end();
-        if (data['status'] === 'failed' || data['status'] === 'cancelled') end(new Error(`${this.side.qmp}: its state could not be moved`));
+        if (data['status'] === 'failed' || data['status'] === 'cancelled') end(new QmpRefused(`${this.side.qmp}: its state could not be moved`));
       });
-      void this.qmp.closed.then((why) => end(new Error(`${this.side.qmp}: ${why}`)));
+      void this.qmp.closed.then((why) => end(new QmpClosed(`${this.side.qmp}: ${why}`)));
     });
   }
 }

@@ -8,7 +8,7 @@
  * that. The process is detached: it outlives the engine, and the next engine finds it.
  */
 import { spawn } from 'node:child_process';
-import { rmSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { GuestSide } from './guest.ts';
 import { Machine, kill, pidOf } from './machine.ts';
@@ -22,14 +22,16 @@ export async function launchStandby(side: GuestSide): Promise<Machine> {
   rmSync(side.qmp, { force: true });
   const [program, ...args] = side.argv;
   if (program === undefined) throw new Error(`${side.qmp}: no command line`);
-  const child = spawn(program, [...args, '-incoming', 'defer'], { detached: true, stdio: ['ignore', 'ignore', 'pipe'] });
-  let said = '';
-  child.stderr.setEncoding('utf8').on('data', (text: string) => (said = (said + text).slice(-2000)));
+  // Into a file: a pipe would keep an engine that has ended from going, and break when it is gone.
+  const log = `${side.qmp}.log`;
+  const logFd = openSync(log, 'w', 0o600);
+  const child = spawn(program, [...args, '-incoming', 'defer'], { detached: true, stdio: ['ignore', 'ignore', logFd] });
+  closeSync(logFd);
   let gone: string | undefined;
   child.once('error', (error) => (gone = error.message));
   child.once('exit', (code, signal) => (gone = `it ended with ${signal ?? String(code)}`));
   child.unref();
-  const machine = await attached(side, () => gone === undefined ? undefined : `${gone}: ${said.trim()}`);
+  const machine = await attached(side, () => gone === undefined ? undefined : `${gone}: ${readFileSync(log, 'utf8').slice(-2000).trim()}`);
   await machine.listen();
   return machine;
 }
