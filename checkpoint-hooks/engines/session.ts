@@ -38,8 +38,9 @@ export interface Attempt {
   readonly tookMs: number | undefined;
 }
 
-/** The daemon's, and it may pass. */
-export const isTrouble = (error: unknown): error is Error => error instanceof Unreachable || (error instanceof Refused && TROUBLE.includes(error.code));
+/** The daemon's (or of a proxy before it), and it may pass. */
+export const isTrouble = (error: unknown): error is Error =>
+  error instanceof Unreachable || (error instanceof Refused && (error.status === 503 || TROUBLE.includes(error.code)));
 
 export class GroupSession {
   private readonly client: Pick<SluiceClient, 'group'>;

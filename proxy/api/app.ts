@@ -4,6 +4,9 @@
  *     request ─► auth (TCP only) ─► rate limit ─► JSON ─► strict schema ─► route ─► control
  *                                   any error on the way ─► refuse ─► {code, message, …}
  *
+ * A request that still comes while the app closes is answered like any other: control says that the
+ * daemon is ending, with a code that an engine knows.
+ *
  * Bad input is never a 5xx. The same app is built once for the unix socket and once for TCP.
  */
 import bearerAuth from '@fastify/bearer-auth';
@@ -36,7 +39,7 @@ export interface AppOptions extends SseOptions {
 }
 
 export async function buildApp(deps: ApiDeps, options: AppOptions = {}): Promise<App> {
-  const app: App = fastify({ ...serverOptions(options), bodyLimit: BODY_BYTES_MAX, logger: false, forceCloseConnections: 'idle', return503OnClosing: true })
+  const app: App = fastify({ ...serverOptions(options), bodyLimit: BODY_BYTES_MAX, logger: false, forceCloseConnections: 'idle', return503OnClosing: false })
     .withTypeProvider<TypeBoxTypeProvider>();
   app.setErrorHandler((error, request, reply) => refuse(deps, error, request, reply));
   app.setNotFoundHandler((request, reply) =>

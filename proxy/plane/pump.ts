@@ -164,6 +164,7 @@ export class Pump {
     this.ring.store.blocks.relieve(RELIEVE_BLOCKS_MAX);
     this.#out(at);
     this.#balance.flush();
+    this.#publish(); // before the facts: who hears that an epoch is out finds it so in the counters
     this.#watchOverflow(at.nowMs);
     this.#facts(at.nowMs, scanned);
     this.#settle(at.nowMs, scanned);

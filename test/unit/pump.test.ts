@@ -59,13 +59,18 @@ class Bench {
   readonly sink = new TestSink(this.source);
   readonly cells = new TestCells();
   readonly facts: PlaneFact[] = [];
+  /** Held frames by the counters, as who hears of a release finds them. */
+  readonly heldAtRelease: number[] = [];
   readonly pump: Pump;
   nowMs = 1000;
   #id = 0;
 
   constructor(bytesMax = 1 << 20) {
     const options = { id: 3, framesMax: 4096, bytesMax, colour: 100, epoch: 1, highWater: 0.5, originMs: 0, clockMs: () => this.nowMs + 0.25 };
-    this.pump = new Pump(options, this.source, this.sink, this.cells, new Intake(1024), new Meter(), (fact) => this.facts.push(fact));
+    this.pump = new Pump(options, this.source, this.sink, this.cells, new Intake(1024), new Meter(), (fact) => {
+      this.facts.push(fact);
+      if (fact.kind === 'released') this.heldAtRelease.push(this.pump.meter.read(0).heldFrames);
+    });
   }
   /** The kernel classifies frames; `lost` of them never reach the ring. */
   arrive(count: number, colour: number, lost = 0, length = 100): number[] {
@@ -113,6 +118,7 @@ test('frames wait for the release of their colour and leave in order', () => {
   bench.run(100);
   expect(bench.sink.got).toEqual([...first, ...second]);
   expect(bench.facts.filter(({ kind }) => kind === 'released')).toEqual([100, 101].map((colour) => ({ kind: 'released', id: 3, colour })));
+  expect(bench.heldAtRelease).toEqual([30, 0]);
   expect(bench.facts.filter(({ kind }) => kind === 'output-pending')).toEqual([1, 2].map((epoch) => ({ kind: 'output-pending', id: 3, epoch })));
   expect(bench.pump.meter.read(0).wireHistogram.reduce((a, b) => a + b, 0)).toBe(2);
 });

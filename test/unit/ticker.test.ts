@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { Refused, SluiceClient, Unreachable } from '../../checkpoint-hooks/client.ts';
+import { isTrouble } from '../../checkpoint-hooks/engines/session.ts';
 import { Latency } from '../../checkpoint-hooks/engines/latency.ts';
 import { Pace } from '../../checkpoint-hooks/engines/pace.ts';
 import { Ticker } from '../../checkpoint-hooks/engines/ticker.ts';
@@ -148,6 +149,11 @@ describe('ticker', () => {
     const summary = await running;
     expect(summary.resyncs).toBeGreaterThan(0);
     expect(webOf(served).committed).toBe(webOf(served).sealed);
+  });
+
+  test('a 503 of any making is waited out; other refusals without our code are not', () => {
+    const bare = (status: number): Refused => new Refused(status, { code: 'unexpected', message: 'Service Unavailable' });
+    expect([503, 502, 400].map((status) => isTrouble(bare(status)))).toEqual([true, false, false]);
   });
 
   test('a daemon that stays away ends it as unreachable', async () => {
