@@ -32,7 +32,9 @@ export interface Figure {
   readonly target: number | null;
   readonly by: Demand['by'] | null;
   readonly lowerIsBetter: boolean;
+  /** Reaches its floor, the room for noise allowed; `floorMet` without it. */
   readonly met: boolean | null;
+  readonly floorMet: boolean | null;
   readonly targetMet: boolean | null;
   readonly section: Section;
   readonly scenario: string;
@@ -84,7 +86,7 @@ function figure({ scenario, quantity, variant, against, demand, samples, baselin
   return {
     name: nameOf(scenario, quantity, variant, demand), unit: quantity.unit, value, baseline, ratio,
     floor: demand?.floor ?? null, target: demand?.target ?? null, by: demand?.by ?? null,
-    lowerIsBetter: quantity.lowerIsBetter === true, met: reaches(demand?.floor, room), targetMet: reaches(demand?.target, 1),
+    lowerIsBetter: quantity.lowerIsBetter === true, met: reaches(demand?.floor, room), floorMet: reaches(demand?.floor, 1), targetMet: reaches(demand?.target, 1),
     section: scenario.section, scenario: scenario.name, quantity: quantity.key, variant, against: against ?? null,
     spread: [quantile(samples, 0.25), quantile(samples, 0.75)], samples, baselineSamples,
   };

@@ -6,9 +6,10 @@ const beside = ({ baseline, against, unit }: Figure): string => (baseline === nu
 export const valueText = ({ value, unit }: Figure): string => `${brief(value)} ${unit}`.trim();
 export const ratioText = ({ ratio, by }: Figure): string => (ratio === null ? '-' : `${brief(ratio)}${by === 'speed-up' ? ' times faster' : ''}`);
 
-export function verdictText({ met, targetMet }: Figure): string {
+export function verdictText({ met, floorMet, targetMet }: Figure): string {
   if (met === null) return '';
   if (!met) return 'MISSED';
+  if (floorMet === false) return 'missed, within the room for noise';
   return targetMet === false ? 'ok, below goal' : 'ok';
 }
 

@@ -130,7 +130,7 @@ export const external: readonly Scenario[] = [
     arguments: 'iperf3 -C cubic -O 1, 32 MB windows, the group cut and committed every ms',
     quantities: [{
       key: 'gbps', name: 'held TCP, committed at once', unit: 'Gbit/s',
-      demands: [{ variant: 'group', by: 'ratio', floor: 0.4, target: 0.75 }],
+      demands: [{ variant: 'group', by: 'ratio', floor: 0.5, target: 0.75 }],
     }],
   }, () => async (bed, lap, context) => {
     const result = await iperf(bed, { from: bed.member(0), to: bed.outsider, seconds: lap.seconds, warmUpSeconds: 1 });
@@ -142,7 +142,7 @@ export const external: readonly Scenario[] = [
     arguments: 'a flood from a packet socket (sendmmsg of 64, one core), the group cut and committed every ms; frames that arrive outside',
     quantities: [{
       key: 'kframes', name: 'held 60-byte frames', unit: 'kframes/s',
-      demands: [{ variant: 'group', by: 'ratio', floor: 0.6, target: 0.85 }],
+      demands: [{ variant: 'group', by: 'ratio', floor: 0.65, target: 0.85 }],
     }],
   }, () => async (bed, lap, context) => {
     const rate = await floodRate(bed.member(0), bed.outsider, lap.seconds, 0);

@@ -19,16 +19,21 @@ export async function row(name: string, attack: (rig: Rig) => Promise<void>, opt
     await attack(rig);
     await rig.pause(150);
     await rig.finish();
-    console.log(rig.line(name));
-    expect(rig.traffic.missed(), 'the capture must miss nothing').toBe(0);
-    expect(rig.oracle.leaks).toEqual([]);
-    expect(rig.leaked()).toBe(0);
-    expect(rig.oracle.count().duplicates).toBe(0);
-    expect(rig.oracle.count().seen, 'frames must have left at all').toBeGreaterThan(10);
+    judge(name, rig);
     return rig;
   } finally {
     await rig.close();
   }
+}
+
+/** What must hold in every row, once its traffic has ended. */
+export function judge(name: string, rig: Rig): void {
+  console.log(rig.line(name));
+  expect(rig.traffic.missed(), 'the capture must miss nothing').toBe(0);
+  expect(rig.oracle.leaks).toEqual([]);
+  expect(rig.leaked()).toBe(0);
+  expect(rig.oracle.count().duplicates).toBe(0);
+  expect(rig.oracle.count().seen, 'frames must have left at all').toBeGreaterThan(10);
 }
 
 /** How many frames are seen outside from now on, over `ms`. */

@@ -8,7 +8,7 @@ import { QUICK_ROOM, ROOM, figuresOf } from '../../bench/figures.ts';
 import { charts } from '../../bench/report/charts.ts';
 import { page } from '../../bench/report/page.ts';
 import { withBlock } from '../../bench/report/write.ts';
-import { faults } from '../../bench/report/words.ts';
+import { faults, verdictText } from '../../bench/report/words.ts';
 import { measure, slug } from '../../bench/runner.ts';
 import { Unavailable, type Lap, type Scenario } from '../../bench/scenario.ts';
 import { tcpBound } from '../../bench/scenarios/external.ts';
@@ -80,6 +80,13 @@ describe('figures', () => {
     expect(ratio).toMatchObject({ value: 2, baseline: 1, ratio: 2, met: true });
     expect(speedUp).toMatchObject({ baseline: 50, ratio: 25, met: true, targetMet: false });
     expect(value).toMatchObject({ value: 2, met: false });
+  });
+
+  it('a floor that is missed by less than the room is said to be missed', async () => {
+    const { scenario } = told({ plain: [10], group: [8] }, { demands: [{ variant: 'group', by: 'ratio', floor: 0.9 }] });
+    const figure = figuresOf(scenario, await run(scenario, 1), 0.85).at(-1);
+    expect(figure).toMatchObject({ met: true, floorMet: false });
+    expect(figure === undefined ? '' : verdictText(figure)).toBe('missed, within the room for noise');
   });
 
   it('leave a quick bench more room before a miss', async () => {
