@@ -7,7 +7,7 @@
  *     guests:
  *       - name: front                      # the member's name
  *         ramBytes: 75497472
- *         nics: [ { mac: "02:…:01", addresses: ["10.0.0.1"] } ]      # addresses: for the announcement
+ *         nics: [ { mac: "02:…:01", addresses: ["10.0.0.1"] } ]      # addresses: told to who reads the file; the announcement is Sluice's RARP, by MAC
  *         sides:
  *           - { argv: [qemu-system-x86_64, …], qmp: /run/a0.qmp, pidFile: /run/a0.pid, ram: /dev/shm/a0, ports: [tap0] }
  *           - { argv: [qemu-system-x86_64, …], qmp: /run/a1.qmp, pidFile: /run/a1.pid, ram: /dev/shm/a1, ports: [tap1] }
@@ -41,7 +41,7 @@ const Nic = Type.Object(
   {
     mac: Type.String(),
     vlan: Type.Optional(Type.Integer({ minimum: 1, maximum: 4094 })),
-    addresses: Type.Optional(Type.Array(Type.String(), { description: 'IPv4 and IPv6 addresses' })),
+    addresses: Type.Optional(Type.Array(Type.String(), { description: 'IPv4 and IPv6 addresses, for who reads the file; the engine announces none of them' })),
   },
   { ...strict, description: '{ mac, vlan?, addresses? }' },
 );
