@@ -6,8 +6,8 @@
  *   detach ─► disarm ─► plan ─► free cells ─► hold pair goes; after the last group the pins too
  *
  * Everything that takes time runs one after the other in a queue of its own; the stores (colour,
- * commit, flags) act at once. The plan is only what is missing of what shall be (perform.ts). What
- * fails of one group is that group's trouble: all other steps are taken.
+ * commit, flags) act at once. upkeep.ts brings about what all groups want together, and only what is
+ * missing of it. What fails of one group is that group's trouble: all other steps are taken.
  *
  * A nic is a device once it was found by its name: renamed, out of the bridge, or with the bridge
  * deleted and made again around it, it stays classified until its member or group goes. A hold pair
@@ -24,27 +24,16 @@ import { NIC_FLAG } from './abi.ts';
 import { Cells } from './cells.ts';
 import { refusal } from './claims.ts';
 import { Performer } from './perform.ts';
-import type { Failure } from './perform.ts';
-import { additions, cautious, plan, want } from './plan.ts';
-import type { Attached, Fail, GateEvent, HoldPair, Kernel, MemberView, SpecView } from './kernel.ts';
-import type { Action, Port, Want, WantedNic } from './plan.ts';
+import { additions } from './plan.ts';
+import type { Attached, Fail, GateEvent, Kernel, MemberView, SpecView } from './kernel.ts';
 import { Reports, messageOf } from './reports.ts';
 import type { Owner } from './reports.ts';
 import { Roster } from './roster.ts';
 import type { CellPair, NicEntry } from './roster.ts';
 import { Ledger } from './stats.ts';
 import type { DeviceStats } from './stats.ts';
-
-interface GroupEntry {
-  readonly id: number;
-  pair: HoldPair;
-  spec: SpecView;
-  nics: readonly NicEntry[];
-  /** No longer of the group; their cells are freed when no program can reach them. */
-  leaving: readonly NicEntry[];
-  /** Its hold pair was lost, and control has not attached it again since. */
-  ringLost: boolean;
-}
+import { Upkeep } from './upkeep.ts';
+import type { GroupEntry } from './upkeep.ts';
 
 export type { GateEvent, Kernel } from './kernel.ts';
 
@@ -63,7 +52,7 @@ export class KernelGate {
   readonly #reports = new Reports();
   /** Groups of which an earlier daemon left nics in the kernel. */
   readonly leftovers: ReadonlySet<number>;
-  #settled: boolean;
+  readonly #upkeep: Upkeep;
   #queue: Promise<unknown> = Promise.resolve();
   #watch: { close(): void } | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -77,8 +66,11 @@ export class KernelGate {
     const adopted = this.#cells.adopted();
     this.leftovers = new Set(adopted.map(({ group }) => group));
     this.#performer = new Performer(kernel, this.#ledger, adopted.length > 0);
-    this.#settled = adopted.length === 0;
     this.#roster = new Roster(this.#cells, adopted);
+    this.#upkeep = new Upkeep(
+      { kernel, cells: this.#cells, ledger: this.#ledger, performer: this.#performer, reports: this.#reports, groups: this.#groups },
+      adopted.length === 0,
+    );
   }
 
   // ------------------------------------------------------------------------------- Gate
@@ -122,9 +114,9 @@ export class KernelGate {
   /** Every group of the journal is attached: what the last daemon left besides may go. */
   settle(): Promise<void> {
     return this.#inTurn(async () => {
-      this.#settled = true;
+      this.#upkeep.settled = true;
       for (const { nic } of this.#roster.leftovers()) this.#cells.setFlags(nic, 0);
-      this.#reports.trouble((await this.#carryOut()).failures);
+      this.#reports.trouble((await this.#upkeep.carryOut()).failures);
       await this.#kernel.passed();
       this.#freeAll(this.#roster.dropLeftovers());
       if (this.#groups.size === 0) this.#kernel.unpin();
@@ -134,7 +126,7 @@ export class KernelGate {
   reconcile(): Promise<void> {
     return this.#inTurn(async () => {
       if (this.#groups.size === 0) return;
-      const { wanted, failures } = await this.#carryOut();
+      const { wanted, failures } = await this.#upkeep.carryOut();
       this.#reports.ports(wanted, (nic) => this.#ownerOf(nic));
       this.#reports.trouble(failures);
     }).catch((error: unknown) => this.#reports.trouble([{ ifindex: 0, error }]));
@@ -147,7 +139,7 @@ export class KernelGate {
   }
   /** What is not in place, a sentence each; empty = ready. */
   ready(): string[] {
-    const wanted = this.#want(this.#kernel.ports());
+    const wanted = this.#upkeep.want(this.#kernel.ports());
     const missing = wanted.missing.map((nic) => `port ${nic.port} is missing or in no bridge`);
     const rings = [...this.#groups.values()].filter(({ ringLost }) => ringLost)
       .map(({ spec }) => `the hold pair of group ${spec.group} was lost and its ring is not open again: restart sluiced`);
@@ -163,7 +155,7 @@ export class KernelGate {
     this.#watch?.close();
     clearInterval(this.#timer);
     await this.#queue;
-    if (this.#groups.size === 0 && this.#settled) this.#kernel.unpin();
+    if (this.#groups.size === 0 && this.#upkeep.settled) this.#kernel.unpin();
     this.#kernel.close();
   }
 
@@ -226,8 +218,8 @@ export class KernelGate {
       if (member !== undefined) this.#cells.setMemberColour(entry.memberIndex, member.colour);
     }
     this.#cells.link(group.id, group.nics.map(({ nic }) => nic));
-    const { wanted, failures } = await this.#carryOut();
-    const others = this.#devicesOfOthers(group.id);
+    const { wanted, failures } = await this.#upkeep.carryOut();
+    const others = this.#upkeep.devicesOfOthers(group.id);
     const own = failures.find(({ ifindex }) => !others.has(ifindex));
     if (own !== undefined) throw own.error;
     this.#reports.trouble(failures);
@@ -246,13 +238,13 @@ export class KernelGate {
     const nics = [...group.nics, ...group.leaving];
     for (const { nic } of nics) this.#cells.setFlags(nic, 0);
     this.#groups.delete(id);
-    const { failures } = await this.#carryOut();
+    const { failures } = await this.#upkeep.carryOut();
     await this.#kernel.passed();
     this.#cells.closeGroup(id);
     this.#freeAll(nics);
     this.#kernel.deleteHoldPair(id);
     this.#reports.trouble(failures);
-    if (this.#groups.size === 0 && this.#settled) this.#kernel.unpin();
+    if (this.#groups.size === 0 && this.#upkeep.settled) this.#kernel.unpin();
   }
 
   /** Refuses what can't be attached, before anything is touched. */
@@ -291,90 +283,6 @@ export class KernelGate {
     };
   }
 
-  // ------------------------------------------------------------------------------ plan and perform
-
-  #want(ports: readonly Port[]): Want {
-    const known = (entry: NicEntry): WantedNic => {
-      const { bridge, ifindex } = this.#cells.nic(entry.nic);
-      return { ...entry, lastBridge: bridge, lastIfindex: ifindex };
-    };
-    const groups = [...this.#groups.values()];
-    const wanted = want(groups.map(({ pair, nics }) => ({ ...pair, nics: nics.map(known) })), ports, this.#performer.table('ports'), this.#performer.fenced());
-    // Counters stay under the port's name in the spec.
-    const names = new Map(groups.flatMap(({ nics }) => nics.map(({ nic, port }) => [nic, port])));
-    const nicAt = (ifindex: number): number => wanted.picture.tables.ports.get(String(ifindex)) ?? 0;
-    this.#ledger.name(ports.map(({ ifindex, name }) => ({ ifindex, name: names.get(nicAt(ifindex)) ?? name })));
-    return wanted;
-  }
-  /** Until settled only what is missing; afterwards also what is too much. */
-  async #carryOut(): Promise<{ readonly wanted: Want; readonly failures: readonly Failure[] }> {
-    const ports = this.#kernel.ports();
-    const unmade = this.#renewPairs(ports);
-    const wanted = this.#want(ports);
-    const there = this.#performer.picture();
-    const steps = this.#settled ? plan(there, wanted.picture) : cautious(there, wanted.picture);
-    const unnamed = await this.#performer.perform(steps.filter(isNaming));
-    this.#place(wanted);
-    const undone = await this.#performer.perform(steps.filter((action) => !isNaming(action)));
-    const failures = [...unmade, ...unnamed, ...undone];
-    this.#usePairs(new Set(failures.map(({ ifindex }) => ifindex)));
-    if (failures.length === 0) this.#openPaths(wanted);
-    return { wanted, failures };
-  }
-  /** After their MACs are known on the new bridge: a frame between two members must not miss them. */
-  #place({ placed, missing }: Want): void {
-    for (const { nic, ifindex, bridge } of placed) {
-      if (this.#cells.nic(nic).bridge !== bridge) this.#closePath(nic);
-      this.#cells.place(nic, ifindex, bridge);
-    }
-    for (const { nic, ifindex } of missing) {
-      this.#closePath(nic);
-      this.#cells.place(nic, ifindex, this.#cells.nic(nic).bridge);
-    }
-  }
-  /** Only where guards are in place do intra frames go through the bridge: elsewhere it would flood them. */
-  #closePath(nic: number): void {
-    this.#cells.setFlags(nic, this.#cells.flags(nic) & ~NIC_FLAG.intraBridge);
-  }
-  #openPaths({ placed }: Want): void {
-    const there = new Set(placed.map(({ nic }) => nic));
-    for (const { nic } of [...this.#groups.values()].filter(({ spec }) => spec.intraPath === 'bridge').flatMap(({ nics }) => nics)) {
-      if (there.has(nic) && this.#cells.hasFlag(nic, 'protected')) this.#cells.setFlags(nic, this.#cells.flags(nic) | NIC_FLAG.intraBridge);
-    }
-  }
-
-  // ------------------------------------------------------------------------------------ hold pairs
-
-  /** Makes lost pairs again. Until `usePairs` frames for them go nowhere. */
-  #renewPairs(ports: readonly Port[]): Failure[] {
-    const there = new Set(ports.map(({ ifindex }) => ifindex));
-    return [...this.#groups.values()].flatMap((group) => {
-      const { holdIfindex, ringIfindex } = group.pair;
-      if (there.has(holdIfindex) && there.has(ringIfindex)) return [];
-      if (!group.ringLost || this.#cells.holdIfindex(group.id) !== 0) this.#reports.emit({ kind: 'hold-lost', id: group.id });
-      group.ringLost = true;
-      this.#cells.setHold(group.id, 0);
-      try {
-        group.pair = this.#kernel.ensureHoldPair(group.id);
-        return [];
-      } catch (error) {
-        return [{ ifindex: holdIfindex, error }];
-      }
-    });
-  }
-  #usePairs(failed: ReadonlySet<number>): void {
-    for (const { id, pair, ringLost } of this.#groups.values()) {
-      if (this.#cells.holdIfindex(id) === pair.holdIfindex || failed.has(pair.holdIfindex) || failed.has(pair.ringIfindex)) continue;
-      this.#cells.setHold(id, pair.holdIfindex);
-      if (ringLost) this.#reports.emit({ kind: 'hold-back', id });
-    }
-  }
-  /** What fails about these is no fault of group `id`. */
-  #devicesOfOthers(id: number): ReadonlySet<number> {
-    const others = [...this.#groups.values()].filter((group) => group.id !== id);
-    return new Set(others.flatMap(({ pair, nics }) => [pair.holdIfindex, pair.ringIfindex, ...nics.map(({ nic }) => this.#cells.nic(nic).ifindex)]));
-  }
-
   // --------------------------------------------------------------------------------------- reports
 
   #ownerOf(nic: number): Owner | undefined {
@@ -394,6 +302,3 @@ export class KernelGate {
     return done;
   }
 }
-
-/** Says which nic a MAC is. */
-const isNaming = (action: Action): boolean => action.do === 'put' && action.table === 'macs';

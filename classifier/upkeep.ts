@@ -1,0 +1,148 @@
+/**
+ * Brings the kernel to what the groups want, and keeps it there: one look at the devices, one plan,
+ * its steps in order, then the cells that say where each nic is.
+ *
+ *   devices ─► lost hold pairs made again ─► want ─► plan ─► names ─► cells placed ─► the other steps
+ *           ─► hold pairs used whose programs are in place ─► intra paths through the bridge opened
+ *
+ * Nothing here is asked for by name: it is done for all groups at once, as often as anybody likes,
+ * and what is in place already is left alone. What fails is handed to the caller, who knows whose it
+ * is. A path that needs guards opens only after everything was in place, and closes before.
+ */
+import { NIC_FLAG } from './abi.ts';
+import type { Cells } from './cells.ts';
+import type { HoldPair, Kernel, SpecView } from './kernel.ts';
+import type { Failure, Performer } from './perform.ts';
+import { cautious, plan, want } from './plan.ts';
+import type { Action, Port, Want, WantedNic } from './plan.ts';
+import type { Reports } from './reports.ts';
+import type { NicEntry } from './roster.ts';
+import type { Ledger } from './stats.ts';
+
+/** A group as the gate keeps it. */
+export interface GroupEntry {
+  readonly id: number;
+  pair: HoldPair;
+  spec: SpecView;
+  nics: readonly NicEntry[];
+  /** No longer of the group; their cells are freed when no program can reach them. */
+  leaving: readonly NicEntry[];
+  /** Its hold pair was lost, and control has not attached it again since. */
+  ringLost: boolean;
+}
+
+export interface UpkeepParts {
+  readonly kernel: Kernel;
+  readonly cells: Cells;
+  readonly ledger: Ledger;
+  readonly performer: Performer;
+  readonly reports: Reports;
+  /** By id; the gate's own. */
+  readonly groups: ReadonlyMap<number, GroupEntry>;
+}
+
+export class Upkeep {
+  readonly #kernel: Kernel;
+  readonly #cells: Cells;
+  readonly #ledger: Ledger;
+  readonly #performer: Performer;
+  readonly #reports: Reports;
+  readonly #groups: ReadonlyMap<number, GroupEntry>;
+  /** Every group of the journal is attached: from here on what is too much is removed. */
+  settled: boolean;
+
+  constructor(parts: UpkeepParts, settled: boolean) {
+    this.#kernel = parts.kernel;
+    this.#cells = parts.cells;
+    this.#ledger = parts.ledger;
+    this.#performer = parts.performer;
+    this.#reports = parts.reports;
+    this.#groups = parts.groups;
+    this.settled = settled;
+  }
+
+  want(ports: readonly Port[]): Want {
+    const known = (entry: NicEntry): WantedNic => {
+      const { bridge, ifindex } = this.#cells.nic(entry.nic);
+      return { ...entry, lastBridge: bridge, lastIfindex: ifindex };
+    };
+    const groups = [...this.#groups.values()];
+    const wanted = want(groups.map(({ pair, nics }) => ({ ...pair, nics: nics.map(known) })), ports, this.#performer.table('ports'), this.#performer.fenced());
+    // Counters stay under the port's name in the spec.
+    const names = new Map(groups.flatMap(({ nics }) => nics.map(({ nic, port }) => [nic, port])));
+    const nicAt = (ifindex: number): number => wanted.picture.tables.ports.get(String(ifindex)) ?? 0;
+    this.#ledger.name(ports.map(({ ifindex, name }) => ({ ifindex, name: names.get(nicAt(ifindex)) ?? name })));
+    return wanted;
+  }
+  /** Until settled only what is missing; afterwards also what is too much. */
+  async carryOut(): Promise<{ readonly wanted: Want; readonly failures: readonly Failure[] }> {
+    const ports = this.#kernel.ports();
+    const unmade = this.#renewPairs(ports);
+    const wanted = this.want(ports);
+    const there = this.#performer.picture();
+    const steps = this.settled ? plan(there, wanted.picture) : cautious(there, wanted.picture);
+    const unnamed = await this.#performer.perform(steps.filter(isNaming));
+    this.#place(wanted);
+    const undone = await this.#performer.perform(steps.filter((action) => !isNaming(action)));
+    const failures = [...unmade, ...unnamed, ...undone];
+    this.#usePairs(new Set(failures.map(({ ifindex }) => ifindex)));
+    if (failures.length === 0) this.#openPaths(wanted);
+    return { wanted, failures };
+  }
+  /** After their MACs are known on the new bridge: a frame between two members must not miss them. */
+  #place({ placed, missing }: Want): void {
+    for (const { nic, ifindex, bridge } of placed) {
+      if (this.#cells.nic(nic).bridge !== bridge) this.#closePath(nic);
+      this.#cells.place(nic, ifindex, bridge);
+    }
+    for (const { nic, ifindex } of missing) {
+      this.#closePath(nic);
+      this.#cells.place(nic, ifindex, this.#cells.nic(nic).bridge);
+    }
+  }
+  /** Only where guards are in place do intra frames go through the bridge: elsewhere it would flood them. */
+  #closePath(nic: number): void {
+    this.#cells.setFlags(nic, this.#cells.flags(nic) & ~NIC_FLAG.intraBridge);
+  }
+  #openPaths({ placed }: Want): void {
+    const there = new Set(placed.map(({ nic }) => nic));
+    for (const { nic } of [...this.#groups.values()].filter(({ spec }) => spec.intraPath === 'bridge').flatMap(({ nics }) => nics)) {
+      if (there.has(nic) && this.#cells.hasFlag(nic, 'protected')) this.#cells.setFlags(nic, this.#cells.flags(nic) | NIC_FLAG.intraBridge);
+    }
+  }
+
+  // ------------------------------------------------------------------------------------ hold pairs
+
+  /** Makes lost pairs again. Until `usePairs` frames for them go nowhere. */
+  #renewPairs(ports: readonly Port[]): Failure[] {
+    const there = new Set(ports.map(({ ifindex }) => ifindex));
+    return [...this.#groups.values()].flatMap((group) => {
+      const { holdIfindex, ringIfindex } = group.pair;
+      if (there.has(holdIfindex) && there.has(ringIfindex)) return [];
+      if (!group.ringLost || this.#cells.holdIfindex(group.id) !== 0) this.#reports.emit({ kind: 'hold-lost', id: group.id });
+      group.ringLost = true;
+      this.#cells.setHold(group.id, 0);
+      try {
+        group.pair = this.#kernel.ensureHoldPair(group.id);
+        return [];
+      } catch (error) {
+        return [{ ifindex: holdIfindex, error }];
+      }
+    });
+  }
+  #usePairs(failed: ReadonlySet<number>): void {
+    for (const { id, pair, ringLost } of this.#groups.values()) {
+      if (this.#cells.holdIfindex(id) === pair.holdIfindex || failed.has(pair.holdIfindex) || failed.has(pair.ringIfindex)) continue;
+      this.#cells.setHold(id, pair.holdIfindex);
+      if (ringLost) this.#reports.emit({ kind: 'hold-back', id });
+    }
+  }
+  /** What fails about these is no fault of group `id`. */
+  devicesOfOthers(id: number): ReadonlySet<number> {
+    const others = [...this.#groups.values()].filter((group) => group.id !== id);
+    return new Set(others.flatMap(({ pair, nics }) => [pair.holdIfindex, pair.ringIfindex, ...nics.map(({ nic }) => this.#cells.nic(nic).ifindex)]));
+  }
+}
+
+/** Says which nic a MAC is. */
+const isNaming = (action: Action): boolean => action.do === 'put' && action.table === 'macs';
