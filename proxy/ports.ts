@@ -7,7 +7,7 @@
  *            ──► HoldPlane   the hold loop in its worker thread
  *   HoldPlane ──► PlaneFact  what happened there; returns to the core as inputs and events
  */
-import type { Colour, Epoch, GroupSpec, GroupState, HeldFate } from './core/types.ts';
+import type { Acked, Colour, Epoch, Generation, GroupSpec, GroupState, HeldFate, LedgerView, Swap } from './core/types.ts';
 
 /** Small number of a protected group: index of the kernel's cells, suffix of its hold devices. */
 export type GroupId = number;
@@ -21,10 +21,12 @@ export interface NicPlace {
   readonly ifindex: number;
 }
 
+export type EdgeErrorCode = 'journal_failed' | 'plane_down' | 'ledger_down' | 'bad_request' | 'port_claimed';
+
 /** An operating error of an edge, as a value the API can show. `fix`: one sentence, what to do. */
 export class EdgeError extends Error {
   override readonly name = 'EdgeError';
-  readonly code: 'journal_failed' | 'plane_down' | 'bad_request' | 'port_claimed';
+  readonly code: EdgeErrorCode;
   readonly fix: string;
   constructor(code: EdgeError['code'], message: string, fix: string, cause?: unknown) {
     super(message, cause === undefined ? undefined : { cause });
@@ -50,6 +52,23 @@ export interface Journal {
   close(): Promise<void>;
 }
 
+/**
+ * What the hosts of a group share. Nobody leads: each host writes one ack an epoch, sees everybody's,
+ * and takes the least of them for committed. Absent: the daemon is alone and the journal is enough.
+ */
+export interface Ledger {
+  /** This daemon's name in it. */
+  readonly self: string;
+  /** What is there now, not a moment ago. Throws EdgeError('ledger_down'). */
+  read(group: string): Promise<LedgerView>;
+  /** False: the head or the witness moved meanwhile, nothing was changed. Throws EdgeError('ledger_down'): it may have been. */
+  swap(group: string, swap: Swap): Promise<boolean>;
+  /** Not waited for: tried until it is written, fenced, or replaced by a later one of the group. */
+  publish(group: string, acked: Omit<Acked, 'host'>): void;
+  /** The newest view of each group, and each later one; none is lost, some may be old or said twice. */
+  onView(listener: (group: string, view: LedgerView) => void): void;
+}
+
 export interface AttachResult {
   readonly id: GroupId;
   readonly holdDevice: string; // slh<id>, the bridge's side
@@ -63,9 +82,9 @@ export interface Gate {
    * Devices, maps, guards and programs of one group, in the order in which nothing can leak: after
    * it returns, every frame of every member is classified. On failure nothing of the group stays.
    */
-  attach(id: GroupId, spec: GroupSpec, colour: Colour, members: readonly GateMember[]): Promise<AttachResult>;
-  /** The same for a changed spec of an attached group. */
-  reattach(id: GroupId, spec: GroupSpec, members: readonly GateMember[]): Promise<AttachResult>;
+  attach(id: GroupId, spec: GroupSpec, colour: Colour, members: readonly GateMember[], wire?: GateWire): Promise<AttachResult>;
+  /** The same for a changed spec of an attached group. `wire` is where it was: see setWire. */
+  reattach(id: GroupId, spec: GroupSpec, members: readonly GateMember[], wire?: GateWire): Promise<AttachResult>;
   detach(id: GroupId): Promise<void>;
   /** One aligned 32-bit store each. */
   setColour(id: GroupId, colour: Colour): void;
@@ -73,6 +92,11 @@ export interface Gate {
   /** The kernel's own bound on releases: no held frame of a later colour passes it. */
   setCommit(id: GroupId, colour: Colour): void;
   setReady(id: GroupId, member: string): void;
+  /**
+   * A new generation and base, after its colour was set: a frame in between says the old generation
+   * and ends at its receiver. Absent: a plane that carries nothing between hosts.
+   */
+  readonly setWire?: (id: GroupId, wire: GateWire) => void;
   /** Held frames may leave whatever their colour, and a nic with none left passes new ones. */
   setDraining(id: GroupId, member: string | undefined): void;
   /**
@@ -81,6 +105,17 @@ export interface Gate {
    * the dead execution sent last from being taken for the new one's.
    */
   readonly caughtUp?: () => Promise<void>;
+}
+
+/** A group across hosts, as its frames between hosts are named. */
+export interface GateWire {
+  /** Members of the spec with another `host` are remote; their ports mean nothing here. */
+  readonly self: string;
+  readonly vlan: number;
+  /** On the wire its low 4 bits. */
+  readonly generation: Generation;
+  /** Epoch e has colour base + e; on the wire the low 12 bits of e. */
+  readonly base: Colour;
 }
 
 /** Tells the network where a group now lives: one RARP from each nic's port, as if its VM sent it. */

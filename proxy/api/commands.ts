@@ -125,7 +125,7 @@ function joinCommand(deps: ApiDeps, group: string, member: GroupSpec['members'][
   const state = deps.control.get(group);
   if (state !== undefined) {
     const others = state.spec.members.filter(({ name }) => name !== member.name);
-    parsed(parseGroup({ members: [...others, member].map(({ name, nics }) => ({ name, nics: nics.map(({ vlan, ...nic }) => (vlan === 0 ? nic : { ...nic, vlan })) })) }, group));
+    parsed(parseGroup({ members: [...others, member].map(({ nics, ...who }) => ({ ...who, nics: nics.map(({ vlan, ...nic }) => (vlan === 0 ? nic : { ...nic, vlan })) })) }, group));
   }
   return { kind: 'join', member };
 }

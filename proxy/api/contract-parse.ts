@@ -51,11 +51,12 @@ function finishGroup(body: GroupBody, group: string, members: readonly MemberSpe
   }
   return good({
     group,
-    commit: body.commit ?? 'explicit',
+    commit: body.commit ?? (members.some(({ host }) => host !== undefined) ? 'acks' : 'explicit'),
     members,
     hold: { bytes, highWater: body.hold?.highWater ?? LIMITS.highWaterDefault },
     foreignSource: body.foreignSource ?? 'hold',
     intraPath: body.intraPath ?? 'redirect',
+    ...(body.wire === undefined ? {} : { wire: { vlan: body.wire.vlan } }),
   });
 }
 
@@ -85,10 +86,10 @@ function memberOf(entry: MemberBody, name: string, path: readonly (string | numb
     }
     nics.push({ port: nic.port, mac, vlan: nic.vlan ?? 0 });
   }
-  return good({ name, nics });
+  return good({ name, ...(entry.host === undefined ? {} : { host: entry.host }), nics });
 }
 
-/** Names, ports and MACs are one member's only (D1). The second one is reported. */
+/** Names, ports (of a host) and MACs are one member's only (D1). The second one is reported. */
 function findTwice(members: readonly MemberSpec[], base?: readonly (string | number)[]): { ok: false; problem: { path: (string | number)[]; message: string } } | undefined {
   const seen = new Map<string, string>();
   let count = 0;
@@ -99,9 +100,10 @@ function findTwice(members: readonly MemberSpec[], base?: readonly (string | num
     seen.set(`name ${member.name}`, member.name);
     for (const nic of member.nics) {
       for (const [what, value] of [['port', nic.port], ['MAC', nic.mac]] as const) {
-        const owner = seen.get(`${what} ${value}`);
+        const key = `${what} ${value} ${what === 'port' ? (member.host ?? '') : ''}`;
+        const owner = seen.get(key);
         if (owner !== undefined) return failure(`${what} ${value} is used twice, by "${owner}" and "${member.name}"; each NIC needs its own`);
-        seen.set(`${what} ${value}`, member.name);
+        seen.set(key, member.name);
       }
       if (++count > LIMITS.nicsMax) return failure(`a group has at most ${LIMITS.nicsMax} NICs`);
     }
@@ -118,11 +120,13 @@ export function groupFileOf(spec: GroupSpec): GroupFile {
     hold: { bytes: spec.hold.bytes, highWater: spec.hold.highWater },
     foreignSource: spec.foreignSource,
     intraPath: spec.intraPath,
+    ...(spec.wire === undefined ? {} : { wire: { vlan: spec.wire.vlan } }),
   };
 }
 
 function memberFileOf(member: MemberSpec): MemberFile {
   const nics = member.nics.map(({ port, mac, vlan }) => ({ port, mac, ...(vlan === 0 ? {} : { vlan }) }));
   const [first] = nics;
-  return nics.length === 1 && first !== undefined ? { name: member.name, ...first } : { name: member.name, nics };
+  const who = { name: member.name, ...(member.host === undefined ? {} : { host: member.host }) };
+  return nics.length === 1 && first !== undefined ? { ...who, ...first } : { ...who, nics };
 }

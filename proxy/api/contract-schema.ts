@@ -34,6 +34,7 @@ export const ERROR_STATUS = {
   internal: 500,
   journal_failed: 503,
   plane_down: 503,
+  ledger_down: 503,
   stopping: 503,
 } as const;
 export type ErrorCode = keyof typeof ERROR_STATUS;
@@ -82,6 +83,10 @@ const HeldFate = Type.Enum(['release', 'discard'], {
 const Size = Type.Union([Type.Integer({ minimum: 0 }), Type.String({ pattern: '^[0-9]+(\\.[0-9]+)? ?(KiB|MiB|GiB|B)?$' })], {
   description: 'a size, as 64MiB or a number of bytes (1MiB to 4GiB)',
 });
+const HostName = Type.String({
+  pattern: '^[A-Za-z0-9._-]{1,64}$',
+  description: 'the name of a host, as its sluiced has it: 1 to 64 letters, digits, ".", "_" or "-"',
+});
 const Count = Type.Integer({ minimum: 0 });
 
 const Nic = Type.Object(
@@ -93,8 +98,9 @@ const memberFields = {
   mac: Type.Optional(Mac),
   vlan: Type.Optional(Vlan),
   nics: Type.Optional(Type.Array(Nic, { minItems: 1, maxItems: LIMITS.nicsMax, description: 'a list of NICs, each { port, mac, vlan? }' })),
+  host: Type.Optional(HostName),
 };
-const memberHint = 'a member: { name, port, mac, vlan? } or, with several NICs, { name, nics: [ { port, mac, vlan? } ] }';
+const memberHint = 'a member: { name, host?, port, mac, vlan? } or, with several NICs, { name, host?, nics: [ { port, mac, vlan? } ] }';
 export const MemberFile = Type.Object({ name: MemberName, ...memberFields }, { ...strict, description: memberHint });
 /** Body of PUT …/members/{m}: the name may be left out, and must be the path's when given. */
 export const MemberBody = Type.Object({ name: Type.Optional(MemberName), ...memberFields }, { ...strict, description: memberHint });
@@ -113,8 +119,9 @@ const groupFields = {
   ),
   foreignSource: Type.Optional(Type.Enum(['hold', 'drop'], { description: '"hold" or "drop": frames with a source MAC that is not the member\'s' })),
   intraPath: Type.Optional(Type.Enum(['redirect', 'bridge'], { description: '"redirect" or "bridge": the way of frames between members' })),
+  wire: Type.Optional(Type.Object({ vlan: Vlan }, { ...strict, description: '{ vlan }: the outer VLAN number of frames between hosts' })),
 };
-const groupHint = 'a group file: { group, commit, members, hold?, foreignSource?, intraPath? }';
+const groupHint = 'a group file: { group, commit, members, hold?, foreignSource?, intraPath?, wire? }';
 export const GroupFile = Type.Object({ group: GroupName, ...groupFields }, { ...strict, description: groupHint });
 /** Body of PUT /v1/groups/{g}: the same, with the name optional. */
 export const GroupBody = Type.Object({ group: Type.Optional(GroupName), ...groupFields }, { ...strict, description: groupHint });
@@ -166,7 +173,7 @@ const Dropped = Type.Object({ overflow: Count, discarded: Count, refused: Count 
 const stateFields = {
   group: GroupName,
   generation: Type.Integer({ minimum: 0, description: '0 = never protected' }),
-  phase: Type.Enum(['idle', 'protected', 'draining']),
+  phase: Type.Enum(['idle', 'protected', 'draining', 'fenced']),
   open: Epoch,
   sealed: Epoch,
   acked: Epoch,
@@ -202,7 +209,7 @@ export const Health = Type.Object({ live: Type.Boolean() });
 export const Readiness = Type.Object({ ready: Type.Boolean(), missing: Type.Array(Type.String()) });
 
 export const EVENT_TYPES = [
-  'protected', 'unprotected', 'cut', 'acked', 'committed', 'released', 'discarded', 'rolled-back', 'taken-over', 'joined', 'left',
+  'protected', 'unprotected', 'cut', 'acked', 'committed', 'released', 'discarded', 'rolled-back', 'taken-over', 'fenced', 'joined', 'left',
   'output-pending', 'high-water', 'overflow', 'port-lost', 'port-back', 'hold-lost', 'hold-back', 'leak-blocked', 'unvetted', 'refused', 'gap',
 ] as const;
 export type EventType = (typeof EVENT_TYPES)[number];

@@ -20,7 +20,7 @@
  *              receiver's cell says so (I2).
  *   ready      cell, then receiver: what queued for a new member leaves before new frames pass (I6).
  *   release    commit cell, then cursor: the other way the kernel would refuse the first frames.
- *   restore    colour, then commit cell, then ring: a frame classified after the reply has the new
+ *   restore    colour, then wire, then commit cell, then ring: a frame classified after the reply has the new
  *              colour; one that was on its way has a dead one and is dropped (I5, I7).
  *   detach     ring, then gate: a frame that the ring still sent would come after newer ones that
  *              pass already (I6); what the kernel holds into a closed ring is only lost.
@@ -32,13 +32,15 @@ import type { Colour, CoreEvent, Effect, Epoch, GroupState, MemberState, Step } 
 import { steppedBack } from '../core/step.ts';
 import { colourOf, openOf } from '../core/watermarks.ts';
 import { EdgeError } from '../ports.ts';
-import type { Announcer, AttachResult, Gate, GateMember, GroupId, HoldPlane, Journal, NicIndex } from '../ports.ts';
+import type { Announcer, AttachResult, Gate, GateMember, GateWire, GroupId, HoldPlane, Journal, Ledger, NicIndex } from '../ports.ts';
 
 export interface World {
   readonly journal: Journal;
   readonly gate: Gate;
   readonly plane: HoldPlane;
   readonly announcer: Announcer;
+  /** Absent: groups of this host alone, for which the journal is the ledger. */
+  readonly ledger?: Ledger;
 }
 export interface ExecutorHooks {
   emit(event: CoreEvent, state: GroupState | undefined): void;
@@ -188,9 +190,11 @@ export class Executor {
       this.#world.gate.setCommit(this.id, colour);
       this.#world.plane.release(this.id, colour);
     },
-    restore: async ({ restored, next, epoch }) => {
+    restore: async ({ restored, next, epoch }, state) => {
       await this.#world.gate.caughtUp?.();
       this.#world.gate.setColour(this.id, next);
+      const wire = wireOf(mustHave(state));
+      if (wire !== undefined) this.#world.gate.setWire?.(this.id, wire);
       this.#world.gate.setCommit(this.id, restored);
       await this.#world.plane.restore(this.id, restored, next, epoch);
     },
@@ -204,6 +208,9 @@ export class Executor {
       this.#world.gate.setReady(this.id, member);
       if (one !== undefined) this.#world.plane.receiver(this.id, this.#nicsOf([member]), one.colour);
     },
+    publish: ({ generation, epoch }) => {
+      this.#world.ledger?.publish(this.#group, { generation, epoch });
+    },
     drain: () => {
       this.#drain();
     },
@@ -215,7 +222,7 @@ export class Executor {
 
   async #attach(colour: Colour, epoch: Epoch, state: GroupState): Promise<void> {
     const { gate, plane } = this.#world;
-    const attached = await gate.attach(this.id, state.spec, colour, gateMembers(state));
+    const attached = await gate.attach(this.id, state.spec, colour, gateMembers(state), wireOf(state));
     gate.setCommit(this.id, colourOf(state, state.committed));
     const { holdDevice, ringDevice } = attached;
     const { bytes, highWater } = state.spec.hold;
@@ -232,7 +239,7 @@ export class Executor {
   /** Frames for a member that left, queued between its drain and now, would wait for whoever is next. */
   async #reattach(state: GroupState): Promise<void> {
     const before = this.#attached?.nics ?? [];
-    const attached = await this.#world.gate.reattach(this.id, state.spec, gateMembers(state));
+    const attached = await this.#world.gate.reattach(this.id, state.spec, gateMembers(state), wireOf(state));
     const gone = before.map(({ nic }) => nic).filter((nic) => !attached.nics.some((kept) => kept.nic === nic));
     if (gone.length > 0) await this.#world.plane.drain(this.id, gone, 'discard');
     this.#attached = attached;
@@ -291,6 +298,9 @@ export class Executor {
 
 const gateMembers = (state: GroupState): readonly GateMember[] =>
   state.members.map((member) => ({ name: member.name, colour: colourOf(state, openOf(member)), ready: member.ready }));
+
+const wireOf = ({ across, spec, generation, colourBase }: GroupState): GateWire | undefined =>
+  across === undefined || spec.wire === undefined ? undefined : { self: across.self, vlan: spec.wire.vlan, generation, base: colourBase };
 
 const recorded = (error: EdgeError): EdgeError =>
   new EdgeError('plane_down', `${error.message}; the command is recorded and is carried out when that is mended`, error.fix, error);

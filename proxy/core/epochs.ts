@@ -92,16 +92,24 @@ export function applyAck(state: GroupState, ack: CommandOf<'ack'>): Change {
   const names = ackers(state, ack);
   const members = state.members.map((member) => (names.includes(member.name) ? ackedTo(member, ack.epoch) : member));
   const follow = followAcks(withMembers(state, members));
+  const publish = published(state, follow.state);
   const effects: readonly Effect[] = [
-    { kind: 'persist', durable: follow.effects.length > 0 },
+    { kind: 'persist', durable: follow.effects.length + publish.length > 0 },
     { kind: 'emit', event: { type: 'acked', epoch: ack.epoch, members: names } },
+    ...publish,
     ...follow.effects,
   ];
   return { state: follow.state, effects, onFailure: 'forward' };
 }
 
+/** Across hosts: what this host's members are durable up to, for the ledger. */
+function published(before: GroupState, after: GroupState): readonly Effect[] {
+  return after.across === undefined || after.acked === before.acked ? [] : [{ kind: 'publish', generation: after.generation, epoch: after.acked }];
+}
+
 export function decideCommit(state: GroupState, commit: CommandOf<'commit'>): Reply {
   if (commit.epoch <= state.committed) return IGNORED;
+  if (state.across !== undefined) return deny('not_acked', `epoch ${commit.epoch} is not acked by all hosts: across hosts acks commit, up to ${state.committed} so far`);
   if (commit.epoch > state.sealed) return outOfOrder(`the group has sealed up to ${state.sealed}: commit at most that`);
   return ackedEnough(state, commit.epoch);
 }
@@ -125,6 +133,7 @@ export function applyCommit(state: GroupState, commit: CommandOf<'commit'>): Cha
 
 /** May the group go back to R? The same for a rollback and for a takeover of a protected group. */
 export function decideRestore(state: GroupState, to: Epoch): Reply {
+  if (state.across !== undefined) return deny('bad_request', 'a group across hosts goes back by takeover, in place too: an epoch of one generation is never run twice');
   if (to < state.committed) return outOfOrder(`epoch ${state.committed} is committed, the world has seen it: go back to that or later`);
   if (to > state.sealed) return outOfOrder(`the group has sealed up to ${state.sealed}: go back to that or earlier`);
   if (colourDiff(state.colourNewest, state.colourReleased) >= COLOURS_IN_FLIGHT_MAX) {
@@ -133,8 +142,11 @@ export function decideRestore(state: GroupState, to: Epoch): Reply {
   return ackedEnough(state, to);
 }
 
-/** The watermarks at R and every colour in use left behind. `released` waits for the fact. */
-export function restoredTo(state: GroupState, to: Epoch): GroupState {
+/**
+ * The watermarks at R and every colour in use left behind. `released` waits for the fact. `from`: the
+ * epoch of this host's own execution that stands for R, lower where it missed a generation.
+ */
+export function restoredTo(state: GroupState, to: Epoch, from: Epoch = to): GroupState {
   const members = state.members.map((member) => ({
     ...member,
     sealed: to,
@@ -142,7 +154,7 @@ export function restoredTo(state: GroupState, to: Epoch): GroupState {
     joinedAt: member.joinedAt > to ? to : member.joinedAt,
   }));
   const colourBase = colour(state.colourNewest - to);
-  const seam = { colour: colourOf(state, to), epoch: to };
+  const seam = { colour: colourOf(state, from), epoch: to };
   return withMembers({ ...state, committed: to, colourBase, seam }, members);
 }
 

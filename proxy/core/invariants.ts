@@ -10,7 +10,7 @@
  */
 import { COLOURS_IN_FLIGHT_MAX, MEMBER_LEAD_MAX, colourDiff } from './types.ts';
 import type { Effect, GroupState, MemberState, Step } from './types.ts';
-import { colourOf, least, newestOpenOf } from './watermarks.ts';
+import { colourOf, least, localOf, newestOpenOf } from './watermarks.ts';
 
 export class InvariantError extends Error {
   override readonly name = 'InvariantError';
@@ -21,13 +21,14 @@ function must(holds: boolean, what: string, about: unknown): void {
 }
 
 export function checkState(state: GroupState): void {
-  const { released, committed, acked, sealed, members, spec } = state;
+  const { released, committed, acked, sealed, members } = state;
   for (const n of [released, committed, acked, sealed, state.generation]) must(Number.isSafeInteger(n) && n >= 0, 'whole numbers', state);
   must(released <= committed, 'released <= committed', state);
   must(committed <= acked, 'committed <= acked', state);
   must(acked <= sealed, 'acked <= sealed', state);
-  must(members.length > 0 && members.length === spec.members.length, 'as many members as the spec names', state);
-  must(members.every(({ name }, i) => name === spec.members[i]?.name), 'members in the order of the spec', state);
+  const local = localOf(state);
+  must(members.length > 0 && members.length === local.length, 'as many members as the spec names', state);
+  must(members.every(({ name }, i) => name === local[i]?.name), 'members in the order of the spec', state);
   must(sealed === least(members, 'sealed'), 'the group has sealed what all its members have', state);
   must(acked === least(members, 'acked'), 'the group is acked as far as all its members are', state);
   for (const member of members) checkMember(state, member);
@@ -47,7 +48,9 @@ function checkMember(state: GroupState, member: MemberState): void {
   must(member.ready || member.joinedAt > state.released, 'a member is ready once its joining is released', member);
 }
 
+/** And what tells other hosts that they may. */
 const MOVES_FRAMES: ReadonlySet<Effect['kind']> = new Set([
+  'publish',
   'attach', 'detach', 'reattach', 'cutGroup', 'cutMember', 'release', 'restore', 'drainMember', 'drain', 'announce',
 ]);
 
@@ -63,7 +66,7 @@ export function checkStep(before: GroupState | undefined, step: Step, command: b
   must(persists <= 0, 'persist stands first', effects);
   const moves = effects.findIndex(({ kind }) => MOVES_FRAMES.has(kind));
   if (command) must(moves < 0 || persists === 0 || effects[0]?.kind === 'forget', 'persist stands before what moves frames', effects);
-  const frees = effects.some(({ kind }) => kind === 'release' || kind === 'restore' || kind === 'drain' || kind === 'detach');
+  const frees = effects.some(({ kind }) => kind === 'release' || kind === 'restore' || kind === 'drain' || kind === 'detach' || kind === 'publish');
   const first = effects[0];
   if (frees && state !== undefined) must(first?.kind === 'persist' && first.durable, 'what lets frames go is durable first', effects);
   if (before !== undefined && state !== undefined) checkProgress(before, state);
@@ -72,7 +75,8 @@ export function checkStep(before: GroupState | undefined, step: Step, command: b
 function checkProgress(before: GroupState, after: GroupState): void {
   must(after.generation >= before.generation, 'the generation never falls', after);
   must(colourDiff(after.colourNewest, before.colourNewest) >= 0, 'a colour is never used again', after);
-  if (before.phase !== 'protected' || after.phase !== 'protected') return;
+  const holds = ({ phase }: GroupState): boolean => phase === 'protected' || phase === 'fenced';
+  if (!holds(before) || !holds(after)) return;
   must(after.committed >= before.committed, 'a commit is never taken back', after);
   must(after.released >= before.released, 'a release is never taken back', after);
   const raised = after.colourBase !== before.colourBase;

@@ -14,7 +14,7 @@
 import { colour, epoch, generation } from './types.ts';
 import type { Effect, GroupSpec, GroupState, MemberSpec, MemberState, Reply } from './types.ts';
 import { groupCut, memberOf, noSuchMember } from './epochs.ts';
-import { lostMembers, newMembers, sameHold, sameNics, sameSpec, specFault } from './spec.ts';
+import { isAcross, lostMembers, newMembers, sameHold, sameNics, sameSpec, specFault } from './spec.ts';
 import { ACCEPTED, IGNORED, deny, followAcks, levelled, newestOpenOf, withMembers } from './watermarks.ts';
 import type { Change, CommandOf } from './watermarks.ts';
 
@@ -23,6 +23,7 @@ export const draining = (state: GroupState): Reply =>
   deny('not_protected', `protection of group ${state.spec.group} is ending, its held frames are leaving: try again when it is idle`);
 
 export function decideApply(state: GroupState | undefined, { spec }: CommandOf<'apply'>): Reply {
+  if (isAcross(spec) || state?.across !== undefined) return deny('bad_request', 'a group across hosts is kept in a ledger: set ledger: etcd for the sluiced of every host');
   if (state !== undefined && sameSpec(state.spec, spec)) return IGNORED;
   const fault = specFault(spec);
   if (fault !== undefined) return deny('bad_request', fault);

@@ -37,7 +37,7 @@ export function decideProtect(state: GroupState, { generation: given }: CommandO
 }
 
 /** All watermarks at `at`, in colours of their own, nothing of an earlier protection remembered. */
-function begun(state: GroupState, raised: Generation, at: Epoch): GroupState {
+export function begun(state: GroupState, raised: Generation, at: Epoch): GroupState {
   const { spec, colourNewest } = state;
   const colourBase = colour(colourNewest - at);
   return {
@@ -52,6 +52,7 @@ function begun(state: GroupState, raised: Generation, at: Epoch): GroupState {
     colourNewest: colour(colourNewest + 1),
     colourReleased: colourNewest,
     members: levelled(state, at, at),
+    ...(state.across === undefined ? {} : { across: state.across }),
   };
 }
 

@@ -6,6 +6,7 @@
  *
  *   protected  the same epochs, in colours a gap above every one that may have been used; nothing
  *              is held, hence released = committed and every member is ready
+ *   fenced     the same, and still fenced
  *   draining   the frames it waited for are gone: idle
  *   idle       idle; programs a crash left behind are taken down
  *
@@ -30,7 +31,7 @@ export interface Resumed {
 
 export function resume(journalled: GroupState): Resumed {
   checkState(journalled);
-  if (journalled.phase === 'protected') return resumeProtected(journalled);
+  if (journalled.phase === 'protected' || journalled.phase === 'fenced') return resumeProtected(journalled);
   const state = idle(journalled);
   const effects: Effect[] = journalled.phase === 'draining' ? [{ kind: 'persist', durable: true }] : [];
   effects.push({ kind: 'detach' });
@@ -52,6 +53,7 @@ function resumeProtected(journalled: GroupState): Resumed {
   const effects: readonly Effect[] = [
     { kind: 'persist', durable: true },
     { kind: 'attach', colour: colourOf(state, open), epoch: open },
+    ...(state.across === undefined || state.phase === 'fenced' ? [] : [{ kind: 'publish' as const, generation: state.generation, epoch: state.acked }]),
   ];
   return { state, effects };
 }

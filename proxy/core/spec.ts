@@ -16,11 +16,27 @@ export function specFault(spec: GroupSpec): string | undefined {
   if (bare !== undefined) return `member ${bare.name} has no nic: give it a port and a mac`;
   const name = firstTwice(spec.members.map((member) => member.name));
   if (name !== undefined) return `two members are called ${name}: rename one`;
-  const port = firstTwice(nics.map((nic) => nic.port));
+  const port = firstTwice(spec.members.flatMap(({ host, nics: own }) => own.map((nic) => (host === undefined ? nic.port : `${nic.port} of host ${host}`))));
   if (port !== undefined) return `port ${port} is named twice: a nic has a port of its own`;
+  const elsewhere = hostsFault(spec);
+  if (elsewhere !== undefined) return elsewhere;
   const address = firstTwice(nics.map((nic) => `${nic.mac} (vlan ${nic.vlan})`));
   if (address !== undefined) return `mac ${address} is named twice: a nic has an address of its own`;
   return undefined;
+}
+
+export const isAcross = (spec: GroupSpec): boolean => spec.members.some(({ host }) => host !== undefined);
+
+/** Most hosts of a group: their acks fit into one transaction with its head. */
+export const GROUP_HOSTS_MAX = 64;
+
+function hostsFault({ members, wire, commit }: GroupSpec): string | undefined {
+  const hosts = new Set(members.map(({ host }) => host));
+  if (hosts.size === 1 && hosts.has(undefined)) return wire === undefined ? undefined : 'wire is for a group across hosts: give its members a host, or take it out';
+  if (hosts.has(undefined)) return 'some members have a host and some have none: give all of them one';
+  if (hosts.size > GROUP_HOSTS_MAX) return `${hosts.size} hosts are more than a group's ${GROUP_HOSTS_MAX}: split the group`;
+  if (hosts.size > 1 && wire === undefined) return 'members are on several hosts: say wire: { vlan } for the frames between them';
+  return commit === 'acks' ? undefined : 'a group across hosts commits by its acks: write commit: acks';
 }
 
 const sameNic = (a: NicSpec, b: NicSpec): boolean => a.port === b.port && a.mac === b.mac && a.vlan === b.vlan;
@@ -40,8 +56,9 @@ export function sameSpec(a: GroupSpec, b: GroupSpec): boolean {
     a.foreignSource === b.foreignSource &&
     a.intraPath === b.intraPath &&
     sameHold(a, b) &&
+    a.wire?.vlan === b.wire?.vlan &&
     a.members.length === b.members.length &&
-    a.members.every((member) => b.members.some((other) => other.name === member.name && sameNics(member, other)))
+    a.members.every((member) => b.members.some((other) => other.name === member.name && other.host === member.host && sameNics(member, other)))
   );
 }
 

@@ -11,19 +11,21 @@
  * `protection.ts` decide and apply. It does not know whether its effects succeed: the executor
  * takes the state into memory only when they did (or owes the rest, see Step.onFailure).
  */
-import type { Command, Fact, Generation, GroupState, Input, Reply, Step } from './types.ts';
+import { applyLeaveFence, applyOpen, decideLeaveFence, decideOpen, heed } from './across.ts';
+import type { Across, Command, Fact, Generation, GroupState, Input, Reply, Step } from './types.ts';
 import { applyAck, applyCommit, applyCut, applyRestore, decideAck, decideCommit, decideCut, decideRestore } from './epochs.ts';
+import { fencedBy } from './hosts.ts';
 import { checkStep } from './invariants.ts';
 import { applyApply, applyDelete, applyJoin, applyLeave, decideApply, decideDelete, decideJoin, decideLeave, draining } from './membership.ts';
 import { applyProtect, applyReleased, applyTakeover, applyUnprotect, decideProtect, decideReleased, decideTakeover, decideUnprotect, fenced, toIdle } from './protection.ts';
 import { ACCEPTED, IGNORED, deny } from './watermarks.ts';
-import type { Change } from './watermarks.ts';
+import type { Change, CommandOf, FactOf } from './watermarks.ts';
 
 export function step(state: GroupState | undefined, input: Input): Step {
   const reply = decide(state, input);
   const change: Change = reply.outcome === 'accepted' ? apply(state, input) : { state, effects: [], onFailure: 'forward' };
   const taken: Step = { ...change, reply };
-  checkStep(state, taken, input.kind !== 'released' && input.kind !== 'drained');
+  checkStep(state, taken, !isFact(input));
   return taken;
 }
 
@@ -33,8 +35,14 @@ export function steppedBack(before: GroupState | undefined, failed: GroupState |
 }
 
 export function decide(state: GroupState | undefined, input: Input): Reply {
+  if (input.kind === 'ledger') return heed(state, input) === undefined ? IGNORED : ACCEPTED;
   if (input.kind === 'apply') return decideApply(state, input);
   if (state === undefined) return isFact(input) ? IGNORED : deny('no_such_group', 'there is no such group: apply its file first');
+  if (state.across !== undefined && !isFact(input)) return decideAcross(state, state.across, input);
+  return decideAlone(state, input);
+}
+
+function decideAlone(state: GroupState, input: Exclude<Input, CommandOf<'apply'> | FactOf<'ledger'>>): Reply {
   switch (input.kind) {
     case 'delete': return decideDelete(state);
     case 'join': return decideJoin(state, input);
@@ -50,6 +58,28 @@ export function decide(state: GroupState | undefined, input: Input): Reply {
     case 'unprotect': return decideFenced(state, input);
   }
 }
+
+/** What is the group's goes through the ledger, and comes back as its view. */
+function decideAcross(state: GroupState, across: Across, command: Exclude<Command, CommandOf<'apply'>>): Reply {
+  switch (command.kind) {
+    case 'takeover': return decideOpen(state, across, command);
+    case 'unprotect':
+      if (state.phase === 'fenced') return decideLeaveFence(command, state, across);
+      return byLedger(command.kind);
+    case 'delete':
+    case 'protect':
+    case 'join':
+    case 'leave': return byLedger(command.kind);
+    case 'cut':
+    case 'ack':
+    case 'commit':
+    case 'rollback':
+      if (state.phase === 'fenced' && across.pending !== undefined) return fencedBy(across.pending, command.generation);
+      return decideFenced(state, command);
+  }
+}
+
+const byLedger = (kind: string): Reply => deny('bad_request', `${kind} is not one host's to do in a group across hosts: change its file, unprotected, and apply it`);
 
 type Fenced = Extract<Command, { generation: Generation; kind: 'cut' | 'ack' | 'commit' | 'rollback' | 'unprotect' }>;
 
@@ -67,14 +97,20 @@ function decideFenced(state: GroupState, input: Fenced): Reply {
   }
 }
 
-const isFact = (input: Input): input is Fact => input.kind === 'released' || input.kind === 'drained';
+const isFact = (input: Input): input is Fact => input.kind === 'released' || input.kind === 'drained' || input.kind === 'ledger';
 
 function mustHave(state: GroupState | undefined): GroupState {
   if (state === undefined) throw new TypeError('an input was accepted for a group that is not there');
   return state;
 }
 
+function mustChange(change: Change | undefined): Change {
+  if (change === undefined) throw new TypeError('a view was accepted that changes nothing');
+  return change;
+}
+
 function apply(maybe: GroupState | undefined, input: Input): Change {
+  if (input.kind === 'ledger') return mustChange(heed(maybe, input));
   if (input.kind === 'apply') return applyApply(maybe, input);
   const state = mustHave(maybe);
   switch (input.kind) {
@@ -86,8 +122,8 @@ function apply(maybe: GroupState | undefined, input: Input): Change {
     case 'ack': return applyAck(state, input);
     case 'commit': return applyCommit(state, input);
     case 'rollback': return applyRestore(state, input.epoch);
-    case 'takeover': return applyTakeover(state, input);
-    case 'unprotect': return applyUnprotect(state, input);
+    case 'takeover': return state.across === undefined ? applyTakeover(state, input) : applyOpen(state, state.across);
+    case 'unprotect': return state.across === undefined ? applyUnprotect(state, input) : applyLeaveFence(state, state.across);
     case 'released': return applyReleased(state, input);
     case 'drained': return toIdle(state, 'release');
   }

@@ -55,6 +55,8 @@ export interface NicSpec {
 }
 export interface MemberSpec {
   readonly name: string;
+  /** The host it lives on; absent = the daemon's own, in a group of one host. All members or none. */
+  readonly host?: string;
   readonly nics: readonly NicSpec[];
 }
 export interface GroupSpec {
@@ -64,6 +66,8 @@ export interface GroupSpec {
   readonly hold: { readonly bytes: number; readonly highWater: number };
   readonly foreignSource: 'hold' | 'drop';
   readonly intraPath: 'redirect' | 'bridge';
+  /** How frames to members elsewhere leave the uplink. Required across hosts, meaningless on one. */
+  readonly wire?: { readonly vlan: number };
 }
 /** What becomes of held frames when protection ends. */
 export type HeldFate = 'release' | 'discard';
@@ -72,8 +76,10 @@ export type HeldFate = 'release' | 'discard';
  * idle       no program attached, every frame passes
  * protected  holding
  * draining   unprotect(release): held frames leave in order, then new ones pass (I6)
+ * fenced     across hosts: the group went on in a higher generation without this host. It holds,
+ *            releases nothing new, and waits for its own engine's word (across.ts)
  */
-export type Phase = 'idle' | 'protected' | 'draining';
+export type Phase = 'idle' | 'protected' | 'draining' | 'fenced';
 
 export interface MemberState {
   readonly name: string;
@@ -111,6 +117,62 @@ export interface GroupState {
   readonly members: readonly MemberState[];
   /** Generation and epoch of the takeover that began this generation, to know an exact repeat. */
   readonly takeover?: { readonly generation: Generation; readonly epoch: Epoch };
+  /** Of a group across hosts: `members` are then this host's, and the ledger says what is committed. */
+  readonly across?: Across;
+}
+
+/** What a host knows of its group's record in the ledger. */
+export interface Across {
+  readonly self: string;
+  /** Of the newest head that was taken up. */
+  readonly serial: number;
+  /** A generation that began by takeover and that this host's engine has not opened here yet. */
+  readonly pending?: Head;
+}
+
+/** The group's record in the ledger, one for all hosts. Every change is a compare-and-swap. */
+export interface Head {
+  /** Counts the changes: the order in which heads were, however a watch shuffles them. */
+  readonly serial: number;
+  /** deleted: kept for its generation, so that a name used again still fences who was there before. */
+  readonly phase: 'idle' | 'protected' | 'deleted';
+  readonly generation: Generation;
+  readonly begun: 'protect' | 'takeover';
+  /** The generation whose epochs `start` counts in; 0 = none before. */
+  readonly from: Generation;
+  /** All watermarks of this generation begin here: R, the last epoch all hosts had acked in `from`. */
+  readonly start: Epoch;
+  /** idle: what became of held frames. */
+  readonly held: HeldFate;
+  readonly spec: GroupSpec;
+}
+/** A group's record as somebody saw it: maybe old, never invented. */
+export interface LedgerView {
+  readonly head: Head | undefined;
+  /** The store's number for this version of the head; 0 = there is none. For a compare-and-swap. */
+  readonly revision: number;
+  /** Last epoch each host acked in the head's generation; a host may be missing. */
+  readonly acks: Readonly<Record<string, Epoch>>;
+}
+
+/**
+ * A change of a group's head in the ledger: one transaction, all or nothing. It happens only if the
+ * head is still of `revision` and the witness's ack is still what it was. With a new generation the
+ * acks of the one before are removed and one at `head.start` is made for each host.
+ */
+export interface Swap {
+  readonly revision: number;
+  /** A host whose ack is the least: while it stands still, so does what is committed. */
+  readonly witness?: Acked;
+  readonly head: Head;
+  /** Hosts of a generation that begins with this change; empty = none begins. */
+  readonly begins: readonly string[];
+}
+/** Written only where this host's ack of this generation is there and lower: that is the fence. */
+export interface Acked {
+  readonly host: string;
+  readonly generation: Generation;
+  readonly epoch: Epoch;
 }
 
 /** Commands come from outside; facts come from the data plane. Time is in the input where needed. */
@@ -132,7 +194,9 @@ export type Fact =
   /** Every held frame of colours <= `colour` was handed to the kernel. */
   | { readonly kind: 'released'; readonly colour: Colour }
   /** unprotect(release): nothing is held any more and new frames pass. */
-  | { readonly kind: 'drained' };
+  | { readonly kind: 'drained' }
+  /** What the ledger says now. A level, not a change: old, repeated and shuffled ones do no harm. */
+  | { readonly kind: 'ledger'; readonly self: string; readonly view: LedgerView };
 
 export type Input = Command | Fact;
 
@@ -195,6 +259,8 @@ export type Effect =
   | { readonly kind: 'ready'; readonly member: string }
   /** Release everything, then let new frames pass; the fact `drained` follows. */
   | { readonly kind: 'drain' }
+  /** Across hosts: this host's members are durable up to here. Written until it is there or fenced. */
+  | { readonly kind: 'publish'; readonly generation: Generation; readonly epoch: Epoch }
   /** Announce the members' addresses through the bridge (RARP from each nic). */
   | { readonly kind: 'announce' }
   | { readonly kind: 'emit'; readonly event: CoreEvent };
@@ -208,6 +274,8 @@ export type CoreEvent =
   | { readonly type: 'released'; readonly epoch: Epoch }
   | { readonly type: 'rolled-back'; readonly epoch: Epoch }
   | { readonly type: 'taken-over'; readonly epoch: Epoch }
+  /** epoch: where the newer generation goes on. */
+  | { readonly type: 'fenced'; readonly epoch: Epoch }
   | { readonly type: 'joined'; readonly member: string }
   | { readonly type: 'left'; readonly member: string };
 

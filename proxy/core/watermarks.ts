@@ -3,7 +3,7 @@
  * Pure; every function is total on a state that satisfies `invariants.ts`.
  */
 import { colour, colourDiff, epoch } from './types.ts';
-import type { Colour, Command, Denial, DenialCode, Effect, Epoch, Fact, GroupState, MemberState, Reply } from './types.ts';
+import type { Colour, Command, Denial, DenialCode, Effect, Epoch, Fact, GroupState, MemberSpec, MemberState, Reply } from './types.ts';
 
 /** What an accepted input does: the state after it and what the world must be told, in order. */
 export interface Change {
@@ -45,13 +45,17 @@ export function seamless(state: GroupState): GroupState {
   return seam === undefined ? state : rest;
 }
 
-/** Every member level at this epoch, in place since protect. */
+/** Every member of this host level at this epoch, in place since protect. */
 export const levelled = (state: GroupState, sealed: Epoch, acked: Epoch): readonly MemberState[] =>
-  state.spec.members.map(({ name }) => ({ name, sealed, acked, ready: true, joinedAt: epoch(0) }));
+  localOf(state).map(({ name }) => ({ name, sealed, acked, ready: true, joinedAt: epoch(0) }));
+
+/** Those of the spec that live here. */
+export const localOf = ({ spec, across }: GroupState): readonly MemberSpec[] =>
+  across === undefined ? spec.members : spec.members.filter(({ host }) => host === across.self);
 
 /** With `commit: acks` the commit follows the acks; the effects come after a durable persist. */
 export function followAcks(state: GroupState): { readonly state: GroupState; readonly effects: readonly Effect[] } {
-  if (state.spec.commit !== 'acks' || state.acked <= state.committed) return { state, effects: [] };
+  if (state.spec.commit !== 'acks' || state.across !== undefined || state.acked <= state.committed) return { state, effects: [] };
   const next = { ...state, committed: state.acked };
   return {
     state: next,

@@ -93,7 +93,7 @@ function expected(state: GroupState, input: Input): Verdict {
       if (phase === 'draining') return 'not_protected';
       if (state.members.length === 1) return 'bad_request';
       return phase === 'protected' && input.held === undefined ? 'member_held' : 'accepted';
-    case 'released': return 'any';
+    case 'released': case 'ledger': return 'any';
   }
 }
 

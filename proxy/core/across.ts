@@ -1,0 +1,168 @@
+/**
+ * One host of a group across hosts: what it does when it hears what the ledger says. Pure.
+ *
+ *            head: protect                    head: newer generation
+ *    idle ─────────────────────► protected ─────────────────────────► fenced
+ *      │                          ▲      ▲                            │    │ unprotect(discard), by
+ *      └ pending ── takeover ─────┘      └──────── takeover ──────────┘    └─► idle   its own engine
+ *
+ *    committed   raised to what all hosts acked, as far as the newest view knows; never otherwise
+ *    fenced      releases what its own generation reached (R of the takeover that ended it, where it
+ *                is known) and nothing more; keeps its old generation on the wire, so what its
+ *                members send dies at every host that has gone on
+ *
+ * A generation that began by takeover is opened on each host by that host's engine: only the engine
+ * knows that the VMs of the old execution have stopped and those at R are in their place. Had the
+ * host opened it by itself, the old execution's frames would have the new one's names (I5, I7).
+ *
+ * A host that was paused or cut off and wakes acts on what it knew. That is at most what all hosts
+ * had acked in its generation, hence at most R: it releases what others would have released too.
+ * A view may be old, repeated or out of order: heads count by `serial`, committed only rises.
+ */
+import { COLOURS_IN_FLIGHT_MAX, colour, colourDiff, epoch, generation } from './types.ts';
+import type { Across, Effect, Epoch, Fact, GroupSpec, GroupState, Head, LedgerView, Reply } from './types.ts';
+import { restoredTo } from './epochs.ts';
+import { committedOf, fencedBy, hostsOf } from './hosts.ts';
+import { sameSpec } from './spec.ts';
+import { begun, toIdle } from './protection.ts';
+import { ACCEPTED, IGNORED, colourOf, deny, levelled, newestOpenOf } from './watermarks.ts';
+import type { Change, CommandOf } from './watermarks.ts';
+
+type LedgerFact = Extract<Fact, { kind: 'ledger' }>;
+const PERSIST: Effect = { kind: 'persist', durable: true };
+const names = (head: Head, self: string): boolean => hostsOf(head.spec).includes(self);
+
+/** undefined = nothing to do (yet). What it returns is level: said again, the answer is undefined. */
+export function heed(state: GroupState | undefined, { self, view }: LedgerFact): Change | undefined {
+  const { head } = view;
+  if (head === undefined) return undefined; // gone from the ledger is no reason to stop holding
+  if (state === undefined) return head.phase === 'deleted' || !names(head, self) ? undefined : { state: fresh(head, self), effects: [PERSIST], onFailure: 'back' };
+  const { across } = state;
+  if (across === undefined || head.serial < across.serial || state.phase === 'draining') return undefined;
+  const isNew = head.serial > across.serial;
+  switch (state.phase) {
+    case 'idle': return heedIdle(state, across, head, isNew);
+    case 'fenced': return isNew ? fence(state, across, head) : undefined;
+    case 'protected': return isNew ? heedChange(state, across, head) : follow(state, head, view);
+  }
+}
+
+function fresh(head: Head, self: string): GroupState {
+  const none = epoch(0);
+  const blank: GroupState = {
+    spec: head.spec, phase: 'idle', generation: generation(0), released: none, committed: none, acked: none, sealed: none,
+    colourBase: colour(0), colourNewest: colour(1), colourReleased: colour(0),
+    members: [],
+    across: { self, serial: 0 },
+  };
+  return { ...blank, members: levelled(blank, none, none) };
+}
+
+/** The same group by another head: its spec and its members here, level. */
+function under(state: GroupState, spec: GroupSpec, across: Across): GroupState {
+  const next = { ...state, spec, across };
+  return { ...next, members: levelled(next, state.sealed, state.acked) };
+}
+
+function heedIdle(state: GroupState, { self, serial, pending }: Across, head: Head, isNew: boolean): Change | undefined {
+  if (head.phase === 'deleted' || !names(head, self)) return { state: undefined, effects: [{ kind: 'forget' }], onFailure: 'back' };
+  if (head.phase === 'idle') {
+    if (!isNew) return undefined;
+    return { state: { ...under(state, head.spec, { self, serial: head.serial }), generation: head.generation }, effects: [PERSIST], onFailure: 'back' };
+  }
+  if (head.begun === 'protect' && head.generation > state.generation) {
+    const next = { ...begun(under(state, head.spec, { self, serial: head.serial }), head.generation, head.start), across: { self, serial: head.serial } };
+    return { state: next, effects: [PERSIST, { kind: 'attach', colour: colourOf(next, epoch(head.start + 1)), epoch: epoch(head.start + 1) }, { kind: 'emit', event: { type: 'protected' } }], onFailure: 'back' };
+  }
+  if (head.begun === 'protect' || (pending?.serial === head.serial && serial === head.serial)) return undefined;
+  return { state: under(state, head.spec, { self, serial: head.serial, pending: head }), effects: [PERSIST], onFailure: 'back' };
+}
+
+/** The group's committed has risen: what the ledger shows of this generation's acks. */
+function follow(state: GroupState, head: Head, view: LedgerView): Change | undefined {
+  if (head.generation !== state.generation || head.phase !== 'protected') return undefined;
+  return raisedTo(state, committedOf(head, view));
+}
+
+function raisedTo(state: GroupState, committed: Epoch): Change | undefined {
+  if (committed <= state.committed) return undefined;
+  const next = { ...state, committed };
+  const effects: readonly Effect[] = [
+    PERSIST,
+    { kind: 'release', colour: colourOf(next, committed) },
+    { kind: 'emit', event: { type: 'committed', epoch: committed } },
+  ];
+  return { state: next, effects, onFailure: 'forward' };
+}
+
+function heedChange(state: GroupState, across: Across, head: Head): Change | undefined {
+  if (head.generation > state.generation) return fence(state, across, head);
+  if (head.phase === 'protected') return undefined;
+  const ended = { ...state, across: { self: across.self, serial: head.serial } };
+  if (head.held === 'discard') return toIdle(ended, 'discard');
+  return { state: { ...ended, phase: 'draining' }, effects: [PERSIST, { kind: 'drain' }], onFailure: 'forward' };
+}
+
+/** R is of this host's own epochs only when the takeover was from its own generation. */
+function fence(state: GroupState, { self }: Across, head: Head): Change {
+  const isEndOfOurs = state.phase === 'protected' && head.from === state.generation && head.begun === 'takeover';
+  const raised = isEndOfOurs ? raisedTo(state, head.start) : undefined;
+  const next: GroupState = { ...(raised?.state ?? state), phase: 'fenced', across: { self, serial: head.serial, pending: head } };
+  const moves = (raised?.effects ?? []).filter(({ kind }) => kind !== 'persist');
+  return { state: next, effects: [PERSIST, ...moves, { kind: 'emit', event: { type: 'fenced', epoch: head.start } }], onFailure: 'forward' };
+}
+
+/** The takeover was made in the ledger already, by this host or another; may it be opened here? */
+export function decideOpen(state: GroupState, across: Across, takeover: CommandOf<'takeover'>): Reply {
+  const { pending } = across;
+  const again = state.takeover?.generation === takeover.generation && state.takeover.epoch === takeover.epoch;
+  if (pending === undefined) {
+    if (again && state.phase === 'protected' && state.generation === takeover.generation) return IGNORED;
+    return deny('fenced', `the group is at generation ${state.generation}: a takeover needs a higher one`);
+  }
+  if (takeover.generation !== pending.generation) return fencedBy(pending, takeover.generation);
+  if (pending.phase !== 'protected') return deny('not_protected', `generation ${pending.generation} has ended meanwhile`);
+  if (!names(pending, across.self)) return deny('fenced', `generation ${pending.generation} has no members on host ${across.self}`);
+  if (takeover.epoch !== pending.start) return deny('epoch_out_of_order', `generation ${pending.generation} goes on from epoch ${pending.start}`);
+  if (state.phase !== 'idle' && colourDiff(state.colourNewest, state.colourReleased) >= COLOURS_IN_FLIGHT_MAX) {
+    return deny('too_many_epochs', `${COLOURS_IN_FLIGHT_MAX} epochs are in flight: wait until the data plane has caught up`);
+  }
+  return ACCEPTED;
+}
+
+/** From here on this host is in the new generation: held frames beyond R are gone, colours are new. */
+export function applyOpen(state: GroupState, { self, serial, pending }: Across): Change {
+  if (pending === undefined) throw new TypeError('a generation is opened that is not pending');
+  const takeover = { generation: pending.generation, epoch: pending.start };
+  const across: Across = { self, serial };
+  if (state.phase === 'idle') {
+    const next = { ...begun(under(state, pending.spec, across), pending.generation, pending.start), across, takeover };
+    const open = newestOpenOf(next.members);
+    return { state: next, effects: [PERSIST, { kind: 'attach', colour: colourOf(next, open), epoch: open }, ...told(takeover.epoch)], onFailure: 'back' };
+  }
+  const moved = { ...state, spec: pending.spec, phase: 'protected' as const, generation: pending.generation, across, takeover };
+  const next = restoredTo({ ...moved, members: levelled(moved, pending.start, pending.start) }, pending.start, state.committed);
+  const open = newestOpenOf(next.members);
+  const effects: readonly Effect[] = [
+    PERSIST,
+    ...(sameSpec(state.spec, pending.spec) ? [] : [{ kind: 'reattach' as const }]),
+    { kind: 'restore', restored: colourOf(state, state.committed), next: colourOf(next, open), epoch: open },
+    ...told(takeover.epoch),
+  ];
+  return { state: next, effects, onFailure: 'forward' };
+}
+
+const told = (at: Epoch): readonly Effect[] => [{ kind: 'announce' }, { kind: 'emit', event: { type: 'taken-over', epoch: at } }];
+
+/** A fenced host ends by its own engine's word: whatever it held is of an execution that is over. */
+export function decideLeaveFence(unprotect: CommandOf<'unprotect'>, state: GroupState, across: Across): Reply {
+  const known = [state.generation, across.pending?.generation];
+  if (!known.includes(unprotect.generation)) return deny('fenced', `the group is at generation ${across.pending?.generation ?? state.generation}`);
+  return unprotect.held === 'discard' ? ACCEPTED : deny('fenced', 'what this host holds is of an execution that is over: stop its VMs, then unprotect with held=discard');
+}
+
+export function applyLeaveFence(state: GroupState, { self, serial }: Across): Change {
+  const { takeover, ...rest } = state;
+  const from: GroupState = takeover === undefined ? state : rest;
+  return toIdle({ ...from, across: { self, serial } }, 'discard');
+}

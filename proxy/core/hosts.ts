@@ -1,0 +1,118 @@
+/**
+ * A group across hosts: what its record in the ledger means, and how it may change. Pure.
+ *
+ *      head   { serial, phase, generation, from, start = R, spec }        one for the group
+ *      ack    h1: 7    h2: 9    h3: 8                                     one a host and generation
+ *             └ committed = the least of them = 7
+ *
+ * Nobody decides a commit. Every host writes how far its own members are durable, reads how far the
+ * others are, and derives what is committed. Why any old view is safe to act on: within a generation
+ * acks only rise and hosts do not change, so the least of old acks is at most the least of new ones.
+ *
+ * A takeover is one swap of the head, and R is the least ack at that very moment: the swap also says
+ * that one host whose ack is R (the *witness*) has not moved since it was read. The others' acks may
+ * rise meanwhile, and the least is still R. From then on no ack of the old generation can be written,
+ * so the old generation's committed is R for ever, for everybody, whenever they look.
+ *
+ * `across.ts` is what a host does about it. Neither knows how the ledger keeps its word.
+ */
+import { NUMBER_MAX, epoch, generation } from './types.ts';
+import type { Command, Epoch, Generation, GroupSpec, Head, LedgerView, Reply, Swap } from './types.ts';
+import { isAcross, movedTo, sameSpec, specFault } from './spec.ts';
+import { ACCEPTED, IGNORED, deny } from './watermarks.ts';
+import type { CommandOf } from './watermarks.ts';
+
+/** Commands that are about the group as a whole: the ledger has the word. */
+export type HeadCommand = CommandOf<'apply' | 'delete' | 'protect' | 'takeover' | 'unprotect'>;
+export const isHeadCommand = (command: Command): command is HeadCommand =>
+  command.kind === 'apply' || command.kind === 'delete' || command.kind === 'protect' || command.kind === 'takeover' || command.kind === 'unprotect';
+
+/** In the order of their names, each once. */
+export const hostsOf = (spec: GroupSpec): readonly string[] => [...new Set(spec.members.flatMap(({ host }) => (host === undefined ? [] : [host])))].sort();
+
+/** How far a host is, as this view knows: never less than where its generation began. */
+const ackOf = (head: Head, view: LedgerView, host: string): Epoch => epoch(Math.max(head.start, view.acks[host] ?? head.start));
+
+/** The last epoch that all hosts of this head's generation have acked. */
+export function committedOf(head: Head, view: LedgerView): Epoch {
+  return epoch(hostsOf(head.spec).reduce((least, host) => Math.min(least, ackOf(head, view, host)), Number.MAX_SAFE_INTEGER));
+}
+
+/** Who keeps the group from committing this epoch. */
+export const lateHosts = (head: Head, view: LedgerView, e: Epoch): readonly string[] => hostsOf(head.spec).filter((host) => ackOf(head, view, host) < e);
+
+export type Decision = { readonly reply: Reply; readonly swap?: Swap };
+
+/** What a command does to the head. ignored: it is so already. */
+export function decideHead(view: LedgerView, command: HeadCommand): Decision {
+  if (command.kind === 'apply') return decideSpec(view, command.spec);
+  const { head } = view;
+  if (head === undefined || head.phase === 'deleted') return { reply: deny('no_such_group', 'there is no such group in the ledger: apply its file first') };
+  switch (command.kind) {
+    case 'protect': return decideBegin(view, head, command.generation);
+    case 'takeover': return decideRaise(view, head, command);
+    case 'unprotect': return decideEnd(view, head, command);
+    case 'delete': return decideRemoval(view, head);
+  }
+}
+
+const changed = (view: LedgerView, head: Omit<Head, 'serial'>, rest: Omit<Swap, 'revision' | 'head'>): Decision => ({
+  reply: ACCEPTED,
+  swap: { revision: view.revision, head: { ...head, serial: (view.head?.serial ?? 0) + 1 }, ...rest },
+});
+
+const BLANK: Omit<Head, 'serial' | 'spec'> = { phase: 'idle', generation: generation(0), begun: 'protect', from: generation(0), start: epoch(0), held: 'discard' };
+
+function decideSpec(view: LedgerView, spec: GroupSpec): Decision {
+  const { head } = view;
+  const fault = specFault(spec);
+  if (fault !== undefined) return { reply: deny('bad_request', fault) };
+  if (!isAcross(spec)) return { reply: deny('bad_request', 'the group is one across hosts: give each member its host, or delete the group first') };
+  if (head !== undefined && head.phase !== 'deleted' && sameSpec(head.spec, spec)) return { reply: IGNORED };
+  if (head?.phase === 'protected') return { reply: deny('member_held', 'the file of a group across hosts changes only while it is unprotected: unprotect it first') };
+  return changed(view, { ...(head ?? BLANK), phase: 'idle', spec }, { begins: [] });
+}
+
+function decideBegin(view: LedgerView, head: Head, given: Generation | undefined): Decision {
+  if (head.phase === 'protected') {
+    if (given === head.generation) return { reply: IGNORED };
+    return { reply: given !== undefined && given < head.generation ? fencedBy(head, given) : deny('already_protected', `group ${head.spec.group} is protected in generation ${head.generation}`) };
+  }
+  const raised = given ?? generation(head.generation + 1);
+  if (raised <= head.generation) return { reply: fencedBy(head, raised) };
+  const begun: Head = { ...head, phase: 'protected', generation: raised, begun: 'protect', from: generation(0), start: epoch(0) };
+  return changed(view, begun, { begins: hostsOf(head.spec) });
+}
+
+function decideRaise(view: LedgerView, head: Head, takeover: CommandOf<'takeover'>): Decision {
+  if (head.phase !== 'protected') return { reply: deny('not_protected', `group ${head.spec.group} is not protected: protect it first`) };
+  const spec = takeover.members === undefined ? head.spec : movedTo(head.spec, takeover.members);
+  if (typeof spec === 'string') return { reply: deny('bad_request', spec) };
+  if (takeover.generation <= head.generation) {
+    const again = takeover.generation === head.generation && head.begun === 'takeover' && takeover.epoch === head.start && sameSpec(spec, head.spec);
+    return { reply: again ? IGNORED : fencedBy(head, takeover.generation) };
+  }
+  if (Math.max(takeover.generation, takeover.epoch) > NUMBER_MAX) return { reply: deny('bad_request', `use numbers up to ${NUMBER_MAX}`) };
+  const to = committedOf(head, view);
+  if (takeover.epoch < to) return { reply: deny('epoch_out_of_order', `all hosts have acked epoch ${to}, the world may have seen it: take over there`) };
+  if (takeover.epoch > to) return { reply: deny('not_acked', `epoch ${takeover.epoch} is not acked by ${lateHosts(head, view, takeover.epoch).join(', ')}: take over at ${to}`) };
+  const [witness] = hostsOf(head.spec).filter((host) => ackOf(head, view, host) === to);
+  if (witness === undefined) throw new TypeError('no host has the least ack');
+  const raised: Omit<Head, 'serial'> = { ...head, spec, generation: takeover.generation, begun: 'takeover', from: head.generation, start: to };
+  return changed(view, raised, { begins: hostsOf(spec), witness: { host: witness, generation: head.generation, epoch: to } });
+}
+
+function decideEnd(view: LedgerView, head: Head, { generation: given, held }: CommandOf<'unprotect'>): Decision {
+  if (given < head.generation) return { reply: fencedBy(head, given) };
+  if (head.phase !== 'protected') return { reply: deny('not_protected', `group ${head.spec.group} is not protected`) };
+  if (given > head.generation) return { reply: fencedBy(head, given) };
+  return changed(view, { ...head, phase: 'idle', held }, { begins: [] });
+}
+
+function decideRemoval(view: LedgerView, head: Head): Decision {
+  if (head.phase !== 'idle') return { reply: deny('already_protected', `group ${head.spec.group} is protected: unprotect it before you delete it`) };
+  return changed(view, { ...head, phase: 'deleted' }, { begins: [] });
+}
+
+export const fencedBy = (head: Head, given: Generation): Reply =>
+  deny('fenced', given < head.generation ? `generation ${given} is over, the group is at ${head.generation}: this engine was replaced` : `the group is at generation ${head.generation}: a takeover needs a higher one`);
