@@ -11,7 +11,7 @@
 #ifndef SLUICE_ABI_H
 #define SLUICE_ABI_H
 
-#define SLUICE_ABI_VERSION 1
+#define SLUICE_ABI_VERSION 2
 
 #define SLUICE_GROUPS_MAX 256  /* groups of one daemon */
 #define SLUICE_NICS_MAX 4096   /* member ports of one daemon: 12 bits of the stamp; index 0 is never used */
@@ -71,6 +71,18 @@
 #define SLUICE_NIC_READY 16u       /* may receive intra frames; without it they queue as early */
 #define SLUICE_NIC_GUARDED 32u     /* the guards enforce: nothing from before protection is on its way */
 
+#define SLUICE_NIC_REMOTE 64u      /* lives on another host: its ifindex is the uplink */
+
+/*
+ * Colour on the wire between hosts: behind an outer 802.1ad tag with the group's VLAN id stands an
+ * 802.1Q tag whose 16 bits are | generation 4 | epoch 12 |, both modulo. epoch = colour - base.
+ */
+#define SLUICE_WIRE_EPOCH_BITS 12
+#define SLUICE_WIRE_EPOCH_MASK 0xfffu
+#define SLUICE_WIRE_GENERATION_MASK 0xfu
+#define SLUICE_WIRE_CLOSED 0x10u  /* as the group's generation: nothing is sent, nothing fits */
+#define SLUICE_WIRE_AHEAD_MAX 1024 /* a frame further ahead of the group is dropped: no epoch in flight is */
+
 /* verdicts: indices of struct sluice_stats.verdict */
 #define SLUICE_VERDICT_PASS 0
 #define SLUICE_VERDICT_INTRA 1
@@ -89,8 +101,12 @@ struct sluice_group {
 	__u32 commit;       /* no held frame with a later colour passes the release program */
 	__u32 holdIfindex;  /* slh<g>, the bridge's side of the hold pair */
 	__u32 firstNic;     /* head of the list of the group's nics, 0 = none */
-	__u32 generation;   /* informational */
-	__u32 pad[11];
+	/* Of a group across hosts: generation (four bits, or CLOSED) << 32 | colour of epoch 0. One store;
+	   the colour changes only while it is CLOSED */
+	__u64 wire;
+	__u32 wireVlan;     /* the group's outer VLAN id, 0 = a group of one host */
+	__u32 uplink;       /* ifindex, 0 = there is none */
+	__u32 pad[8];
 	__u64 heldIn[SLUICE_RESIDUES]; /* held frames sent to the ring, by colour modulo RESIDUES */
 };
 
@@ -138,13 +154,15 @@ struct sluice_guard_key {
 
 /* map `devices`: hash ifindex -> bridge ifindex (u32): ports that user space has looked at */
 
+/* map `wires`: hash outer VLAN id (u32) -> group id (u32) */
+
 /* map `stats`: per-CPU hash ifindex -> counters. Entries are made by user space. */
 struct sluice_count {
 	__u64 frames;
 	__u64 bytes;
 };
 struct sluice_stats {
-	struct sluice_count in;                        /* every frame at a member port's ingress */
+	struct sluice_count in;                        /* every frame at a member port's or the uplink's ingress */
 	struct sluice_count verdict[SLUICE_VERDICTS];  /* their sum equals `in` */
 	__u64 splitCopies;  /* copies given to members by split */
 	__u64 leakBlocked;  /* egress: from a protected port or MAC, without the released mark. Must stay 0 */
@@ -154,6 +172,14 @@ struct sluice_stats {
 	__u64 refused;      /* hold pair: stamp not valid, or not committed. Must stay 0. The host's own
 	                       frames into the pair have no stamp: dropped, not counted */
 	__u64 redelivered;  /* hold pair: recorded in-transit frames delivered again */
+	__u64 remote;       /* member port: frames and split copies sent tagged to other hosts */
+	/* uplink ingress; these five are its verdict DROP (skewed also counts copies, and elsewhere) */
+	__u64 stale;        /* of another generation (I7) */
+	__u64 unknown;      /* of no group here, or without a colour */
+	__u64 foreign;      /* claims an address that it can't have: untagged a member's, tagged another's */
+	__u64 elsewhere;    /* for a member that is not here: the switch flooded it */
+	__u64 skewed;       /* so far ahead or behind that no stamp can say it */
+	__u64 forged;       /* egress: a group's outer tag that no classifier gave it */
 };
 
 /* .rodata of the programs, set before they are loaded */

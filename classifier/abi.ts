@@ -5,7 +5,7 @@
  *   stamp   | class 2 | nic 12 | lead 4 | colour 14 |      u32, never 0
  *   mark    three bits of skb->mark inside MARK_MASK_DEFAULT (or the operator's mask)
  */
-export const ABI_VERSION = 1;
+export const ABI_VERSION = 2;
 
 export const GROUPS_MAX = 256;
 export const NICS_MAX = 4096;
@@ -33,22 +33,31 @@ export const MARK_SHIFT_DEFAULT = 28;
 /** VLAN domain of a frame that no nic can be in: an outer tag other than 802.1Q. */
 export const VLAN_OTHER = 0xffff;
 
-export const NIC_FLAG = { protected: 1, drain: 2, foreignDrop: 4, intraBridge: 8, ready: 16, guarded: 32 } as const;
+export const NIC_FLAG = { protected: 1, drain: 2, foreignDrop: 4, intraBridge: 8, ready: 16, guarded: 32, remote: 64 } as const;
+
+/** The inner tag between hosts: | generation 4 | epoch 12 |, both modulo. */
+export const WIRE_EPOCH_BITS = 12;
+export const WIRE_EPOCH_MASK = 0xfff;
+export const WIRE_GENERATION_MASK = 0xf;
+/** As a group's generation: nothing is sent, nothing fits. */
+export const WIRE_CLOSED = 0x10;
+/** A frame further ahead of the group than any epoch in flight is dropped. */
+export const WIRE_AHEAD_MAX = 1024;
 
 /** Index of each verdict in `sluice_stats.verdict`, in order. */
 export const VERDICTS = ['pass', 'intra', 'held', 'early', 'late', 'split', 'drop', 'released'] as const;
 export type Verdict = (typeof VERDICTS)[number];
 
 /** Programs of the object, and the hook each is made for. */
-export const PROGRAMS = ['classify', 'guard', 'guard_self', 'local', 'enter', 'release', 'sink'] as const;
+export const PROGRAMS = ['classify', 'arrive', 'guard', 'guard_self', 'local', 'enter', 'release', 'sink'] as const;
 export type Program = (typeof PROGRAMS)[number];
 
-export const MAPS = ['groups', 'nics', 'members', 'ports', 'macs', 'guarded', 'devices', 'stats'] as const;
+export const MAPS = ['groups', 'nics', 'members', 'ports', 'macs', 'guarded', 'devices', 'wires', 'stats'] as const;
 export type MapName = (typeof MAPS)[number];
 
 /** Offsets inside `struct sluice_group`. */
 export const GROUP = {
-  size: 576, colour: 0, commit: 4, holdIfindex: 8, firstNic: 12, generation: 16, heldIn: 64,
+  size: 576, colour: 0, commit: 4, holdIfindex: 8, firstNic: 12, wire: 16, wireVlan: 24, uplink: 28, heldIn: 64,
 } as const;
 
 /** Offsets inside `struct sluice_nic`. */
@@ -65,8 +74,9 @@ export const MAC_KEY = { size: 12, bridge: 0, vlan: 4, mac: 6 } as const;
 
 /** Offsets inside `struct sluice_stats`; each count is frames, then bytes. */
 export const STATS = {
-  size: 200, in: 0, verdict: 16, countSize: 16, splitCopies: 144, leakBlocked: 152, unvetted: 160,
+  size: 256, in: 0, verdict: 16, countSize: 16, splitCopies: 144, leakBlocked: 152, unvetted: 160,
   confined: 168, duplicate: 176, refused: 184, redelivered: 192,
+  remote: 200, stale: 208, unknown: 216, foreign: 224, elsewhere: 232, skewed: 240, forged: 248,
 } as const;
 
 export const CONFIG = { size: 12, markMask: 0, markShift: 4, releaseHash: 8 } as const;
@@ -92,5 +102,7 @@ export const stampColour = (stamp: number): number => stamp & COLOUR_MASK;
 export const serial14 = (a: number, b: number): number => ((a - b) << 18) >> 18;
 /** a - b on the circle of 32 bits. */
 export const serial32 = (a: number, b: number): number => (a - b) | 0;
+/** a - b on the circle of the wire's twelve bits. */
+export const serial12 = (a: number, b: number): number => ((a - b) << 20) >> 20;
 /** The whole colour whose lower bits are `bits` and that is nearest to `near`. */
 export const colourNear = (bits: number, near: number): number => (near + serial14(bits, near)) >>> 0;

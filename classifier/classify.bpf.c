@@ -14,6 +14,8 @@
  *
  *   bridge ─► any port egress: guard     bridge ─► host: guard_self     host ─► bridge: local
  *
+ *   intra to another host ─ two tags ─► uplink egress: guard ═► other host's uplink ingress: arrive ─► member's port
+ *
  * Rules of this file:
  *  - The default is to hold. Passing is the exception that has been proved (I1).
  *  - A frame's source is its ingress port; MAC and VLAN only confirm it.
@@ -22,7 +24,7 @@
  *  - Queues are counted in before the frame is sent and out after it was delivered (D5), so
  *    in == out + gone really means that nothing of the queue is on its way.
  *
- * It does not look behind the Ethernet header and at most one VLAN tag; it never drops a member's
+ * It does not look behind the Ethernet header and its VLAN tags; it never drops a member's
  * frame for its contents; it does not know epochs, only colours.
  */
 #include <linux/bpf.h>
@@ -36,6 +38,8 @@
 #include "frame.bpf.h"
 #include "hold.bpf.h"
 #include "guard.bpf.h"
+#include "deliver.bpf.h"
+#include "arrive.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -43,110 +47,6 @@ char LICENSE[] SEC("license") = "GPL";
 /* Proves which source an object was built from; nothing reads it at run time. */
 const char sluice_source[] SEC("sluice.source") = SLUICE_SOURCE_SHA256;
 #endif
-
-/* ------------------------------------------------------------------------- delivery to a member */
-
-/* A frame of a protected nic, seen once, and what all its copies share. */
-struct origin {
-	struct __sk_buff *skb;
-	struct sluice_stats *stats;
-	__u32 index;       /* of its nic */
-	__u32 group;
-	__u32 colour;      /* the frame's */
-	__u32 groupColour; /* as read for this frame */
-	__u32 holdIfindex;
-	__u32 bridge;
-	__u32 mark;        /* as it came */
-	__u32 next;        /* walk of a split */
-	__u16 vlan;
-};
-
-/*
- * What receiver d is to get now, given the frame's colour (I2, I3):
- *   EARLY  the receiver is behind, may not receive yet, or frames for it are still queued (I6)
- *   INTRA  same colour
- *   LATE   the receiver is ahead by *lead: deliver and record
- *   DROP   ahead by more than a stamp can say
- * Read out and gone before in: the other way round, frames that came meanwhile could hide others.
- */
-always __u32 fate_of(struct sluice_nic *d, __u32 colour, __u32 groupColour, __u32 *lead)
-{
-	__s32 ahead = (__s32)(member_colour(ONCE(d->member), groupColour) - colour);
-	__u64 left = ONCE(d->earlyOut) + ONCE(d->earlyGone);
-
-	*lead = 0;
-	if (!(ONCE(d->flags) & SLUICE_NIC_READY) || ahead < 0 || ONCE(d->earlyIn) != left)
-		return SLUICE_VERDICT_EARLY;
-	if (ahead > (__s32)SLUICE_LEAD_MASK)
-		return SLUICE_VERDICT_DROP;
-	*lead = ahead;
-	return ahead ? SLUICE_VERDICT_LATE : SLUICE_VERDICT_INTRA;
-}
-
-always void early_stamp(struct origin *o, struct sluice_nic *d, __u32 dIndex)
-{
-	__sync_fetch_and_add(&d->earlyIn, 1);
-	put_stamp(o->skb, stamp_of(SLUICE_CLASS_EARLY, dIndex, 0, o->colour));
-}
-
-/* One copy of a split. */
-always void copy_to(struct origin *o, struct sluice_nic *d, __u32 dIndex)
-{
-	__u32 lead, fate = fate_of(d, o->colour, o->groupColour, &lead);
-
-	if (fate == SLUICE_VERDICT_DROP) {
-		BUMP(o->stats, refused);
-		return;
-	}
-	BUMP(o->stats, splitCopies);
-	if (fate == SLUICE_VERDICT_EARLY) {
-		early_stamp(o, d, dIndex);
-		bpf_clone_redirect(o->skb, o->holdIfindex, 0);
-		return;
-	}
-	if (fate == SLUICE_VERDICT_LATE)
-		record_late(o->skb, o->holdIfindex, dIndex, lead, o->colour);
-	become_intra(o->skb, o->mark);
-	bpf_clone_redirect(o->skb, ONCE(d->ifindex), 0);
-}
-
-/* Step of the walk over the group's nics; 1 ends it. */
-static long split_step(__u32 step, struct origin *o)
-{
-	__u32 index = o->next;
-	struct sluice_nic *d = nic_of(index);
-
-	(void)step;
-	if (!d)
-		return 1;
-	o->next = ONCE(d->next);
-	if (index != o->index && d->group == o->group && d->bridge == o->bridge && d->vlan == o->vlan &&
-	    (ONCE(d->flags) & SLUICE_NIC_PROTECTED))
-		copy_to(o, d, index);
-	return 0;
-}
-
-/* Delivers the frame itself. Returns the program's answer; *verdict says what it was. */
-always int deliver(struct origin *o, struct sluice_nic *d, __u32 dIndex, __u32 flags, __u32 *verdict)
-{
-	__u32 lead;
-
-	*verdict = fate_of(d, o->colour, o->groupColour, &lead);
-	if (*verdict == SLUICE_VERDICT_DROP)
-		return TC_ACT_SHOT;
-	if (*verdict == SLUICE_VERDICT_EARLY) {
-		early_stamp(o, d, dIndex);
-		return bpf_redirect(o->holdIfindex, 0);
-	}
-	if (*verdict == SLUICE_VERDICT_LATE) {
-		record_late(o->skb, o->holdIfindex, dIndex, lead, o->colour);
-		bpf_set_hash_invalid(o->skb);
-	}
-	put_field(o->skb, o->mark, SLUICE_MARK_INTRA);
-	if (flags & SLUICE_NIC_INTRA_BRIDGE)
-		return TC_ACT_UNSPEC;
-	return bpf_redirect(ONCE(d->ifindex), 0);
-}
 
 /* ------------------------------------------------------------------------------------- holding */
 
@@ -182,12 +82,16 @@ always int hold_or_pass(struct origin *o, struct sluice_nic *nic, struct sluice_
  * A copy to each member now, the original held for everybody else. Where nothing needs to be held
  * any more (DRAIN) the original goes on marked, so that the members don't get it twice.
  */
-always int split(struct origin *o, struct sluice_nic *nic, struct sluice_group *group, __u32 flags)
+always int split(struct origin *o, struct sluice_nic *nic, struct sluice_group *group, __u32 flags, __u32 *verdict)
 {
 	int drained = (flags & SLUICE_NIC_DRAIN) && held_is_empty(nic);
 
 	o->next = ONCE(group->firstNic);
 	bpf_loop(SLUICE_GROUP_NICS_MAX, split_step, o, 0);
+	if (o->uplink && copy_away(o, group)) {
+		*verdict = SLUICE_VERDICT_DROP;
+		return TC_ACT_SHOT;
+	}
 	if (!drained)
 		return hold(o, nic, group, 1);
 	become_intra(o->skb, o->mark);
@@ -209,12 +113,9 @@ always int is_released(struct __sk_buff *skb)
 /* The nic a unicast frame is for, if it is another one of the same group; 0 = outside. */
 always __u32 member_for(struct origin *o, const struct frame *f)
 {
-	struct sluice_mac_key key = { .bridge = o->bridge, .vlan = f->vlan };
-	__u32 *index;
+	__u32 index = nic_index_by(o->bridge, f->vlan, f->dst);
 
-	copy_mac(key.mac, f->dst);
-	index = bpf_map_lookup_elem(&macs, &key);
-	return index && *index != o->index ? *index : 0;
+	return index != o->index ? index : 0;
 }
 
 /* Decides on a frame of a protected nic. */
@@ -240,12 +141,12 @@ always int decide(struct origin *o, struct sluice_nic *nic, struct sluice_group 
 		return hold_or_pass(o, nic, group, flags, verdict);
 	if (f.dst[0] & 1) {
 		*verdict = SLUICE_VERDICT_SPLIT;
-		return split(o, nic, group, flags);
+		return split(o, nic, group, flags, verdict);
 	}
 	dIndex = member_for(o, &f);
 	d = nic_of(dIndex);
 	if (d && d->group == o->group && (ONCE(d->flags) & SLUICE_NIC_PROTECTED))
-		return deliver(o, d, dIndex, flags, verdict);
+		return deliver(o, d, dIndex, group, flags, verdict);
 	return hold_or_pass(o, nic, group, flags, verdict);
 }
 
@@ -274,6 +175,7 @@ always int classify_member(struct __sk_buff *skb, struct sluice_nic *nic, __u32 
 	o.stats = stats_of(skb->ifindex);
 	o.bridge = nic->bridge;
 	o.holdIfindex = ONCE(group->holdIfindex);
+	o.wire = ONCE(group->wire); /* before the colour: a new generation never comes with an old one */
 	o.groupColour = ONCE(group->colour);
 	o.colour = member_colour(nic->member, o.groupColour);
 	return decide(&o, nic, group, flags, verdict);

@@ -155,6 +155,17 @@ always void copy_mac(__u8 *to, const __u8 *from)
 	__builtin_memcpy(to, from, 6);
 }
 
+/* The nic at this address; 0 = none. */
+always __u32 nic_index_by(__u32 bridge, __u16 vlan, const __u8 *mac)
+{
+	struct sluice_mac_key key = { .bridge = bridge, .vlan = vlan };
+	__u32 *index;
+
+	copy_mac(key.mac, mac);
+	index = bpf_map_lookup_elem(&macs, &key);
+	return index ? *index : 0;
+}
+
 /* The record of a frame that was delivered to a receiver ahead of it: a copy for the ring. */
 always void record_late(struct __sk_buff *skb, __u32 hold, __u32 dIndex, __u32 lead, __u32 colour)
 {

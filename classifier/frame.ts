@@ -6,7 +6,8 @@
  *   | dst    | src    | type | …                       untagged, or the tag is beside the frame
  *   | dst    | src    | 8100 | tci       | type | …    the tag is in the data
  *
- * It sees what the kernel programs see and no more: addresses, type and the outer tag.
+ * It sees what the kernel programs see and no more: addresses, type and the outer tag; between
+ * hosts two tags (wireTags), which are taken off before the frame is read.
  */
 import { VLAN_OTHER } from './abi.ts';
 
@@ -79,4 +80,38 @@ export function macParse(text: string): number {
 /** Six bytes, at `at` of `into`. */
 export function macWrite(mac: number, into: Uint8Array, at: number): void {
   for (let i = 5, rest = mac; i >= 0; i -= 1, rest = Math.floor(rest / 256)) into[at + i] = rest % 256;
+}
+
+/** What a frame between hosts carries: the outer 802.1ad id, and the 16 bits of the tag behind it. */
+export interface SeenTags {
+  readonly vlan: number;
+  /** Absent: no 802.1Q tag stands there. */
+  readonly inner?: number;
+}
+/** Undefined where the outer tag is not an 802.1ad one. */
+export function wireTags(bytes: Uint8Array, tag?: OuterTag): SeenTags | undefined {
+  let at = HEADER_BYTES - 2;
+  if (tag === undefined) {
+    if (bytes.length < at + 4 || u16At(bytes, at) !== TYPE_8021AD) return undefined;
+    tag = { tpid: TYPE_8021AD, tci: u16At(bytes, at + 2) };
+    at += 4;
+  }
+  if (tag.tpid !== TYPE_8021AD) return undefined;
+  const vlan = tag.tci & 0xfff;
+  return bytes.length < at + 4 || u16At(bytes, at) !== TYPE_8021Q ? { vlan } : { vlan, inner: u16At(bytes, at + 2) };
+}
+
+/**
+ * The frame without its two outer tags; a third one then stands in the data. Undefined where too
+ * little is left for a header and the tag it announces.
+ */
+export function untagged(bytes: Uint8Array, tag?: OuterTag): Uint8Array | undefined {
+  const tagBytes = tag === undefined ? 8 : 4;
+  if (bytes.length < HEADER_BYTES + tagBytes) return undefined;
+  const rest = new Uint8Array(bytes.length - tagBytes);
+  rest.set(bytes.subarray(0, HEADER_BYTES - 2));
+  rest.set(bytes.subarray(HEADER_BYTES - 2 + tagBytes), HEADER_BYTES - 2);
+  const type = u16At(rest, HEADER_BYTES - 2);
+  const isTag = type === TYPE_8021Q || type === TYPE_8021AD;
+  return isTag && rest.length < HEADER_BYTES + 4 ? undefined : rest;
 }

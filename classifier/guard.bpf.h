@@ -2,7 +2,8 @@
 /*
  * The programs at the bridge's edges, against what should never happen: a frame of a protected nic
  * that no classifier saw (D6), an intra frame that the bridge flooded, a released multicast at a
- * member that has it. In a healthy system they only clear marks.
+ * member that has it, a group's outer tag that no classifier gave. In a healthy system they only
+ * clear marks.
  *
  *   any port's egress: guard     bridge device's ingress: guard_self     its egress: local
  */
@@ -10,6 +11,7 @@
 #define SLUICE_GUARD_BPF_H
 
 #include "frame.bpf.h"
+#include "wire.bpf.h"
 
 /*
  * Every frame of this nic must be marked. Not yet where frames that passed before protection began
@@ -20,16 +22,20 @@ always int holds(struct sluice_nic *nic)
 	return nic && (ONCE(nic->flags) & (SLUICE_NIC_GUARDED | SLUICE_NIC_DRAIN)) == SLUICE_NIC_GUARDED;
 }
 
-/* A released multicast at a member that has had its copy. */
+/* A released multicast at a member that has had its copy, from a fellow here or on another host. */
 always int is_duplicate(struct __sk_buff *skb)
 {
 	struct sluice_nic *to = nic_of(nic_index_at(skb->ifindex));
 	struct sluice_nic *from = nic_of(nic_index_at(skb->ingress_ifindex));
 	struct frame f;
 
-	if (!to || !from || to->group != from->group || !(ONCE(to->flags) & SLUICE_NIC_PROTECTED))
+	if (!to || !(ONCE(to->flags) & SLUICE_NIC_PROTECTED) || frame_read(skb, &f))
 		return 0;
-	return !frame_read(skb, &f) && f.vlan == to->vlan && !is_link_local(f.dst);
+	if (f.vlan != to->vlan || is_link_local(f.dst))
+		return 0;
+	if (!from)
+		from = nic_of(nic_index_by(bridge_of(skb->ifindex), f.vlan, f.src));
+	return from && from->group == to->group;
 }
 
 /* An intra frame may leave only through a port of its group. */
@@ -44,7 +50,29 @@ always int stays_inside(struct __sk_buff *skb)
 	if (from)
 		return from->group == to->group;
 	group = group_of(to->group);
-	return group && ONCE(group->holdIfindex) == skb->ingress_ifindex;
+	return group && (ONCE(group->holdIfindex) == skb->ingress_ifindex ||
+			 (ONCE(group->uplink) && ONCE(group->uplink) == skb->ingress_ifindex));
+}
+
+/* Has a group's outer tag: the group's id + 1; 0 = it has none. */
+always __u32 wire_group(struct __sk_buff *skb)
+{
+	__u32 vlan = 0, inner = 0, *id;
+
+	if (!wire_read(skb, &vlan, &inner))
+		return 0;
+	id = bpf_map_lookup_elem(&wires, &vlan);
+	return id ? *id + 1 : 0;
+}
+
+/* Tagged by classify, from a member's port, at the group's uplink. */
+always int goes_away(struct __sk_buff *skb, __u32 id)
+{
+	struct sluice_nic *from = nic_of(nic_index_at(skb->ingress_ifindex));
+	struct sluice_group *group = group_of(id);
+
+	return mark_field(skb) == SLUICE_MARK_INTRA && from && from->group == id && group &&
+	       ONCE(group->uplink) == skb->ifindex;
 }
 
 /* Carries a protected nic's source MAC. */
@@ -69,8 +97,14 @@ always int is_guarded(struct __sk_buff *skb, __u32 bridge)
 SEC("tc")
 int guard(struct __sk_buff *skb)
 {
-	__u32 from = skb->ingress_ifindex;
+	__u32 from = skb->ingress_ifindex, tagged = wire_group(skb);
 
+	if (tagged) {
+		if (!goes_away(skb, tagged - 1))
+			BLOCK(forged);
+		put_field(skb, skb->mark, SLUICE_MARK_NONE);
+		return TC_ACT_UNSPEC;
+	}
 	switch (mark_field(skb)) {
 	case SLUICE_MARK_RELEASED:
 	case SLUICE_MARK_LOCAL:

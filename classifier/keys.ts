@@ -6,9 +6,11 @@ import type { TableName } from './plan.ts';
 
 const LITTLE = endianness() === 'LE';
 
-/** `ifindex` for ports and devices, `bridge vlan mac` for macs and guarded. */
+const isNumber = (table: TableName): boolean => table === 'ports' || table === 'devices' || table === 'wires';
+
+/** `ifindex` for ports and devices, the VLAN id for wires, `bridge vlan mac` for macs and guarded. */
 export function keyBytes(table: TableName, text: string): Uint8Array {
-  if (table === 'ports' || table === 'devices') return u32Bytes(Number(text));
+  if (isNumber(table)) return u32Bytes(Number(text));
   const [bridge = '', vlan = '', mac = ''] = text.split(' ');
   const bytes = new Uint8Array(new ArrayBuffer(MAC_KEY.size));
   const view = new DataView(bytes.buffer);
@@ -19,7 +21,7 @@ export function keyBytes(table: TableName, text: string): Uint8Array {
 }
 export function keyText(table: TableName, bytes: Uint8Array): string {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (table === 'ports' || table === 'devices') return String(view.getUint32(0, LITTLE));
+  if (isNumber(table)) return String(view.getUint32(0, LITTLE));
   const mac = Buffer.from(bytes.subarray(MAC_KEY.mac)).toString('hex').replace(/(..)(?!$)/g, '$1:');
   return `${view.getUint32(MAC_KEY.bridge, LITTLE)} ${view.getUint16(MAC_KEY.vlan, LITTLE)} ${mac}`;
 }

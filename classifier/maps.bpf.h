@@ -63,6 +63,13 @@ struct {
 	__type(value, __u32);
 } devices SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SLUICE_GROUPS_MAX);
+	__type(key, __u32);
+	__type(value, __u32);
+} wires SEC(".maps");
+
 /* Not preallocated: user space makes the entries, and there are few of them. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);

@@ -38,7 +38,9 @@ export class Performer {
     const counted = this.#kernel.counted();
     return {
       hooks: this.#kernel.hooks(counted),
-      tables: { ports: this.table('ports'), macs: this.table('macs'), guarded: this.table('guarded'), devices: this.table('devices') },
+      tables: {
+        ports: this.table('ports'), macs: this.table('macs'), guarded: this.table('guarded'), devices: this.table('devices'), wires: this.table('wires'),
+      },
       counted: new Set(counted),
       forwarding: new Set(this.#forwarding.keys()),
     };

@@ -32,8 +32,8 @@ export interface AttachedHook extends Hook {
 }
 /** Entries of a map as text: `ifindex`, or `bridge vlan mac`; the value is a number. */
 export type Entries = ReadonlyMap<string, number>;
-export type TableName = Extract<MapName, 'ports' | 'macs' | 'guarded' | 'devices'>;
-export const TABLES: readonly TableName[] = ['ports', 'macs', 'guarded', 'devices'];
+export type TableName = Extract<MapName, 'ports' | 'macs' | 'guarded' | 'devices' | 'wires'>;
+export const TABLES: readonly TableName[] = ['ports', 'macs', 'guarded', 'devices', 'wires'];
 
 export interface Picture {
   readonly hooks: readonly AttachedHook[];
@@ -193,6 +193,7 @@ function pictureOf(groups: readonly WantedGroup[], found: readonly Found[], home
       devices: new Map([...members.map((port): [string, number] => [String(port.ifindex), port.master]),
         ...[...bridges].map((bridge): [string, number] => [String(bridge), bridge]),
         ...barred.map(({ ifindex }): [string, number] => [String(ifindex), FENCED])]),
+      wires: new Map(),
     },
     counted: new Set(hooks.map(({ ifindex }) => ifindex)),
     forwarding: new Set(placed.map((nic) => `${nic.ifindex} ${nic.mac}`)),
@@ -203,7 +204,7 @@ function pictureOf(groups: readonly WantedGroup[], found: readonly Found[], home
 
 export const emptyPicture = (): Picture => ({
   hooks: [],
-  tables: { ports: new Map(), macs: new Map(), guarded: new Map(), devices: new Map() },
+  tables: { ports: new Map(), macs: new Map(), guarded: new Map(), devices: new Map(), wires: new Map() },
   counted: new Set(),
   forwarding: new Set(),
 });

@@ -17,7 +17,8 @@ export interface Count {
   readonly frames: number;
   readonly bytes: number;
 }
-const SINGLE = ['splitCopies', 'leakBlocked', 'unvetted', 'confined', 'duplicate', 'refused', 'redelivered'] as const;
+const SINGLE = ['splitCopies', 'leakBlocked', 'unvetted', 'confined', 'duplicate', 'refused', 'redelivered',
+  'remote', 'stale', 'unknown', 'foreign', 'elsewhere', 'skewed', 'forged'] as const;
 export type SingleCount = (typeof SINGLE)[number];
 export interface DeviceStats {
   readonly device: string;

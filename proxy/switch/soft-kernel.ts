@@ -38,7 +38,7 @@ export class SoftKernel implements Kernel {
   readonly #netlink = new Netlink();
   readonly #hooks = new Map<string, Hook>();
   readonly #tables: Readonly<Record<TableName, Map<string, { readonly key: Uint8Array; readonly value: number }>>> = {
-    ports: new Map(), macs: new Map(), guarded: new Map(), devices: new Map(),
+    ports: new Map(), macs: new Map(), guarded: new Map(), devices: new Map(), wires: new Map(),
   };
   readonly #slots = new Map<number, number>();
   readonly #pairs = new Set<number>();

@@ -8,7 +8,7 @@
  *
  * A 64-bit counter is two words here, the low one first; only this process writes them.
  */
-import { CELLS, GROUP, GROUPS_MAX, MARK_MASK_DEFAULT, MARK_SHIFT_DEFAULT, MEMBER, NIC, NICS_MAX, RESIDUES, STATS, VERDICTS } from '../../classifier/abi.ts';
+import { CELLS, GROUP, GROUPS_MAX, MARK_MASK_DEFAULT, MARK_SHIFT_DEFAULT, MEMBER, NIC, NICS_MAX, RESIDUES, STATS, VERDICTS, WIRE_CLOSED } from '../../classifier/abi.ts';
 import type { Verdict } from '../../classifier/abi.ts';
 import { macParse } from '../../classifier/frame.ts';
 import { keyText } from '../../classifier/keys.ts';
@@ -42,6 +42,11 @@ class Group implements GroupRow {
   get holdIfindex(): number {
     return this.#words[GROUP.holdIfindex >> 2]!;
   }
+  /** This plane has no uplink to other hosts. */
+  readonly generation = WIRE_CLOSED;
+  readonly base = 0;
+  readonly wireVlan = 0;
+  readonly uplink = 0;
   get nics(): readonly number[] {
     const list: number[] = [];
     for (let nic = this.#words[GROUP.firstNic >> 2]!; nic !== 0 && list.length < NICS_MAX; nic = this.#nics[(nic * NIC.size + NIC.next) >> 2]!) list.push(nic);
@@ -116,6 +121,7 @@ export class SharedTables implements Tables {
   readonly macs = new Map<number, readonly MacRow[]>();
   readonly guarded = new Map<number, readonly MacRow[]>();
   readonly devices = new Map<number, number>();
+  readonly wires = new Map<number, number>();
   readonly markMask = MARK_MASK_DEFAULT;
   readonly markShift = MARK_SHIFT_DEFAULT;
   /** Inside one process nobody else sets marks: what carries one is ours. */
@@ -132,7 +138,7 @@ export class SharedTables implements Tables {
 
   put(table: TableName, key: Uint8Array, value: number): void {
     const text = keyText(table, key);
-    if (table === 'ports' || table === 'devices') this[table].set(Number(text), value);
+    if (table === 'ports' || table === 'devices' || table === 'wires') this[table].set(Number(text), value);
     else {
       const { mac, bridge, vlan } = macKeyOf(text);
       this[table].set(mac, [...this.#without(table, mac, bridge, vlan), { bridge, vlan, nic: value }]);
@@ -140,7 +146,7 @@ export class SharedTables implements Tables {
   }
   remove(table: TableName, key: Uint8Array): void {
     const text = keyText(table, key);
-    if (table === 'ports' || table === 'devices') {
+    if (table === 'ports' || table === 'devices' || table === 'wires') {
       this[table].delete(Number(text));
       return;
     }

@@ -219,7 +219,11 @@ const SKB = { bytes: 192, mark: 8, ingressIfindex: 36, ifindex: 40 } as const;
 export interface TestRun {
   readonly answer: number;
   readonly mark: number;
+  /** The frame afterwards; a tag that the program set beside it is not in it. */
+  readonly frame: Uint8Array;
 }
+/** More than any program here puts in front of a frame. */
+const GROWS_BYTES_MAX = 64;
 /** Runs a program once over `frame` as if at device `ifindex`, received at `ingressIfindex`. */
 export function testRun(
   programFd: number, frame: Uint8Array, ifindex: number, ingressIfindex: number, mark: number,
@@ -231,8 +235,9 @@ export function testRun(
   cells.setUint32(SKB.ifindex, ifindex, LITTLE);
   const out = fixedBytes(SKB.bytes);
   const data = stable(frame);
-  const attr = new Attr().u32(0, programFd).u32(8, data.length).pointer(16, data)
+  const after = fixedBytes(data.length + GROWS_BYTES_MAX);
+  const attr = new Attr().u32(0, programFd).u32(8, data.length).pointer(16, data).u32(12, after.length).pointer(24, after)
     .u32(40, into.length).u32(44, out.length).pointer(48, into).pointer(56, out);
   must(COMMAND.testRun, attr, 'test run');
-  return { answer: attr.read32(4) | 0, mark: new DataView(out.buffer).getUint32(SKB.mark, LITTLE) };
+  return { answer: attr.read32(4) | 0, mark: new DataView(out.buffer).getUint32(SKB.mark, LITTLE), frame: after.subarray(0, attr.read32(12)) };
 }
