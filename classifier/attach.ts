@@ -18,18 +18,21 @@
  * keeps holding. Nics found in the cells are taken over by group, MAC and VLAN, so their counters
  * go on. A port that is missing then is reported and awaited; for a new group it is an error.
  *
+ * A member of another host has a nic here too, placed at the uplink: where frames to it go, and whose
+ * frames may come by the wire (D40).
+ *
  * It decides nothing about epochs, and no frame waits for it.
  */
 import { NIC_FLAG } from './abi.ts';
 import { Cells } from './cells.ts';
-import { refusal } from './claims.ts';
+import { refusal, wireRefusal } from './claims.ts';
 import { Performer } from './perform.ts';
 import { additions } from './plan.ts';
-import type { Attached, Fail, GateEvent, Kernel, MemberView, SpecView } from './kernel.ts';
+import type { Attached, Fail, GateEvent, Kernel, MemberView, SpecView, WireView } from './kernel.ts';
 import { Reports, messageOf } from './reports.ts';
 import type { Owner } from './reports.ts';
 import { Roster } from './roster.ts';
-import type { CellPair, NicEntry } from './roster.ts';
+import type { Away, CellPair, NicEntry } from './roster.ts';
 import { Ledger } from './stats.ts';
 import type { DeviceStats } from './stats.ts';
 import { Upkeep } from './upkeep.ts';
@@ -53,12 +56,15 @@ export class KernelGate {
   /** Groups of which an earlier daemon left nics in the kernel. */
   readonly leftovers: ReadonlySet<number>;
   readonly #upkeep: Upkeep;
+  readonly #uplink: string | undefined;
   #queue: Promise<unknown> = Promise.resolve();
   #watch: { close(): void } | undefined;
   #timer: NodeJS.Timeout | undefined;
   #looks = 0;
 
-  constructor(kernel: Kernel, fail: Fail) {
+  /** `uplink`: the port by which other hosts are reached; absent = groups of one host only. */
+  constructor(kernel: Kernel, fail: Fail, uplink?: string) {
+    this.#uplink = uplink;
     this.#kernel = kernel;
     this.#fail = fail;
     this.#cells = new Cells(kernel.cells);
@@ -68,18 +74,19 @@ export class KernelGate {
     this.#performer = new Performer(kernel, this.#ledger, adopted.length > 0);
     this.#roster = new Roster(this.#cells, adopted);
     this.#upkeep = new Upkeep(
-      { kernel, cells: this.#cells, ledger: this.#ledger, performer: this.#performer, reports: this.#reports, groups: this.#groups },
+      { kernel, cells: this.#cells, ledger: this.#ledger, performer: this.#performer, reports: this.#reports, groups: this.#groups, uplink },
       adopted.length === 0,
     );
   }
 
   // ------------------------------------------------------------------------------- Gate
 
-  attach(id: number, spec: SpecView, colour: number, members: readonly MemberView[]): Promise<Attached> {
-    return this.#inTurn(() => this.#attach(id, spec, colour, members));
+  attach(id: number, spec: SpecView, colour: number, members: readonly MemberView[], wire?: WireView): Promise<Attached> {
+    return this.#inTurn(() => this.#attach(id, spec, colour, members, wire));
   }
-  reattach(id: number, spec: SpecView, members: readonly MemberView[]): Promise<Attached> {
-    return this.#inTurn(() => this.#reattach(id, spec, members));
+  /** Of `wire` only who is elsewhere, and the VLAN: generation and base are set by setWire. */
+  reattach(id: number, spec: SpecView, members: readonly MemberView[], wire?: WireView): Promise<Attached> {
+    return this.#inTurn(() => this.#reattach(id, spec, members, wire));
   }
   detach(id: number): Promise<void> {
     return this.#inTurn(() => this.#undo(id));
@@ -93,6 +100,10 @@ export class KernelGate {
   }
   setCommit(id: number, colour: number): void {
     this.#cells.setCommit(id, colour);
+  }
+  /** Undefined closes the wire: before the colour of a new generation is set, which opens it again. */
+  setWire(id: number, wire: WireView | undefined): void {
+    this.#cells.setWire(id, wire);
   }
   setReady(id: number, member: string): void {
     for (const { nic } of this.#nicsOf(id, member)) this.#cells.setFlags(nic, this.#cells.flags(nic) | NIC_FLAG.ready);
@@ -140,7 +151,7 @@ export class KernelGate {
   /** What is not in place, a sentence each; empty = ready. */
   ready(): string[] {
     const wanted = this.#upkeep.want(this.#kernel.ports());
-    const missing = wanted.missing.map((nic) => `port ${nic.port} is missing or in no bridge`);
+    const missing = new Set(wanted.missing.map((nic) => `port ${nic.port} is missing or in no bridge`));
     const rings = [...this.#groups.values()].filter(({ ringLost }) => ringLost)
       .map(({ spec }) => `the hold pair of group ${spec.group} was lost and its ring is not open again: restart sluiced`);
     const open = additions(this.#performer.picture(), wanted.picture).filter((action) => action.do !== 'wait');
@@ -161,23 +172,25 @@ export class KernelGate {
 
   // ------------------------------------------------------------------------- groups in and out
 
-  async #attach(id: number, spec: SpecView, colour: number, members: readonly MemberView[]): Promise<Attached> {
+  async #attach(id: number, spec: SpecView, colour: number, members: readonly MemberView[], wire: WireView | undefined): Promise<Attached> {
     const known = this.#groups.get(id);
     if (known !== undefined) {
-      const attached = await this.#reattach(id, spec, members);
+      const attached = await this.#reattach(id, spec, members, wire);
       known.ringLost = false;
       return attached;
     }
     const adopts = this.#roster.hasLeftovers(id, spec);
-    this.#check(id, spec, () => adopts);
+    this.#check(id, spec, wire, () => adopts);
     this.#kernel.pin();
-    const group: GroupEntry = { id, pair: this.#kernel.ensureHoldPair(id), spec, nics: [], leaving: [], ringLost: false };
+    const group: GroupEntry = { id, pair: this.#kernel.ensureHoldPair(id), spec, nics: [], leaving: [], ringLost: false, wire };
     this.#groups.set(id, group);
     try {
       // A pair that is new is not used before its programs are in place.
       const inUse = this.#cells.holdIfindex(id) === group.pair.holdIfindex;
       this.#cells.openGroup(id, inUse ? group.pair.holdIfindex : 0, colour);
-      group.nics = this.#roster.nicsFor(group, spec, members);
+      group.nics = this.#roster.nicsFor(group, spec, members, this.#away(wire));
+      await this.#rehome(group.nics);
+      this.#cells.setWire(id, wire);
       await this.#bring(group, members);
     } catch (error) {
       await this.#undo(id);
@@ -186,13 +199,14 @@ export class KernelGate {
     return this.#attached(group);
   }
 
-  async #reattach(id: number, spec: SpecView, members: readonly MemberView[]): Promise<Attached> {
+  async #reattach(id: number, spec: SpecView, members: readonly MemberView[], wire: WireView | undefined): Promise<Attached> {
     const group = this.#groups.get(id);
     if (group === undefined) throw this.#fail('plane_down', `group ${spec.group} is not attached`, 'protect it again');
-    this.#check(id, spec, (port) => group.nics.some((nic) => nic.port === port));
+    this.#check(id, spec, wire, (port) => group.nics.some((nic) => nic.port === port));
     const before = group.nics;
     group.spec = spec;
-    group.nics = this.#roster.nicsFor(group, spec, members);
+    group.wire = wire;
+    group.nics = this.#roster.nicsFor(group, spec, members, this.#away(wire));
     group.leaving = [...group.leaving, ...before.filter((old) => !group.nics.some((nic) => nic.nic === old.nic))];
     for (const { nic } of group.leaving) this.#cells.setFlags(nic, 0);
     // Given another port (takeover): until that one is found, frames to the nic go nowhere.
@@ -200,6 +214,7 @@ export class KernelGate {
       this.#reports.trouble(await this.#performer.fence(nic));
       this.#cells.place(nic, 0, this.#cells.nic(nic).bridge);
     }
+    await this.#rehome(group.nics);
     try {
       await this.#bring(group, members);
       if (group.leaving.length > 0) await this.#kernel.passed();
@@ -209,6 +224,18 @@ export class KernelGate {
       throw this.#failure(error, `the change of group ${spec.group} could not be carried out`);
     }
     return this.#attached(group);
+  }
+
+  #away(wire: WireView | undefined): Away | undefined {
+    return wire === undefined || this.#uplink === undefined ? undefined : { self: wire.self, uplink: this.#uplink };
+  }
+  /** A nic whose member has come here or has gone to another host: nowhere in between. */
+  async #rehome(nics: readonly NicEntry[]): Promise<void> {
+    for (const { nic, remote } of nics.filter((entry) => this.#cells.hasFlag(entry.nic, 'remote') !== entry.remote)) {
+      this.#reports.trouble(await this.#performer.fence(nic));
+      this.#cells.place(nic, 0, this.#cells.nic(nic).bridge);
+      this.#cells.setFlags(nic, (this.#cells.flags(nic) & ~NIC_FLAG.remote) | (remote ? NIC_FLAG.remote : 0));
+    }
   }
 
   /** Cells, programs, then protection, then the guards. */
@@ -248,15 +275,17 @@ export class KernelGate {
   }
 
   /** Refuses what can't be attached, before anything is touched. */
-  #check(id: number, spec: SpecView, awaited: (port: string) => boolean): void {
+  #check(id: number, spec: SpecView, wire: WireView | undefined, awaited: (port: string) => boolean): void {
     const ports = this.#kernel.ports();
     const names = new Map(ports.map(({ ifindex, name }) => [ifindex, name]));
     // A renamed port is theirs under both names.
     const called = (entry: NicEntry): NicEntry => ({ ...entry, port: names.get(this.#cells.nic(entry.nic).ifindex) ?? entry.port });
     const others = [...this.#groups.values()].filter((group) => group.id !== id)
-      .map(({ spec: { group }, nics }) => ({ group, nics: [...nics, ...nics.map(called)] }));
-    const claim = { group: spec.group, nics: spec.members.flatMap(({ nics }) => nics) };
-    const refused = refusal(claim, others, ports, awaited);
+      .map(({ spec: { group }, nics }) => ({ group, nics: [nics, nics.map(called)].flat().filter(({ remote }) => !remote) }));
+    const here = spec.members.filter(({ host }) => wire === undefined || host === undefined || host === wire.self);
+    const claim = { group: spec.group, nics: here.flatMap(({ nics }) => nics) };
+    const wires = [...this.#groups.values()].filter((group) => group.id !== id).map((group) => ({ group: group.spec.group, vlan: group.wire?.vlan }));
+    const refused = wireRefusal(wire?.vlan, this.#uplink, wires, ports, awaited) ?? refusal(claim, others, ports, awaited);
     if (refused !== undefined) throw this.#fail(refused.code, refused.message, refused.fix);
   }
 
@@ -265,8 +294,9 @@ export class KernelGate {
     this.#roster.free(nics, [...this.#groups.values()].flatMap((group) => group.nics));
   }
   #flags(group: GroupEntry, nic: number, member: string, members: readonly MemberView[], placed: boolean): number {
-    const ready = members.find(({ name }) => name === member)?.ready ?? this.#cells.hasFlag(nic, 'ready');
     const kept = this.#cells.flags(nic) & (NIC_FLAG.guarded | NIC_FLAG.drain);
+    if (this.#cells.hasFlag(nic, 'remote')) return NIC_FLAG.protected | NIC_FLAG.remote | NIC_FLAG.ready | kept;
+    const ready = members.find(({ name }) => name === member)?.ready ?? this.#cells.hasFlag(nic, 'ready');
     return NIC_FLAG.protected | kept | (ready ? NIC_FLAG.ready : 0)
       | (group.spec.foreignSource === 'drop' ? NIC_FLAG.foreignDrop : 0)
       | (group.spec.intraPath === 'bridge' && placed ? NIC_FLAG.intraBridge : 0);
@@ -279,7 +309,7 @@ export class KernelGate {
     const { id, pair } = group;
     return {
       id, holdDevice: pair.holdDevice, ringDevice: pair.ringDevice,
-      nics: group.nics.map(({ nic, member, port }) => ({ nic, member, port, ifindex: this.#cells.nic(nic).ifindex })),
+      nics: group.nics.filter(({ remote }) => !remote).map(({ nic, member, port }) => ({ nic, member, port, ifindex: this.#cells.nic(nic).ifindex })),
     };
   }
 

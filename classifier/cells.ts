@@ -10,7 +10,7 @@
  *
  * Indices 0 are never used. Freed indices are given out last: a late frame finds no new owner.
  */
-import { GROUP, GROUPS_MAX, GROUP_NICS_MAX, MEMBER, MEMBERS_MAX, NIC, NICS_MAX, NIC_FLAG, serial32 } from './abi.ts';
+import { GROUP, GROUPS_MAX, GROUP_NICS_MAX, MEMBER, MEMBERS_MAX, NIC, NICS_MAX, NIC_FLAG, WIRE_CLOSED, WIRE_GENERATION_MASK, serial32 } from './abi.ts';
 
 export interface CellMemory {
   readonly groups: ArrayBuffer;
@@ -35,6 +35,7 @@ const COMMIT_BEHIND = 4096;
 
 export class Cells {
   readonly #groups: Uint32Array;
+  readonly #wires: BigUint64Array;
   readonly #nics: Uint32Array;
   readonly #nicVlans: Uint16Array;
   readonly #nicBytes: Uint8Array;
@@ -47,6 +48,7 @@ export class Cells {
 
   constructor(memory: CellMemory) {
     this.#groups = new Uint32Array(memory.groups);
+    this.#wires = new BigUint64Array(memory.groups);
     this.#nics = new Uint32Array(memory.nics);
     this.#nicVlans = new Uint16Array(memory.nics);
     this.#nicBytes = new Uint8Array(memory.nics);
@@ -133,6 +135,7 @@ export class Cells {
   }
   openGroup(group: number, holdIfindex: number, colour: number): void {
     if (group < 0 || group >= GROUPS_MAX) throw new Error(`group ${group} of ${GROUPS_MAX}`);
+    this.setWire(group, undefined);
     this.#writeGroup(group, GROUP.commit, (colour - COMMIT_BEHIND) >>> 0);
     this.#writeGroup(group, GROUP.colour, colour);
     this.#writeGroup(group, GROUP.holdIfindex, holdIfindex);
@@ -144,11 +147,23 @@ export class Cells {
     this.#writeGroup(group, GROUP.holdIfindex, holdIfindex);
   }
   closeGroup(group: number): void {
+    this.setWire(group, undefined);
+    this.setRoute(group, 0, 0);
     this.#writeGroup(group, GROUP.firstNic, 0);
     this.#writeGroup(group, GROUP.holdIfindex, 0);
   }
   setColour(group: number, colour: number): void {
     this.#writeGroup(group, GROUP.colour, colour);
+  }
+  /** One store. Undefined: nothing is sent to other hosts, and nothing from them fits. */
+  setWire(group: number, wire: { readonly generation: number; readonly base: number } | undefined): void {
+    const generation = wire === undefined ? WIRE_CLOSED : wire.generation & WIRE_GENERATION_MASK;
+    this.#wires[(group * GROUP.size + GROUP.wire) >> 3] = (BigInt(generation) << 32n) | BigInt((wire?.base ?? 0) >>> 0);
+  }
+  /** Where frames to other hosts leave, 0 = nowhere, and under which outer VLAN id. */
+  setRoute(group: number, vlan: number, uplink: number): void {
+    this.#writeGroup(group, GROUP.wireVlan, vlan);
+    this.#writeGroup(group, GROUP.uplink, uplink);
   }
   setCommit(group: number, colour: number): void {
     this.#writeGroup(group, GROUP.commit, colour);

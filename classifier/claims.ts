@@ -33,6 +33,20 @@ export function refusal(
   return undefined;
 }
 
+/** Whether a group can be carried between hosts: an uplink in a bridge, and a VLAN id of its own. */
+export function wireRefusal(
+  vlan: number | undefined, uplink: string | undefined, others: readonly { readonly group: string; readonly vlan: number | undefined }[],
+  ports: readonly Port[], awaited: (port: string) => boolean,
+): Refusal | undefined {
+  if (vlan === undefined) return undefined;
+  if (uplink === undefined) return { code: 'bad_request', message: 'a group across hosts needs an uplink', fix: 'name the bridge port to the other hosts: `uplink` in the settings of sluiced' };
+  const taken = others.find((other) => other.vlan === vlan);
+  if (taken !== undefined) return { code: 'port_claimed', message: `VLAN ${vlan} belongs to group ${taken.group} already`, fix: 'give each group across hosts a VLAN id of its own' };
+  const bridges = new Set(ports.filter(({ kind }) => kind === 'bridge').map(({ ifindex }) => ifindex));
+  if (awaited(uplink) || ports.some(({ name, master }) => name === uplink && bridges.has(master))) return undefined;
+  return { code: 'bad_request', message: `uplink ${uplink} is not in a bridge`, fix: `ip link set ${uplink} master <bridge>` };
+}
+
 function misplaced(nic: NicClaim, byName: ReadonlyMap<string, Port>, bridges: ReadonlySet<number>, awaited: (port: string) => boolean): Refusal | undefined {
   if (awaited(nic.port)) return undefined;
   const port = byName.get(nic.port);

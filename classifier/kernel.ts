@@ -47,10 +47,21 @@ export interface SpecView {
   readonly group: string;
   readonly members: readonly {
     readonly name: string;
+    /** Where it lives; absent in a group of one host. */
+    readonly host?: string;
     readonly nics: readonly { readonly port: string; readonly mac: string; readonly vlan: number }[];
   }[];
   readonly foreignSource: 'hold' | 'drop';
   readonly intraPath: 'redirect' | 'bridge';
+}
+/** A group across hosts: whose members are ours, and how its frames between hosts are named. */
+export interface WireView {
+  /** Members with another `host` are remote; their ports mean nothing here. */
+  readonly self: string;
+  readonly vlan: number;
+  readonly generation: number;
+  /** Colour of epoch 0. */
+  readonly base: number;
 }
 export interface MemberView {
   readonly name: string;

@@ -3,8 +3,9 @@
  * and nothing is dropped without need. Pure: `want` draws the picture, `plan` compares two.
  *
  *   add      macs ─► counters, guarded ─► hold pair's programs ─► devices of bridges that are new
- *            ─► bridge programs, guards ─► forwarding ─► ports ─► classify ─► (wait) ─► other devices
- *   remove   classify ─► guards, bridge programs ─► forwarding ─► entries ─► hold pair's programs
+ *            ─► bridge programs, guards ─► forwarding ─► ports ─► classify, arrive ─► (wait) ─► other devices
+ *            ─► wires
+ *   remove   wires ─► classify, arrive ─► guards, bridge programs ─► forwarding ─► entries ─► hold pair's programs
  *
  * - A bridge that is guarded for the first time has its ports vetted before the guards, so that
  *   its traffic goes on. A port that appears on a guarded bridge is vetted last: until it is
@@ -13,6 +14,8 @@
  * - Every tap of a guarded bridge has `classify`, also one that is nobody's: there it does nothing but
  *   look the device up. A takeover that moves a member to its standby's tap is then a matter of
  *   tables; to attach a program waits for the kernel's readers, 20 ms each.
+ * - The uplink is where nics of other hosts are reached. Its `arrive` takes every frame with an outer
+ *   802.1ad tag; what no entry of `wires` knows ends there.
  * - `wait`: frames that came in before their port was classified have left when it is over.
  * - What is wanted twice is done once; carrying out a plan and planning again gives an empty plan.
  *
@@ -74,11 +77,15 @@ export interface WantedNic {
   readonly lastBridge: number;
   /** Device it was last placed at, 0 = none. */
   readonly lastIfindex: number;
+  /** Its member lives on another host: it is placed at the uplink, which is nobody's port. */
+  readonly remote?: boolean;
 }
 export interface WantedGroup {
   readonly holdIfindex: number;
   readonly ringIfindex: number;
   readonly nics: readonly WantedNic[];
+  /** Of a group across hosts. */
+  readonly wire?: { readonly id: number; readonly vlan: number };
 }
 export interface Located extends WantedNic {
   /** Its device, in a bridge or not; 0 = there is none. */
@@ -138,6 +145,7 @@ function finder(groups: readonly WantedGroup[], ports: readonly Port[], heard: E
   }
   const isInBridge = (port: Port): boolean => bridges.has(port.master);
   return (nic) => {
+    if (nic.remote === true) return reached(nic, byName.get(nic.port), bridges);
     const own = byNic.get(nic.nic) ?? [];
     const named = byName.get(nic.port);
     const owner = named === undefined ? undefined : heard.get(String(named.ifindex));
@@ -148,6 +156,12 @@ function finder(groups: readonly WantedGroup[], ports: readonly Port[], heard: E
     const home = port !== undefined && isInBridge(port) ? { ...at, bridge: port.master } : undefined;
     return { at, home, devices: [...new Set(candidates.map(({ ifindex }) => ifindex))] };
   };
+}
+
+/** A nic of another host, at the uplink. */
+function reached(nic: WantedNic, uplink: Port | undefined, bridges: ReadonlySet<number>): Found {
+  const at = { ...nic, ifindex: uplink?.ifindex ?? 0, device: uplink?.name ?? '' };
+  return { at, home: uplink !== undefined && bridges.has(uplink.master) ? { ...at, bridge: uplink.master } : undefined, devices: [] };
 }
 
 interface Home {
@@ -167,6 +181,8 @@ function homesOf(nic: Located, group: readonly Placed[], bridges: ReadonlySet<nu
 
 function pictureOf(groups: readonly WantedGroup[], found: readonly Found[], homes: readonly Home[], ports: readonly Port[], fenced: ReadonlySet<string>): Picture {
   const placed = placedOf(found);
+  const here = placed.filter(({ remote }) => remote !== true);
+  const uplinks = new Set(placed.filter(({ remote }) => remote === true).map(({ ifindex }) => ifindex));
   const guarded = homes.filter(({ exists }) => exists);
   const bridges = new Set([...placed, ...guarded].map(({ bridge }) => bridge));
   const members = ports.filter((port) => bridges.has(port.master));
@@ -179,7 +195,8 @@ function pictureOf(groups: readonly WantedGroup[], found: readonly Found[], home
     ...[...bridges].flatMap((bridge) => [hook(bridge, 'egress', 'local'), hook(bridge, 'ingress', 'guard_self')]),
     ...members.map((port) => hook(port.ifindex, 'egress', 'guard')),
     ...[...heard.keys()].map((ifindex) => hook(Number(ifindex), 'ingress', 'classify')),
-    ...members.filter(({ ifindex, kind }) => kind === 'tun' && !heard.has(String(ifindex))).map(({ ifindex }) => hook(ifindex, 'ingress', 'classify')),
+    ...[...uplinks].map((ifindex) => hook(ifindex, 'ingress', 'arrive')),
+    ...members.filter(({ ifindex, kind }) => kind === 'tun' && !uplinks.has(ifindex) && !heard.has(String(ifindex))).map(({ ifindex }) => hook(ifindex, 'ingress', 'classify')),
   ];
   // Where a missing nic and one that is there share a key, the one that is there has it.
   return {
@@ -188,15 +205,15 @@ function pictureOf(groups: readonly WantedGroup[], found: readonly Found[], home
       ports: heard,
       macs: new Map([...homes.map(({ nic, bridge }): [string, number] => [macKey(bridge, nic.vlan, nic.mac), nic.nic]),
         ...placed.map((nic): [string, number] => [macKey(nic.bridge, nic.vlan, nic.mac), nic.nic])]),
-      guarded: new Map([...guarded.map(({ nic, bridge }): [string, number] => [guardKey(bridge, nic.mac), nic.nic]),
-        ...placed.map((nic): [string, number] => [guardKey(nic.bridge, nic.mac), nic.nic])]),
+      guarded: new Map([...guarded.filter(({ nic }) => nic.remote !== true).map(({ nic, bridge }): [string, number] => [guardKey(bridge, nic.mac), nic.nic]),
+        ...here.map((nic): [string, number] => [guardKey(nic.bridge, nic.mac), nic.nic])]),
       devices: new Map([...members.map((port): [string, number] => [String(port.ifindex), port.master]),
         ...[...bridges].map((bridge): [string, number] => [String(bridge), bridge]),
         ...barred.map(({ ifindex }): [string, number] => [String(ifindex), FENCED])]),
-      wires: new Map(),
+      wires: new Map(groups.flatMap(({ wire }) => (wire === undefined ? [] : [[String(wire.vlan), wire.id] as const]))),
     },
     counted: new Set(hooks.map(({ ifindex }) => ifindex)),
-    forwarding: new Set(placed.map((nic) => `${nic.ifindex} ${nic.mac}`)),
+    forwarding: new Set(here.map((nic) => `${nic.ifindex} ${nic.mac}`)),
   };
 }
 
@@ -240,7 +257,7 @@ export function additions(attached: Picture, wanted: Picture): Action[] {
   const isNewBridge = (action: Action): boolean => action.do === 'put' && !guardedBridges.has(action.value);
   const devices = puts('devices');
   const late = devices.filter((action) => !isNewBridge(action));
-  const classify = hooks(['classify']);
+  const classify = hooks(['classify', 'arrive']);
   return [
     ...puts('macs'),
     ...[...wanted.counted].filter((ifindex) => !attached.counted.has(ifindex)).map((ifindex): Action => ({ do: 'count', ifindex })),
@@ -253,6 +270,7 @@ export function additions(attached: Picture, wanted: Picture): Action[] {
     ...classify,
     ...(late.length > 0 && classify.length > 0 ? [{ do: 'wait' } as const] : []),
     ...late,
+    ...puts('wires'),
   ];
 }
 
@@ -267,8 +285,9 @@ export function removals(attached: Picture, wanted: Picture): Action[] {
   const devices = removes('devices');
   const stays = (action: Action): boolean => action.do === 'remove' && guarded.has(attached.tables.devices.get(action.key) ?? 0);
   return [
+    ...removes('wires'),
     ...devices.filter(stays),
-    ...hooks(['classify']),
+    ...hooks(['classify', 'arrive']),
     ...hooks(GUARDS),
     ...[...attached.forwarding].filter((entry) => !wanted.forwarding.has(entry)).map((entry): Action => ({ do: 'unforward', entry })),
     ...removes('ports'), ...removes('macs'), ...removes('guarded'), ...devices.filter((action) => !stays(action)),

@@ -15,6 +15,13 @@ export interface NicEntry extends CellPair {
   readonly port: string;
   readonly mac: string;
   readonly vlan: number;
+  /** Its member lives on another host: `port` is the uplink. */
+  readonly remote: boolean;
+}
+/** Whose members are elsewhere, and by which port they are reached. */
+export interface Away {
+  readonly self: string;
+  readonly uplink: string;
 }
 
 const keyOf = (group: number, { mac, vlan }: { readonly mac: string; readonly vlan: number }): string => `${group} ${vlan} ${mac}`;
@@ -41,17 +48,19 @@ export class Roster {
   }
 
   /** The nics of `spec`: those the group has, those an earlier daemon left for it, new ones. */
-  nicsFor(group: { readonly id: number; readonly nics: readonly NicEntry[] }, spec: SpecView, members: readonly MemberView[]): NicEntry[] {
+  nicsFor(group: { readonly id: number; readonly nics: readonly NicEntry[] }, spec: SpecView, members: readonly MemberView[], away?: Away): NicEntry[] {
     return spec.members.flatMap((member) => {
       const known = group.nics.find((entry) => entry.member === member.name)?.memberIndex;
       const left = member.nics.map((nic) => this.#leftover.get(keyOf(group.id, nic))).find((cell) => cell !== undefined);
       const memberIndex = known ?? left?.memberIndex ?? this.#cells.newMember();
       const colour = members.find(({ name }) => name === member.name)?.colour;
       if (known === undefined && colour !== undefined) this.#cells.setMemberColour(memberIndex, colour);
-      return member.nics.map(({ port, mac, vlan }) => {
+      const remote = away !== undefined && member.host !== undefined && member.host !== away.self;
+      return member.nics.map(({ port: own, mac, vlan }) => {
+        const port = remote ? away.uplink : own;
         const same = group.nics.find((e) => e.member === member.name && e.mac === mac && e.vlan === vlan);
-        if (same !== undefined) return same.port === port ? same : { ...same, port };
-        return { nic: this.#nicFor(group.id, memberIndex, mac, vlan), memberIndex, member: member.name, port, mac, vlan };
+        if (same !== undefined) return same.port === port && same.remote === remote ? same : { ...same, port, remote };
+        return { nic: this.#nicFor(group.id, memberIndex, mac, vlan), memberIndex, member: member.name, port, mac, vlan, remote };
       });
     });
   }

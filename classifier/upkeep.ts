@@ -11,7 +11,7 @@
  */
 import { NIC_FLAG } from './abi.ts';
 import type { Cells } from './cells.ts';
-import type { HoldPair, Kernel, SpecView } from './kernel.ts';
+import type { HoldPair, Kernel, SpecView, WireView } from './kernel.ts';
 import type { Failure, Performer } from './perform.ts';
 import { cautious, plan, want } from './plan.ts';
 import type { Action, Port, Want, WantedNic } from './plan.ts';
@@ -29,6 +29,8 @@ export interface GroupEntry {
   leaving: readonly NicEntry[];
   /** Its hold pair was lost, and control has not attached it again since. */
   ringLost: boolean;
+  /** Of a group across hosts. */
+  wire: WireView | undefined;
 }
 
 export interface UpkeepParts {
@@ -39,6 +41,8 @@ export interface UpkeepParts {
   readonly reports: Reports;
   /** By id; the gate's own. */
   readonly groups: ReadonlyMap<number, GroupEntry>;
+  /** The port by which other hosts are reached. */
+  readonly uplink: string | undefined;
 }
 
 export class Upkeep {
@@ -48,6 +52,7 @@ export class Upkeep {
   readonly #performer: Performer;
   readonly #reports: Reports;
   readonly #groups: ReadonlyMap<number, GroupEntry>;
+  readonly #uplink: string | undefined;
   /** Every group of the journal is attached: from here on what is too much is removed. */
   settled: boolean;
 
@@ -58,6 +63,7 @@ export class Upkeep {
     this.#performer = parts.performer;
     this.#reports = parts.reports;
     this.#groups = parts.groups;
+    this.#uplink = parts.uplink;
     this.settled = settled;
   }
 
@@ -67,7 +73,7 @@ export class Upkeep {
       return { ...entry, lastBridge: bridge, lastIfindex: ifindex };
     };
     const groups = [...this.#groups.values()];
-    const wanted = want(groups.map(({ pair, nics }) => ({ ...pair, nics: nics.map(known) })), ports, this.#performer.table('ports'), this.#performer.fenced());
+    const wanted = want(groups.map(({ id, pair, nics, wire }) => ({ ...pair, nics: nics.map(known), ...(wire === undefined ? {} : { wire: { id, vlan: wire.vlan } }) })), ports, this.#performer.table('ports'), this.#performer.fenced());
     // Counters stay under the port's name in the spec.
     const names = new Map(groups.flatMap(({ nics }) => nics.map(({ nic, port }) => [nic, port])));
     const nicAt = (ifindex: number): number => wanted.picture.tables.ports.get(String(ifindex)) ?? 0;
@@ -83,6 +89,7 @@ export class Upkeep {
     const steps = this.settled ? plan(there, wanted.picture) : cautious(there, wanted.picture);
     const unnamed = await this.#performer.perform(steps.filter(isNaming));
     this.#place(wanted);
+    this.#route(ports);
     const undone = await this.#performer.perform(steps.filter((action) => !isNaming(action)));
     const failures = [...unmade, ...unnamed, ...undone];
     this.#usePairs(new Set(failures.map(({ ifindex }) => ifindex)));
@@ -99,6 +106,11 @@ export class Upkeep {
       this.#closePath(nic);
       this.#cells.place(nic, ifindex, this.#cells.nic(nic).bridge);
     }
+  }
+  /** Frames to other hosts leave by the uplink while it is in a bridge. */
+  #route(ports: readonly Port[]): void {
+    const uplink = ports.find(({ name, master }) => name === this.#uplink && master !== 0)?.ifindex ?? 0;
+    for (const { id, wire } of this.#groups.values()) if (wire !== undefined) this.#cells.setRoute(id, wire.vlan, uplink);
   }
   /** Only where guards are in place do intra frames go through the bridge: elsewhere it would flood them. */
   #closePath(nic: number): void {

@@ -139,8 +139,8 @@ function overSwitch(gate: Gate, child: ChildLink, kernel: SoftKernel, ports: rea
   };
   return {
     ...gate,
-    attach: (id, spec, colour, members) => checked(spec, () => gate.attach(id, spec, colour, members)),
-    reattach: (id, spec, members) => checked(spec, () => gate.reattach(id, spec, members)),
+    attach: (id, spec, colour, members, wire) => checked(spec, () => gate.attach(id, spec, colour, members, wire)),
+    reattach: (id, spec, members, wire) => checked(spec, () => gate.reattach(id, spec, members, wire)),
     detach: (id) => inTime(gate.detach(id)),
     caughtUp: () => child.caughtUp(),
   };
@@ -168,12 +168,13 @@ async function understood<T>(work: Promise<T>): Promise<T> {
 
 function guarded(keeper: KernelGate): Gate {
   return {
-    attach: (id, spec, colour, members) => understood(keeper.attach(id, spec, colour, members)),
-    reattach: (id, spec, members) => understood(keeper.reattach(id, spec, members)),
+    attach: (id, spec, colour, members, wire) => understood(keeper.attach(id, spec, colour, members, wire)),
+    reattach: (id, spec, members, wire) => understood(keeper.reattach(id, spec, members, wire)),
     detach: (id) => understood(keeper.detach(id)),
     setColour: (id, colour) => keeper.setColour(id, colour),
     setMemberColour: (id, member, colour) => keeper.setMemberColour(id, member, colour),
     setCommit: (id, colour) => keeper.setCommit(id, colour),
+    setWire: (id, wire) => keeper.setWire(id, wire),
     setReady: (id, member) => keeper.setReady(id, member),
     setDraining: (id, member) => keeper.setDraining(id, member),
   };

@@ -93,10 +93,11 @@ export interface Gate {
   setCommit(id: GroupId, colour: Colour): void;
   setReady(id: GroupId, member: string): void;
   /**
-   * A new generation and base, after its colour was set: a frame in between says the old generation
-   * and ends at its receiver. Absent: a plane that carries nothing between hosts.
+   * Generation and base by which frames between hosts are named. Undefined closes the wire: nothing is
+   * sent to other hosts and nothing of them fits; so before the colour of a new generation. Absent: a
+   * plane that carries nothing between hosts.
    */
-  readonly setWire?: (id: GroupId, wire: GateWire) => void;
+  readonly setWire?: (id: GroupId, wire: GateWire | undefined) => void;
   /** Held frames may leave whatever their colour, and a nic with none left passes new ones. */
   setDraining(id: GroupId, member: string | undefined): void;
   /**

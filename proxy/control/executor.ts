@@ -192,8 +192,9 @@ export class Executor {
     },
     restore: async ({ restored, next, epoch }, state) => {
       await this.#world.gate.caughtUp?.();
-      this.#world.gate.setColour(this.id, next);
       const wire = wireOf(mustHave(state));
+      if (wire !== undefined) this.#world.gate.setWire?.(this.id, undefined);
+      this.#world.gate.setColour(this.id, next);
       if (wire !== undefined) this.#world.gate.setWire?.(this.id, wire);
       this.#world.gate.setCommit(this.id, restored);
       await this.#world.plane.restore(this.id, restored, next, epoch);
