@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 NODE_STAMP := node_modules/.package-lock.json
 SOURCES := $(shell find proxy classifier checkpoint-hooks bench -name '*.ts' 2>/dev/null)
+PAGE := checkpoint-hooks/page
 
 .PHONY: help setup build check unit test demo demo-vm test-vm bench bench-quick longrun object clean
 
@@ -14,8 +15,10 @@ $(NODE_STAMP): package.json package-lock.json
 	npm ci --no-audit --no-fund
 	@touch $@
 
-dist/.built: $(SOURCES) $(NODE_STAMP) tsconfig.json tsconfig.build.json
+dist/.built: $(SOURCES) $(wildcard checkpoint-hooks/page/*.html checkpoint-hooks/page/*.css checkpoint-hooks/page/*.svg) $(NODE_STAMP) tsconfig.json tsconfig.build.json
 	node_modules/.bin/tsc -p tsconfig.build.json
+	node_modules/.bin/tsc -p $(PAGE)/tsconfig.json
+	cp $(PAGE)/*.html $(PAGE)/*.css $(PAGE)/*.svg node_modules/uplot/dist/uPlot.iife.min.js node_modules/uplot/dist/uPlot.min.css dist/$(PAGE)/
 	@touch $@
 
 setup: $(NODE_STAMP) ## packages of the system (as root) and of npm
@@ -25,6 +28,7 @@ build: dist/.built ## bin/sluiced and bin/sluice run from here afterwards
 
 check: dist/.built ## types, lint, unit tests: needs no root
 	node_modules/.bin/tsc -p tsconfig.json --noEmit
+	node_modules/.bin/tsc -p $(PAGE)/tsconfig.json --noEmit
 	node_modules/.bin/eslint .
 	node_modules/.bin/vitest run --project unit
 

@@ -7,9 +7,9 @@
  */
 import type { Readable } from 'node:stream';
 import type Type from 'typebox';
-import { CommandReply, GroupList, GroupView, HeldView, Readiness, checker, problemText } from '../proxy/api/contract.ts';
+import { CommandReply, Figures, GroupList, GroupView, HeldView, Readiness, checker, problemText } from '../proxy/api/contract.ts';
 import type { AckBody, CutBody, EpochBody, GroupBody, MemberBody, ProtectBody, TakeoverBody, UnprotectBody } from '../proxy/api/contract.ts';
-import { followEvents } from './events.ts';
+import { followEvents, followFigures } from './events.ts';
 import type { EventMessage, FollowOptions } from './events.ts';
 import { Refused, Transport } from './transport.ts';
 import type { AskOptions, Target } from './transport.ts';
@@ -36,6 +36,7 @@ const asReply = lazily(CommandReply);
 const asGroup = lazily(GroupView);
 const asGroups = lazily(GroupList);
 const asHeld = lazily(HeldView);
+const asFigures = lazily(Figures);
 const asReadiness = lazily(Readiness);
 
 const groupPath = (group: string): string => `/v1/groups/${encodeURIComponent(group)}`;
@@ -106,6 +107,14 @@ export class SluiceClient {
   /** Events from now on (or after `lastEventId`); reconnects by itself. Ends when the signal fires. */
   events(options: FollowOptions = {}): AsyncGenerator<EventMessage, void> {
     return followEvents(this.transport, options);
+  }
+  /** Everything a watcher shows, once. */
+  async figures(group?: string): Promise<Figures> {
+    return asFigures(await this.transport.ask('GET', '/v1/figures', group === undefined ? {} : { query: { group } }), this.place);
+  }
+  /** The same, several times a second, with samples of the held bytes; reconnects by itself. */
+  liveFigures(options: Omit<FollowOptions, 'lastEventId'> = {}): AsyncGenerator<Figures, void> {
+    return followFigures(this.transport, options);
   }
   /** Not ready is an answer, not an error. */
   async readyz(): Promise<Readiness> {

@@ -1,5 +1,5 @@
 /**
- * Following /v1/events across disconnections.
+ * Following /v1/events, or /v1/figures/live, across disconnections.
  *
  *   connect ─► messages … ─► lost ─► wait 0.1 s, 0.2 s, … 5 s ─► connect with Last-Event-ID ─► …
  *      └ first attempt fails: Unreachable or Refused is thrown
@@ -9,8 +9,8 @@
  * this version does not know are left out. It stops only by its signal, or by the loop being left.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ApiEvent as ApiEventSchema, checker } from '../proxy/api/contract.ts';
-import type { ApiEvent } from '../proxy/api/contract.ts';
+import { ApiEvent as ApiEventSchema, Figures as FiguresSchema, checker } from '../proxy/api/contract.ts';
+import type { ApiEvent, Figures } from '../proxy/api/contract.ts';
 import { SseParser } from './sse.ts';
 import { Refused, Unreachable } from './transport.ts';
 import type { Transport } from './transport.ts';
@@ -35,12 +35,27 @@ export interface FollowOptions {
 }
 
 export async function* followEvents(transport: Transport, options: FollowOptions): AsyncGenerator<EventMessage, void> {
+  for await (const { id, value } of follow(transport, '/v1/events', readEvent, options)) yield { id, event: value };
+}
+
+/** Four a second; after a break from the next one on. */
+export async function* followFigures(transport: Transport, options: FollowOptions): AsyncGenerator<Figures, void> {
+  for await (const { value } of follow(transport, '/v1/figures/live', readFigures, options)) yield value;
+}
+
+interface Message<T> {
+  readonly id: string | undefined;
+  readonly value: T;
+}
+type Read<T> = (value: unknown) => T | undefined;
+
+async function* follow<T>(transport: Transport, path: string, read: Read<T>, options: FollowOptions): AsyncGenerator<Message<T>, void> {
   let lastId = options.lastEventId;
   let connectedOnce = false;
   let backoffMs = BACKOFF_FIRST_MS;
   while (options.signal?.aborted !== true) {
     try {
-      for await (const message of oneStream(transport, lastId, options, () => {
+      for await (const message of oneStream({ transport, path, read }, lastId, options, () => {
         connectedOnce = true;
         backoffMs = BACKOFF_FIRST_MS;
         options.onConnected?.();
@@ -64,13 +79,13 @@ function passes(error: unknown): error is Error {
   return error instanceof Unreachable || (error instanceof Refused && (error.status === 503 || error.status === 429));
 }
 
-async function* oneStream(
-  transport: Transport,
+async function* oneStream<T>(
+  { transport, path, read }: { readonly transport: Transport; readonly path: string; readonly read: Read<T> },
   lastId: string | undefined,
   options: FollowOptions,
   connected: () => void,
-): AsyncGenerator<EventMessage, void> {
-  const reply = await transport.open('GET', '/v1/events', {
+): AsyncGenerator<Message<T>, void> {
+  const reply = await transport.open('GET', path, {
     headers: { accept: 'text/event-stream', ...(lastId === undefined ? {} : { 'last-event-id': lastId }) },
     bodyTimeoutMs: SILENCE_MAX_MS,
     ...(options.group === undefined ? {} : { query: { group: options.group } }),
@@ -83,8 +98,8 @@ async function* oneStream(
   try {
     for await (const chunk of reply.body) {
       for (const { id, data } of parser.push(String(chunk))) {
-        const event = maybeEvent(data);
-        if (event !== undefined) yield { id, event };
+        const value = read(maybeJson(data));
+        if (value !== undefined) yield { id, value };
       }
     }
   } catch (error) {
@@ -96,17 +111,26 @@ async function* oneStream(
 }
 
 let checkEvent: ReturnType<typeof checker<typeof ApiEventSchema>> | undefined;
+let checkFigures: ReturnType<typeof checker<typeof FiguresSchema>> | undefined;
 
-function maybeEvent(data: string): ApiEvent | undefined {
-  let value: unknown;
-  try {
-    value = JSON.parse(data);
-  } catch {
-    return undefined;
-  }
+function readEvent(value: unknown): ApiEvent | undefined {
   checkEvent ??= checker(ApiEventSchema);
   const parsed = checkEvent(value);
   return parsed.ok ? parsed.value : undefined;
+}
+
+function readFigures(value: unknown): Figures | undefined {
+  checkFigures ??= checker(FiguresSchema);
+  const parsed = checkFigures(value);
+  return parsed.ok ? parsed.value : undefined;
+}
+
+function maybeJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
 }
 
 /** False when the signal ended the pause. */

@@ -8,6 +8,8 @@ import { addEngine } from './commands/engine.ts';
 import { addEpoch } from './commands/epoch.ts';
 import { addGroup, addMember } from './commands/group.ts';
 import { addLocal } from './commands/local.ts';
+import { addTop } from './commands/top.ts';
+import { addUi } from './commands/ui.ts';
 import { addWatch } from './commands/watch.ts';
 
 /** package.json stands above this file, one level up in the source and two in dist. */
@@ -42,6 +44,8 @@ export function buildProgram(context: Context): Command {
   addMember(program, context);
   addEpoch(program, context);
   addWatch(program, context);
+  addTop(program, context);
+  addUi(program, context);
   addDoctor(program, context);
   addLocal(program, context);
   addEngine(program, context);

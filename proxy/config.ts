@@ -28,7 +28,7 @@ export interface Config {
   readonly control: {
     readonly socket: string;
     readonly group: string;
-    readonly tcp: { readonly listen: Listen; readonly tls: Tls | undefined; readonly tokens: string | undefined } | undefined;
+    readonly tcp: { readonly listen: Listen; readonly tls: Tls | undefined; readonly tokens: string | undefined; readonly ui?: boolean } | undefined;
   };
   readonly state: string;
   readonly log: { readonly level: string; readonly format: 'json' | 'pretty' };
@@ -188,9 +188,9 @@ function assemblePcap({ plane, ports, memory }: Given): PcapConfig | undefined {
 
 /** TCP is for those who prove who they are: a client certificate or a token; anything else is refused. */
 function assembleTcp(given: Given): Config['control']['tcp'] {
-  const { listen, cert, key, clientCa, tokens } = given;
+  const { listen, cert, key, clientCa, tokens, ui } = given;
   if (listen === undefined) {
-    const lonely = (['cert', 'key', 'clientCa', 'tokens'] as const).find((name) => given[name] !== undefined);
+    const lonely = (['cert', 'key', 'clientCa', 'tokens', 'ui'] as const).find((name) => given[name] !== undefined);
     if (lonely !== undefined) throw new ConfigError(`${SETTINGS[lonely].key} is set but control.tcp.listen is not; add control.tcp.listen or take it out`);
     return undefined;
   }
@@ -199,7 +199,7 @@ function assembleTcp(given: Given): Config['control']['tcp'] {
   if (clientCa === undefined && tokens === undefined) {
     throw new ConfigError('control.tcp would be open to everyone; add control.tcp.tls with cert, key and clientCa, or control.tcp.tokens');
   }
-  return { listen, tls: cert === undefined || key === undefined ? undefined : { cert, key, clientCa }, tokens };
+  return { listen, tls: cert === undefined || key === undefined ? undefined : { cert, key, clientCa }, tokens, ui: ui === 'on' };
 }
 
 export function helpText(): string {

@@ -22,7 +22,7 @@ import type { Config } from './config.ts';
 import { Control } from './control/control.ts';
 import { maybeHurry } from './edge/ffi/libc.ts';
 import { JournalFile } from './edge/journal-file.ts';
-import { openPlane } from './gate.ts';
+import { openPlane, packageFile } from './gate.ts';
 import { clearStale, listenTcp, listenUnix, tcpOptions } from './listen.ts';
 import { EdgeError } from './ports.ts';
 import type { JournalRecord } from './ports.ts';
@@ -96,7 +96,7 @@ async function compose(config: Config, log: Logger, version: string, fatal: (err
     ports: () => portStats(control, keeper.stats()),
     eventClients: () => events.subscribers,
   });
-  await serve(config, { control: seen, events, metrics, log, version, health: { missing } }, control, undo);
+  await serve(config, { control: seen, events, metrics, log, version, host: config.host, health: { missing } }, control, undo);
   log.info({ version, groups: records.length, socket: config.control.socket, kept, attach }, 'ready');
 }
 
@@ -151,7 +151,8 @@ function watchLosses(lost: () => Readonly<Record<string, number>>, log: Logger):
 
 async function serve(config: Config, deps: ApiDeps, control: Control, undo: Undo[]): Promise<void> {
   const { socket, group, tcp } = config.control;
-  const local = await buildApp(deps);
+  const page = packageFile('dist/checkpoint-hooks');
+  const local = await buildApp(deps, { page });
   undo.push(async () => {
     rmSync(socket, { force: true });
     await delay(LAST_IN_MS);
@@ -159,7 +160,7 @@ async function serve(config: Config, deps: ApiDeps, control: Control, undo: Undo
   });
   await listenUnix(local, socket, group);
   if (tcp === undefined) return;
-  const remote = await buildApp(deps, tcpOptions(tcp));
+  const remote = await buildApp(deps, { ...tcpOptions(tcp), ...(tcp.ui === true ? { page } : {}) });
   undo.push(() => closeApp(remote, control));
   await listenTcp(remote, tcp.listen);
 }

@@ -81,6 +81,7 @@ export const SETTINGS = {
   key: path('control.tcp.tls.key', 'the server\'s private key (PEM)'),
   clientCa: path('control.tcp.tls.clientCa', 'the CA that signed the clients\' certificates (PEM)'),
   tokens: path('control.tcp.tokens', 'a file with one bearer token a line'),
+  ui: choice('control.tcp.ui', ['off', 'on']),
   state: path('state', 'the journal\'s directory'),
   plane: choice('plane', ['ebpf', 'pcap']),
   ports: setting('pcap.ports', `1 to ${PORTS_MAX} names of devices, as tap0 or tap0, tap1, eth1`, ports),

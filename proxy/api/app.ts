@@ -22,6 +22,7 @@ import type { App } from './commands.ts';
 import { checker, problemText } from './contract.ts';
 import type { ApiDeps } from './deps.ts';
 import { addObserveRoutes } from './observe.ts';
+import { addPageRoutes } from './page.ts';
 import { refuse, Refused } from './refuse.ts';
 import { EventStreams } from './sse.ts';
 import type { SseOptions } from './sse.ts';
@@ -36,6 +37,8 @@ export interface AppOptions extends SseOptions {
   readonly tokens?: readonly string[];
   readonly tls?: { readonly cert: string; readonly key: string; readonly clientCa: string | undefined };
   readonly requestsPerSecondMax?: number;
+  /** Directory of the dashboard's files; none = no dashboard. */
+  readonly page?: string;
 }
 
 export async function buildApp(deps: ApiDeps, options: AppOptions = {}): Promise<App> {
@@ -61,6 +64,7 @@ export async function buildApp(deps: ApiDeps, options: AppOptions = {}): Promise
   app.addHook('preClose', () => Promise.resolve(streams.close()));
   addCommandRoutes(app, deps);
   addObserveRoutes(app, deps, streams);
+  if (options.page !== undefined && !addPageRoutes(app, options.page)) deps.log.info({ page: options.page }, 'the dashboard was not built; make build');
   await app.ready();
   return app;
 }

@@ -44,4 +44,6 @@ export interface ApiDeps {
   readonly metrics: Metrics;
   readonly log: ApiLog;
   readonly version: string;
+  /** The machine's name, as configured. */
+  readonly host: string;
 }

@@ -155,6 +155,10 @@ export class Metrics {
     this.#addPorts(registers);
   }
 
+  /** The classifier's counters, by device. */
+  ports(): readonly PortStats[] {
+    return this.#source.ports();
+  }
   command(kind: string, seconds: number): void {
     this.#commands.observe({ command: kind }, seconds);
   }

@@ -1,12 +1,13 @@
 /** Routes that only look: groups, held frames, events, health, metrics, the schema itself. */
 import { Readable } from 'node:stream';
 import Type from 'typebox';
-import { GroupList, GroupParams, GroupView, DumpQuery, EventsQuery, Health, HeldView, NoQuery, Readiness, Refusal } from './contract.ts';
+import { GroupList, GroupParams, GroupView, DumpQuery, EventsQuery, Figures, FiguresQuery, Health, HeldView, NoQuery, Readiness, Refusal } from './contract.ts';
 import { groupView, heldView } from './answer.ts';
 import type { App } from './commands.ts';
 import { replies } from './commands.ts';
 import type { ApiDeps } from './deps.ts';
 import type { GroupState } from '../core/types.ts';
+import { figuresOf, ofGroup } from './figures.ts';
 import { heldCapture } from './pcapng.ts';
 import { Refused } from './refuse.ts';
 import type { EventStreams } from './sse.ts';
@@ -18,6 +19,7 @@ const DUMP_BYTES_MAX = 64 * 1024 * 1024;
 const Capture = Type.Unsafe<Readable>({ type: 'string', description: 'pcapng' });
 const Exposition = Type.Unsafe<string>({ type: 'string', description: 'Prometheus text format' });
 const Document = Type.Unsafe<string>({ type: 'object', description: 'OpenAPI 3.1' });
+const LiveFigures = Type.Unsafe<undefined>({ type: 'string', description: 'server-sent events named "figures"; `data` is the reply of /v1/figures as JSON' });
 const Stream = Type.Unsafe<undefined>({ type: 'string', description: 'server-sent events; `data` is one event as JSON' });
 
 export function addObserveRoutes(app: App, deps: ApiDeps, streams: EventStreams): void {
@@ -27,6 +29,16 @@ export function addObserveRoutes(app: App, deps: ApiDeps, streams: EventStreams)
   app.get('/v1/events', {
     schema: { summary: 'Server-sent events; resumes after Last-Event-ID', produces: ['text/event-stream'], querystring: EventsQuery, response: replies(Stream) },
   }, (request, reply) => streams.open(request, reply, request.query.group));
+  addFigureRoutes(app, deps, streams);
+}
+
+function addFigureRoutes(app: App, deps: ApiDeps, streams: EventStreams): void {
+  app.get('/v1/figures', { schema: { summary: 'Everything a watcher shows, now', querystring: FiguresQuery, response: replies(Figures) } }, ({ query }) =>
+    ofGroup(figuresOf(deps), query.group));
+
+  app.get('/v1/figures/live', {
+    schema: { summary: 'The same four times a second, as server-sent events with samples of the held bytes', produces: ['text/event-stream'], querystring: FiguresQuery, response: replies(LiveFigures) },
+  }, (request, reply) => streams.openFigures(reply, request.query.group));
 }
 
 function must(deps: ApiDeps, group: string): GroupState {

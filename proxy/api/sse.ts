@@ -1,8 +1,8 @@
 /**
- * GET /v1/events: server-sent events over a connection of its own.
+ * GET /v1/events and /v1/figures/live: server-sent events over a connection of its own.
  *
- *     hub ──► write ──► socket buffer ──► client
- *                └─ more than QUEUE_BYTES_MAX waiting: the client is closed
+ *     hub, sampler ──► write ──► socket buffer ──► client
+ *                         └─ more than QUEUE_BYTES_MAX waiting: the client is closed
  *
  * The queue of a client is its socket's: bounded, and never waited for. A client that was closed
  * comes back with Last-Event-ID and misses nothing while the history reaches back. A comment every
@@ -12,6 +12,7 @@ import type { ServerResponse } from 'node:http';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { ApiDeps } from './deps.ts';
 import type { Stamped } from './events.ts';
+import { FigureSampler, ofGroup } from './figures.ts';
 import { Refused } from './refuse.ts';
 
 const HEARTBEAT_MS = 15_000;
@@ -31,40 +32,51 @@ export class EventStreams {
   readonly #clientsMax: number;
   readonly #clients = new Set<ServerResponse>();
   readonly #timer: NodeJS.Timeout;
+  readonly #figures: FigureSampler;
   #closing = false;
 
   constructor(deps: ApiDeps, options: SseOptions) {
     this.#deps = deps;
+    this.#figures = new FigureSampler(deps);
     this.#queueBytesMax = options.queueBytesMax ?? QUEUE_BYTES_MAX;
     this.#clientsMax = options.clientsMax ?? CLIENTS_MAX;
     this.#timer = setInterval(() => this.#beat(), options.heartbeatMs ?? HEARTBEAT_MS);
     this.#timer.unref();
   }
 
-  /** Takes the connection over from fastify; it stays open until either side closes it. */
+  /** Events from now on, or from the one after Last-Event-ID. */
   open(request: FastifyRequest, reply: FastifyReply, group: string | undefined): void {
-    if (this.#closing) throw new Refused('stopping', 'the daemon is stopping');
-    if (this.#clients.size >= this.#clientsMax) {
-      throw new Refused('too_many_clients', `${this.#clientsMax} clients follow events already; close one first`);
-    }
     const last = request.headers['last-event-id'];
-    reply.hijack();
-    const raw = reply.raw;
-    raw.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store', 'x-accel-buffering': 'no' });
-    raw.write('retry: 1000\n\n');
+    const raw = this.#take(reply);
     const send = (stamped: Stamped): void => {
       const mine = group === undefined || stamped.event.group === undefined || stamped.event.group === group;
       if (mine) this.#write(raw, stamped.text);
     };
     if (typeof last === 'string') for (const missed of this.#deps.events.since(last, Date.now())) send(missed);
-    const leave = this.#deps.events.subscribe(send);
+    raw.once('close', this.#deps.events.subscribe(send));
+  }
+
+  /** A picture at once and then several a second; nothing is repeated after a break. */
+  openFigures(reply: FastifyReply, group: string | undefined): void {
+    const raw = this.#take(reply);
+    raw.once('close', this.#figures.watch((figures) => this.#write(raw, `event: figures\ndata: ${JSON.stringify(ofGroup(figures, group))}\n\n`)));
+  }
+
+  /** Takes the connection over from fastify; it stays open until either side closes it. */
+  #take(reply: FastifyReply): ServerResponse {
+    if (this.#closing) throw new Refused('stopping', 'the daemon is stopping');
+    if (this.#clients.size >= this.#clientsMax) {
+      throw new Refused('too_many_clients', `${this.#clientsMax} clients follow events already; close one first`);
+    }
+    reply.hijack();
+    const { raw } = reply;
+    raw.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store', 'x-accel-buffering': 'no' });
+    raw.write('retry: 1000\n\n');
     this.#clients.add(raw);
-    raw.once('close', () => {
-      leave();
-      this.#clients.delete(raw);
-    });
+    raw.once('close', () => this.#clients.delete(raw));
     // A reset connection is an ordinary end; `close` follows and cleans up.
     raw.on('error', () => raw.destroy());
+    return raw;
   }
 
   /** Ends every stream: the daemon stops. */

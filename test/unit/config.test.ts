@@ -119,7 +119,7 @@ describe('wrong flags and variables', () => {
 });
 
 test('TCP with a client CA, or with tokens', () => {
-  expect(config(['--control-tcp-listen', '[::1]:7443', '--control-tcp-tokens', '/t']).control.tcp).toEqual({ listen: { host: '::1', port: 7443 }, tls: undefined, tokens: '/t' });
+  expect(config(['--control-tcp-listen', '[::1]:7443', '--control-tcp-tokens', '/t']).control.tcp).toEqual({ listen: { host: '::1', port: 7443 }, tls: undefined, tokens: '/t', ui: false });
   expect(config(['--control-tcp-listen', 'h:7443', '--control-tcp-tls-cert', '/c', '--control-tcp-tls-key', '/k', '--control-tcp-tls-client-ca', '/a']).control.tcp?.tls).toEqual({ cert: '/c', key: '/k', clientCa: '/a' });
 });
 

@@ -79,7 +79,7 @@ export function world(log: ApiLog = quiet): World {
     ports: () => [],
     eventClients: () => events.subscribers,
   });
-  const made: World = { control, missing: [], deps: { control, events, health: { missing: () => made.missing }, metrics, log, version: '0.1.0' } };
+  const made: World = { control, missing: [], deps: { control, events, health: { missing: () => made.missing }, metrics, log, version: '0.1.0', host: 'h1' } };
   return made;
 }
 

@@ -1,0 +1,154 @@
+/**
+ * The dashboard: two streams in, one group shown.
+ *
+ *     /v1/figures/live ─► Histories ─┐
+ *     /v1/events ───────► Histories ─┴─► draw, DRAW_MS apart at the least
+ *
+ * It only looks. When no figures came for STALE_MS it says since when, whatever the connection says:
+ * a frozen daemon keeps its connections. A stream that the server closed is opened again.
+ */
+import type { ApiEvent, EventType, Figures } from '../../proxy/api/contract.ts';
+import { Histories, leaksOf, LOGGED } from './history.ts';
+import { clock, element, part, showLines } from './parts.ts';
+import { GroupPart } from './view.ts';
+
+const STALE_MS = 2000;
+const DRAW_MS = 200;
+const REOPEN_MS = 2000;
+/** Samples come in packets: drawn a packet behind, the line is whole up to its end. */
+const BEHIND_MS = 300;
+const LOG_MAX = 100;
+const WINDOWS_MS = [1000, 5000, 20_000, 60_000];
+
+const BAD: ReadonlySet<EventType> = new Set<EventType>(['overflow', 'port-lost', 'hold-lost', 'leak-blocked', 'refused']);
+
+const histories = new Histories();
+const view = new GroupPart();
+const log = part('log', HTMLOListElement);
+const nav = part('groups', HTMLElement);
+let figures: Figures | undefined;
+let chosen = decodeURIComponent(location.hash.slice(1));
+let windowMs = 1000;
+let heardAtMs = performance.now();
+let heardOnce = false;
+
+/** The daemon's clock now, as far as the last message tells. */
+const nowMs = (): number => (figures?.atMs ?? 0) + Math.min(performance.now() - heardAtMs, STALE_MS);
+
+function hearFigures(message: MessageEvent<string>): void {
+  figures = JSON.parse(message.data) as Figures;
+  heardAtMs = performance.now();
+  heardOnce = true;
+  histories.take(figures);
+}
+
+function hearEvent(message: MessageEvent<string>): void {
+  const event = JSON.parse(message.data) as ApiEvent;
+  histories.hear(event);
+  if (LOGGED[event.type]) logEvent(event);
+}
+
+function logEvent({ type, atMs, group, ...rest }: ApiEvent): void {
+  const line = element('li', '', BAD.has(type) ? 'bad' : '');
+  const details = Object.entries(rest).map(([name, value]) => `${name} ${Array.isArray(value) ? value.join(', ') : String(value)}`);
+  const text = element('span');
+  text.append(element('b', type), ` ${[group, ...details].filter((one) => one !== undefined).join(' · ')}`);
+  line.append(element('time', clock(atMs)), text);
+  log.prepend(line);
+  while (log.childElementCount > LOG_MAX) log.lastElementChild?.remove();
+}
+
+function follow(path: string, names: readonly string[], hear: (message: MessageEvent<string>) => void): void {
+  const source = new EventSource(path);
+  for (const name of names) source.addEventListener(name, hear);
+  source.addEventListener('error', () => {
+    if (source.readyState !== EventSource.CLOSED) return; // it tries again by itself
+    setTimeout(() => follow(path, names, hear), REOPEN_MS);
+  });
+}
+
+function showGroups(now: Figures): void {
+  const wanted = now.groups.map(({ group }) => group);
+  if (!wanted.includes(chosen) && wanted[0] !== undefined) chosen = wanted[0];
+  if ([...nav.children].map((button) => button.getAttribute('data-group')).join(' ') !== wanted.join(' ')) {
+    nav.replaceChildren(...wanted.map((group) => {
+      const button = element('button');
+      button.dataset['group'] = group;
+      button.append(element('i', '', 'dot'), group);
+      button.addEventListener('click', () => choose(group));
+      return button;
+    }));
+  }
+  for (const button of nav.children) {
+    const group = button.getAttribute('data-group') ?? '';
+    button.setAttribute('aria-pressed', String(group === chosen));
+    const history = histories.of(group);
+    const level = isMissing(now, group) ? 'bad' : (history.alarms(nowMs())[0]?.level ?? (history.figures?.phase === 'protected' ? 'good' : ''));
+    if (button.firstElementChild !== null) button.firstElementChild.className = `dot ${level}`;
+  }
+}
+
+/** Does something that is not in place name a port of this group? */
+function isMissing({ missing, groups }: Figures, group: string): boolean {
+  const members = groups.find((one) => one.group === group)?.spec.members ?? [];
+  const ports = members.flatMap(({ port, nics }) => [port, ...(nics ?? []).map((nic) => nic.port)]);
+  return missing.some((line) => ports.some((port) => port !== undefined && line.split(/[\s,:;"]+/).includes(port)));
+}
+
+function choose(group: string): void {
+  chosen = group;
+  history.replaceState(null, '', `#${encodeURIComponent(group)}`);
+  draw();
+}
+
+function showHealth(now: Figures): void {
+  part('host', HTMLSpanElement).textContent = `${now.host} · ${now.version}`;
+  const ready = part('ready', HTMLSpanElement);
+  const leaks = leaksOf(now);
+  ready.textContent = leaks > 0 ? `${leaks} leaks stopped` : now.ready ? 'ready' : 'not ready';
+  ready.className = `pill ${leaks === 0 && now.ready ? 'good' : 'bad'}`;
+  showLines(part('missing', HTMLUListElement), now.missing, 'banner bad');
+}
+
+function showLink(): void {
+  const silentMs = performance.now() - heardAtMs;
+  const isStale = silentMs > STALE_MS;
+  const link = part('link', HTMLSpanElement);
+  link.textContent = isStale ? 'no data' : heardOnce ? 'live' : 'connecting';
+  link.className = `pill ${isStale ? 'bad' : heardOnce ? 'good' : 'warn'}`;
+  const stale = part('stale', HTMLParagraphElement);
+  stale.hidden = !isStale;
+  stale.textContent = isStale ? `no data since ${clock(Date.now() - silentMs)}: the daemon is stopped, frozen or out of reach; what is shown is old` : '';
+  document.body.classList.toggle('stale', isStale);
+}
+
+function showWindows(): void {
+  const windows = part('windows', HTMLDivElement);
+  windows.replaceChildren(...WINDOWS_MS.map((ms) => {
+    const button = element('button', `${ms / 1000} s`);
+    button.setAttribute('aria-pressed', String(ms === windowMs));
+    button.addEventListener('click', () => {
+      windowMs = ms;
+      showWindows();
+      draw();
+    });
+    return button;
+  }));
+}
+
+function draw(): void {
+  showLink();
+  if (figures === undefined || document.hidden) return;
+  showHealth(figures);
+  showGroups(figures);
+  const isEmpty = figures.groups.length === 0;
+  part('empty', HTMLParagraphElement).hidden = !isEmpty;
+  part('view', HTMLDivElement).hidden = isEmpty;
+  if (!isEmpty) view.show(figures, histories.of(chosen), nowMs(), BEHIND_MS, windowMs);
+}
+
+showWindows();
+follow('../v1/figures/live', ['figures'], hearFigures);
+follow('../v1/events', Object.keys(LOGGED), hearEvent);
+setInterval(draw, DRAW_MS);
+window.addEventListener('hashchange', () => choose(decodeURIComponent(location.hash.slice(1))));

@@ -1,0 +1,58 @@
+/**
+ * The live figures: what a dashboard, `sluice top` and other watchers read a few times a second.
+ *
+ *     GET /v1/figures        one picture of now
+ *     GET /v1/figures/live   the same as server-sent events, each with the samples since the last
+ *
+ * Totals count since the group was protected, or since the daemon's start if that is later.
+ */
+import Type from 'typebox';
+import { GroupName, GroupView } from './contract-schema.ts';
+
+const Count = Type.Integer({ minimum: 0 });
+const Total = Type.Number({ minimum: 0 });
+
+/** `counts` has one more than `bounds`: what is above the last bound. */
+const Spread = Type.Object({ boundsMs: Type.Array(Type.Number()), counts: Type.Array(Total), sumMs: Total });
+
+const GroupFigures = Type.Object({
+  ...GroupView.properties,
+  hold: Type.Object({
+    bytesMax: Count,
+    highWater: Type.Number(),
+    occupancy: Type.Number({ minimum: 0, description: 'share of the tightest bound in use' }),
+    arrivedFrames: Total,
+    arrivedBytes: Total,
+    releasedFrames: Total,
+    releasedBytes: Total,
+    earlyFrames: Total,
+    lateRecorded: Total,
+    redelivered: Total,
+  }),
+  holdTime: Type.Object(Spread.properties, { description: 'hold time of released frames' }),
+  toWire: Type.Object(Spread.properties, { description: 'from the release command to the first frame handed to the kernel' }),
+  samples: Type.Object(
+    { atMs: Type.Array(Type.Number()), heldBytes: Type.Array(Total) },
+    { description: 'held bytes, sampled every few milliseconds since the last message; empty in a single picture' },
+  ),
+});
+
+/** Frames that the guards stopped, over all ports. leakBlocked and releaseRefused stay 0. */
+const Guards = Type.Object({ leakBlocked: Total, releaseRefused: Total, unvetted: Total, confined: Total });
+
+export const Figures = Type.Object(
+  {
+    atMs: Type.Number({ description: 'wall clock, milliseconds since 1970' }),
+    host: Type.String(),
+    version: Type.String(),
+    ready: Type.Boolean(),
+    missing: Type.Array(Type.String()),
+    guards: Guards,
+    groups: Type.Array(GroupFigures),
+  },
+  { description: 'everything that a watcher shows' },
+);
+export const FiguresQuery = Type.Object({ group: Type.Optional(GroupName) }, { additionalProperties: false, description: '?group=' });
+
+export type Figures = Type.Static<typeof Figures>;
+export type GroupFigures = Type.Static<typeof GroupFigures>;
