@@ -5,7 +5,7 @@ NODE_STAMP := node_modules/.package-lock.json
 SOURCES := $(shell find proxy classifier checkpoint-hooks bench -name '*.ts' 2>/dev/null)
 PAGE := checkpoint-hooks/page
 
-.PHONY: help setup build check unit test demo demo-vm test-vm bench bench-quick longrun object clean
+.PHONY: help setup build check unit test explore demo demo-vm test-vm bench bench-quick longrun object clean
 
 help: ## what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ bench: setup dist/.built ## everything beside its peers, up to 30 minutes; out/b
 bench-quick: setup dist/.built ## the figures with floors, under 3 minutes
 	@deploy/setup.sh bench
 	@node dist/bench/bench.js --quick $(BENCH)
+
+explore: dist/.built ## the protocol between hosts, every state to a bound and 1,000,000 steps beyond; half an hour, no root
+	SLUICE_STATES=400000 SLUICE_STEPS=1000000 node_modules/.bin/vitest run --project unit test/unit/hosts-explore.test.ts
 
 longrun: setup dist/.built ## 10 minutes of mixed traffic at 100 epochs a second
 	@node dist/bench/longrun.js

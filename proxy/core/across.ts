@@ -47,13 +47,14 @@ export function heed(state: GroupState | undefined, { self, view }: LedgerFact):
   }
 }
 
+/** It has not taken up this head yet, and will never take up an older one. */
 function fresh(head: Head, self: string): GroupState {
   const none = epoch(0);
   const blank: GroupState = {
     spec: head.spec, phase: 'idle', generation: generation(0), released: none, committed: none, acked: none, sealed: none,
     colourBase: colour(0), colourNewest: colour(1), colourReleased: colour(0),
     members: [],
-    across: { self, serial: 0 },
+    across: { self, serial: head.serial - 1 },
   };
   return { ...blank, members: levelled(blank, none, none) };
 }
@@ -123,6 +124,9 @@ export function decideOpen(state: GroupState, across: Across, takeover: CommandO
   if (takeover.generation !== pending.generation) return fencedBy(pending, takeover.generation);
   if (pending.phase !== 'protected') return deny('not_protected', `generation ${pending.generation} has ended meanwhile`);
   if (!names(pending, across.self)) return deny('fenced', `generation ${pending.generation} has no members on host ${across.self}`);
+  if (pending.begun === 'protect' || pending.start < state.committed) {
+    return deny('fenced', `the protection this host knew has ended, generation ${pending.generation} is of another: unprotect with held=discard here first`);
+  }
   if (takeover.epoch !== pending.start) return deny('epoch_out_of_order', `generation ${pending.generation} goes on from epoch ${pending.start}`);
   if (state.phase !== 'idle' && colourDiff(state.colourNewest, state.colourReleased) >= COLOURS_IN_FLIGHT_MAX) {
     return deny('too_many_epochs', `${COLOURS_IN_FLIGHT_MAX} epochs are in flight: wait until the data plane has caught up`);
