@@ -44,9 +44,8 @@ const TP_STATUS_VLAN_TPID_VALID = 0x40;
 const BLOCK_SHIFT = 18;
 const BLOCK_BYTES = 1 << BLOCK_SHIFT;
 const RING_BYTES_MAX = 1 << 30;
-/** A block is retired every ms under traffic: so long may the loop be kept off its CPU. */
+/** A block is retired every ms under traffic, or less often: so long may the loop be kept off its CPU. */
 const RING_BLOCKS_MIN = 64;
-const BLOCK_TIMEOUT_MS = 1;
 const VNET_BYTES = 10;
 const ETHERNET_BYTES = 14;
 /** What a frame takes of a block at least: its headers and its Ethernet header, aligned to 8. */
@@ -89,7 +88,7 @@ function packetSocket(): number {
   return libc.must(libc.socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0), 'socket', 'AF_PACKET (needs CAP_NET_RAW)');
 }
 
-function openRing(device: string, blocks: number): number {
+function openRing(device: string, blocks: number, retireMs: number): number {
   const fd = packetSocket();
   try {
     const set = (name: number, values: readonly number[], about: string): void => libc.setOption(fd, SOL_PACKET, name, values, about);
@@ -98,7 +97,7 @@ function openRing(device: string, blocks: number): number {
     set(PACKET_IGNORE_OUTGOING, [1], 'PACKET_IGNORE_OUTGOING');
     const frameBytes = 2048;
     const frames = (BLOCK_BYTES / frameBytes) * blocks;
-    const request = [BLOCK_BYTES, blocks, frameBytes, frames, BLOCK_TIMEOUT_MS, 0, TP_FT_REQ_FILL_RXHASH];
+    const request = [BLOCK_BYTES, blocks, frameBytes, frames, retireMs, 0, TP_FT_REQ_FILL_RXHASH];
     set(PACKET_RX_RING, request, `PACKET_RX_RING of ${blocks} blocks for ${device}`);
     return fd;
   } catch (error) {
@@ -158,6 +157,7 @@ export class HoldSocket {
   readonly batchMax = BATCH_MAX;
   /** Arrival times count from this second of the wall clock. */
   readonly originSec: number;
+  readonly settleMs: number;
   readonly ringFd: number;
   readonly senderFd: number;
   readonly #device: string;
@@ -170,10 +170,12 @@ export class HoldSocket {
   #nextBlock = 0;
   #closed = false;
 
-  constructor(device: string, bytes: number) {
+  /** `retireMs`: a block that is not full is handed over after this time, at least 1. */
+  constructor(device: string, bytes: number, retireMs = 1) {
     const ifindex = libc.ifNametoindex(device);
     this.ringBlocks = Math.max(RING_BLOCKS_MIN, Math.ceil(Math.min(bytes, RING_BYTES_MAX - BLOCK_BYTES) / BLOCK_BYTES));
     this.arenaBlocks = this.ringBlocks;
+    this.settleMs = 2 * retireMs + 1;
     this.#taken = new Uint8Array(this.ringBlocks);
     this.originSec = Math.floor(Date.now() / 1000);
     this.#arrays = libc.nativeBlock(4 * (STATS_WORD + 4), 'message headers');
@@ -182,7 +184,7 @@ export class HoldSocket {
     const open: number[] = [];
     let mapped: Region | undefined;
     try {
-      this.ringFd = openRing(device, this.ringBlocks);
+      this.ringFd = openRing(device, this.ringBlocks, retireMs);
       open.push(this.ringFd);
       mapped = new Region(this.ringFd, this.ringBlocks * BLOCK_BYTES, this.arenaBlocks * BLOCK_BYTES);
       this.#region = mapped;
@@ -223,11 +225,17 @@ export class HoldSocket {
     }
   }
 
+  /** A block may be taken. */
+  get waiting(): boolean {
+    const base = this.#nextBlock << (BLOCK_SHIFT - 2);
+    return this.#taken[this.#nextBlock] === 0 && (Atomics.load(this.#region.words, base + 2) & TP_STATUS_USER) !== 0;
+  }
+
   take(intake: Arrivals): number {
+    if (!this.waiting) return -1;
     const { words } = this.#region;
     const block = this.#nextBlock;
     const base = block << (BLOCK_SHIFT - 2);
-    if ((Atomics.load(words, base + 2) & TP_STATUS_USER) === 0 || this.#taken[block] !== 0) return -1;
     this.#nextBlock = block + 1 === this.ringBlocks ? 0 : block + 1;
     this.#taken[block] = 1;
     const frames = words[base + 3]!;

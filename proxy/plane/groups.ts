@@ -14,15 +14,25 @@ import type { Meter } from './meter.ts';
 import { ADVANCE, RECEIVER, RELEASE } from './orders.ts';
 import { DUMP_ROW, clockMs } from './protocol.ts';
 import type { Answer, Dump, Request } from './protocol.ts';
-import { Pump } from './pump.ts';
+import { NEVER, Pump } from './pump.ts';
 
 /** A descriptor for so many bytes of hold memory: at an average frame below it, rows run out first. */
 const BYTES_PER_ROW = 256;
 const ROWS_MIN = 1 << 14;
 const ROWS_MAX = 1 << 21;
+/**
+ * Every ring has a timer of the kernel's of its own, and an expiry costs what an interrupt costs (8 us
+ * on a virtual machine), traffic or not: with 64 groups at 1 ms more than half of a CPU. So the first
+ * groups have short blocks, and those beyond the kernel's own default of 8 ms (D32).
+ */
+const PROMPT_GROUPS = 8;
+const PROMPT_MS = 1;
+const MANY_MS = 8;
+export const retireMsOf = (groupsOpen: number): number => (groupsOpen < PROMPT_GROUPS ? PROMPT_MS : MANY_MS);
 /** One piece of a capture: about half a millisecond of the loop. */
 const PIECE_BYTES_MAX = 1 << 20;
 const PIECE_FRAMES_MAX = 1024;
+const AT_ONCE = 0;
 /** Of a group that is not open (any more) nothing is held. */
 const NOTHING: Dump = { rows: new Float64Array(0), bytes: new Uint8Array(0), next: undefined };
 
@@ -30,6 +40,10 @@ const NOTHING: Dump = { rows: new Float64Array(0), bytes: new Uint8Array(0), nex
 export interface HoldQueue extends FrameSource, FrameSink {
   /** Arrival times count from this second of the wall clock. */
   readonly originSec: number;
+  /** A frame or record on its way here has been handed over by then: a block's time, twice over. */
+  readonly settleMs: number;
+  /** A block may be taken. */
+  readonly waiting: boolean;
   /** From here on frames arrive. */
   bind(): void;
   /** A copy of a frame, as it would leave. */
@@ -40,11 +54,13 @@ export interface OpenGroup {
   readonly id: GroupId;
   readonly queue: HoldQueue;
   readonly pump: Pump;
+  /** When it wants to breathe again, or earlier if a block waits. */
+  dueMs: number;
 }
 export interface GroupsOptions {
   readonly cells: { readonly groups: ArrayBuffer; readonly nics: ArrayBuffer };
   /** Throws what is wrong outside: a device that is gone, memory, privileges. */
-  readonly openQueue: (id: GroupId, options: HoldOptions) => HoldQueue;
+  readonly openQueue: (id: GroupId, options: HoldOptions, retireMs: number) => HoldQueue;
   /** Frames of one block at most. */
   readonly blockFramesMax: number;
   readonly meterOf: (request: Extract<Request, { op: 'open' }>) => Meter;
@@ -77,12 +93,26 @@ export class Groups {
 
   /** An order (orders.ts); of a group that is not open it means nothing. */
   obey(kind: number, id: GroupId, colour: number, nic: number, value: number): void {
-    const pump = this.open.get(id)?.pump;
-    if (pump === undefined) return;
+    const group = this.open.get(id);
+    if (group === undefined) return;
+    const { pump } = group;
+    group.dueMs = AT_ONCE;
     if (kind === ADVANCE) pump.ring.advance(colour, value);
     else if (kind === RELEASE) pump.release(colour, value);
     else if (kind === RECEIVER) pump.ring.receiver(nic, colour);
     else throw new Error(`an order of unknown kind ${kind}`);
+  }
+
+  /** A breath of each group that has anything to do, by turns; when the first of all wants to breathe again. */
+  breathe(nowMs: number, wallMs: number): number {
+    let againMs = NEVER;
+    for (const group of this.open.values()) {
+      if (group.dueMs <= nowMs || group.queue.waiting) {
+        group.dueMs = group.pump.breath({ nowMs, wallMs: wallMs - group.queue.originSec * 1000 });
+      }
+      againMs = Math.min(againMs, group.dueMs);
+    }
+    return againMs;
   }
 
   /** Do early frames wait for a receiver? */
@@ -138,6 +168,7 @@ export class Groups {
   #ask(group: OpenGroup, request: Extract<Request, { op: 'restore' | 'drain' | 'held' }>): void {
     const { answer } = this.#options;
     const { call } = request;
+    group.dueMs = AT_ONCE;
     switch (request.op) {
       case 'restore':
         group.pump.restore(request.restored, request.next, request.epoch, clockMs(), () => { answer(call, undefined); });
@@ -155,17 +186,17 @@ export class Groups {
     const { cells } = this.#options;
     const frames = Math.min(ROWS_MAX, Math.max(ROWS_MIN, Math.ceil(options.bytes / BYTES_PER_ROW)));
     const kernel = new KernelCells(id, cells.groups, cells.nics);
-    const queue = this.#options.openQueue(id, options);
+    const queue = this.#options.openQueue(id, options, retireMsOf(this.open.size));
     try {
       const pump = new Pump(
         {
           id, framesMax: frames, bytesMax: options.bytes, colour: options.colour, epoch: options.epoch,
-          highWater: options.highWater, originMs: queue.originSec * 1000, clockMs,
+          highWater: options.highWater, originMs: queue.originSec * 1000, settleMs: queue.settleMs, clockMs,
         },
         queue, queue, kernel, this.#intake, meter, this.#options.fact,
       );
       queue.bind();
-      this.open.set(id, { id, queue, pump });
+      this.open.set(id, { id, queue, pump, dueMs: AT_ONCE });
     } catch (error) {
       queue.close();
       throw error;

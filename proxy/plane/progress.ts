@@ -9,7 +9,7 @@
  *                    has moved for 20 ms they are taken as agreed.
  *   NicBalance       the same for each nic's queue (D5): what is neither here nor out and does not
  *                    move for 20 ms is lost (or was too many), and is added to the `gone` cells.
- *                    Too early would let a frame overtake one on its way; the block timeout is 1 ms
+ *                    Too early would let a frame overtake one on its way; a block is handed over within 8 ms
  *                    and a frame crosses the pair in microseconds.
  *
  * A conclusion from silence needs a breath that found the ring empty (`scanned`). The reported

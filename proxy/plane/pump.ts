@@ -41,8 +41,6 @@ const DROPS_EVERY_MS = 10;
 const OVERFLOW_FACT_EVERY_MS = 100;
 /** The high-water fact may come again once occupancy has fallen below this share of the mark. */
 const CALM_SHARE = 0.8;
-/** A frame or record on its way to the ring is here by then: block timeout 1 ms, twice over. */
-const SETTLE_MS = 3;
 /**
  * Bounds of a drain that releases. What was here when it was asked for leaves; a sender that never
  * pauses would keep the queue from being empty at any one instant, so what comes later has TAIL,
@@ -65,6 +63,8 @@ export interface PumpOptions extends StoreOptions {
   readonly highWater: number;
   /** Wall-clock time of 0 on the scale of arrival times. */
   readonly originMs: number;
+  /** A frame or record on its way to the ring is here by then. */
+  readonly settleMs: number;
   /** Monotonic clock, read once more when the first frame of a release has been sent. */
   readonly clockMs: () => number;
 }
@@ -140,7 +140,7 @@ export class Pump {
 
   restore(restored: number, next: number, label: number, nowMs: number, then: () => void): void {
     this.ring.restore(restored, next, label);
-    this.#restores.push({ notBeforeMs: nowMs + SETTLE_MS, doneAt: Number.NaN, then });
+    this.#restores.push({ notBeforeMs: nowMs + this.#options.settleMs, doneAt: Number.NaN, then });
   }
 
   drain(nics: readonly number[] | undefined, fate: DrainFate, nowMs: number, then: Then): void {
@@ -288,7 +288,7 @@ export class Pump {
     if (drain.fate === DRAIN_RELEASE) return empty;
     const sinceMs = nowMs - drain.discardSinceMs;
     if (sinceMs >= DRAIN_TAIL_MS) return true; // so many frames of others come that no breath sees the end
-    return scanned && sinceMs >= (empty ? SETTLE_MS : QUIET_MS);
+    return scanned && sinceMs >= (empty ? this.#options.settleMs : QUIET_MS);
   }
 
   #nicsOf(drain: PendingDrain): number[] {

@@ -34,6 +34,7 @@ export class SoftQueue implements HoldQueue {
   readonly blockShift = BLOCK_SHIFT;
   readonly batchMax = BATCH_MAX;
   readonly originSec = Math.floor(Date.now() / 1000);
+  readonly settleMs = 3;
   readonly #bytes: Buffer;
   readonly #words: Int32Array;
   readonly #times: Float64Array;

@@ -1,7 +1,7 @@
 /**
  * The hold worker: one thread for all groups, on one CPU, that never returns to its event loop.
  *
- *   ┌─► orders and requests ───────────────► a breath of each group, by turns ───┐
+ *   ┌─► orders and requests ───────────────► a breath of each group that wants ──┐
  *   │                             a piece of one capture, if one is asked for ◄──┤
  *   └── sleep in epoll_wait while no group has anything to do: until a block ◄───┘
  *       is retired, the doorbell rings, or the earliest time a group asked for
@@ -13,6 +13,7 @@
  * An error in here is a broken invariant or a lost socket: the thread ends, what it held is lost,
  * and the main thread says `dead` (I8).
  */
+import { writeFileSync } from 'node:fs';
 import { receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { mapCells } from '../edge/ffi/bpf.ts';
 import * as libc from '../edge/ffi/libc.ts';
@@ -27,6 +28,8 @@ const SLEEP_MS_MAX = 1000;
 const EVENTS_MAX = 64;
 /** Every millisecond off the CPU fills a block of every ring. */
 const NICE = -10;
+/** As `top -H` and the bench know it. */
+const THREAD_NAME = 'sluice-hold';
 
 const options = workerData as WorkerOptions;
 const orders = new Orders(options.orders);
@@ -40,8 +43,8 @@ const post = (message: Message): void => { options.port.postMessage(message); };
 const groups = new Groups({
   cells: { groups: mapCells(options.pins.groups).buffer, nics: mapCells(options.pins.nics).buffer },
   blockFramesMax: BLOCK_FRAMES_MAX,
-  openQueue: (_id, { ringDevice, bytes }) => {
-    const socket = new HoldSocket(ringDevice, bytes);
+  openQueue: (_id, { ringDevice, bytes }, retireMs) => {
+    const socket = new HoldSocket(ringDevice, bytes, retireMs);
     libc.epollAdd(epoll, socket.ringFd, libc.EPOLLIN | libc.EPOLLET);
     return socket;
   },
@@ -77,19 +80,15 @@ function obey(): void {
   }
 }
 
-/** One breath of each group; returns when the loop is wanted again. */
+/** One breath of each group that wants one; returns when the loop is wanted again. */
 function breathe(offsetMs: number): number {
-  let again = Number.POSITIVE_INFINITY;
-  if (groups.open.size === 0) return again;
+  if (groups.open.size === 0) return Number.POSITIVE_INFINITY;
   const wall = wallMs();
-  const nowMs = performance.now() + offsetMs;
-  for (const { pump, queue } of groups.open.values()) {
-    again = Math.min(again, pump.breath({ nowMs, wallMs: wall - queue.originSec * 1000 }));
-  }
-  return again;
+  return groups.breathe(performance.now() + offsetMs, wall);
 }
 
 function run(): void {
+  writeFileSync('/proc/thread-self/comm', THREAD_NAME);
   libc.pinThread(options.cpu);
   libc.maybeHurry(NICE);
   libc.epollAdd(epoll, options.bellFd, libc.EPOLLIN | libc.EPOLLET);

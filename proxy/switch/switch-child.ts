@@ -261,10 +261,8 @@ let dropsAtMs = 0;
 const offsetMs = clockMs() - performance.now();
 
 function breathe(): void {
-  againMs = Number.POSITIVE_INFINITY;
   const nowMs = performance.now() + offsetMs;
-  const wallMs = Date.now();
-  for (const { pump, queue } of groups.open.values()) againMs = Math.min(againMs, pump.breath({ nowMs, wallMs: wallMs - queue.originSec * 1000 }));
+  againMs = groups.breathe(nowMs, Date.now());
   if (nowMs < dropsAtMs) return;
   dropsAtMs = nowMs + DROPS_EVERY_MS;
   for (const port of ports.values()) shared.lose('notRead', port.drops());

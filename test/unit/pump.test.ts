@@ -66,7 +66,7 @@ class Bench {
   #id = 0;
 
   constructor(bytesMax = 1 << 20) {
-    const options = { id: 3, framesMax: 4096, bytesMax, colour: 100, epoch: 1, highWater: 0.5, originMs: 0, clockMs: () => this.nowMs + 0.25 };
+    const options = { id: 3, framesMax: 4096, bytesMax, colour: 100, epoch: 1, highWater: 0.5, originMs: 0, settleMs: 3, clockMs: () => this.nowMs + 0.25 };
     this.pump = new Pump(options, this.source, this.sink, this.cells, new Intake(1024), new Meter(), (fact) => {
       this.facts.push(fact);
       if (fact.kind === 'released') this.heldAtRelease.push(this.pump.meter.read(0).heldFrames);
@@ -310,7 +310,7 @@ test('nothing is allocated per frame', () => {
   let given = 0;
   let block = 0;
   let facts = 0;
-  const options = { id: 0, framesMax: 4096, bytesMax: 1 << 20, colour: 100, epoch: 1, highWater: 0.9, originMs: 0, clockMs: () => 0 };
+  const options = { id: 0, framesMax: 4096, bytesMax: 1 << 20, colour: 100, epoch: 1, highWater: 0.9, originMs: 0, settleMs: 3, clockMs: () => 0 };
   const cells = new TestCells();
   const pump = new Pump(options, source, sink, cells, new Intake(FRAMES), new Meter(), () => { facts++; });
   pump.ring.advance(101, 2);

@@ -1,0 +1,87 @@
+import { expect, test } from 'vitest';
+import { colour, epoch } from '../../proxy/core/types.ts';
+import { GROUP_LAYOUT, NIC_LAYOUT } from '../../proxy/plane/cells.ts';
+import { Groups } from '../../proxy/plane/groups.ts';
+import { Meter } from '../../proxy/plane/meter.ts';
+import { ADVANCE, RELEASE } from '../../proxy/plane/orders.ts';
+import { SOFT_BLOCK_FRAMES_MAX, SoftQueue } from '../../proxy/plane/soft-queue.ts';
+import type { GroupId } from '../../proxy/ports.ts';
+import type { Intake } from '../../proxy/ring/frames.ts';
+import { CLASS_HELD, packStamp } from '../../proxy/ring/stamp.ts';
+
+const NIC = 5;
+const COLOUR = colour(100);
+const NIC_CELLS = 256;
+
+class WatchedQueue extends SoftQueue {
+  looks = 0;
+  override take(intake: Intake): number {
+    this.looks++;
+    return super.take(intake);
+  }
+}
+
+/** Groups over queues of the portable plane; time is the test's. */
+class Loop {
+  readonly queues: WatchedQueue[] = [];
+  readonly retireMs: number[] = [];
+  readonly out: number[] = [];
+  readonly heldIn: BigUint64Array;
+  readonly groups: Groups;
+  nowMs = 1000;
+
+  constructor(count: number) {
+    const cells = { groups: new ArrayBuffer(GROUP_LAYOUT.size * 64), nics: new ArrayBuffer(NIC_LAYOUT.size * NIC_CELLS) };
+    this.heldIn = new BigUint64Array(cells.groups);
+    this.groups = new Groups({
+      cells, blockFramesMax: SOFT_BLOCK_FRAMES_MAX,
+      openQueue: (id, { bytes }, retireMs) => {
+        const queue = new WatchedQueue(bytes, () => this.out.push(id), () => undefined);
+        this.queues.push(queue);
+        this.retireMs.push(retireMs);
+        return queue;
+      },
+      meterOf: () => new Meter(), answer: () => undefined, hand: () => undefined, fact: () => undefined,
+      fail: (_call, error) => { throw error; },
+    });
+    for (let id: GroupId = 0; id < count; id++) {
+      const options = { bytes: 1 << 20, highWater: 0.9, colour: COLOUR, epoch: epoch(1), holdDevice: `slh${id}`, ringDevice: `slr${id}` };
+      this.groups.handle({ op: 'open', call: id, id, options, meter: new SharedArrayBuffer(0) });
+    }
+  }
+  /** The kernel holds a frame of this group. */
+  arrive(id: number): void {
+    const cell = (id * GROUP_LAYOUT.size + GROUP_LAYOUT.heldIn) / 8 + (COLOUR & 63);
+    this.heldIn[cell] = this.heldIn[cell]! + 1n;
+    this.queues[id]!.push(packStamp(CLASS_HELD, NIC, 0, COLOUR), new Uint8Array(60), Date.now());
+  }
+  /** Which groups were looked after in one turn. */
+  turn(ms = 0): number[] {
+    this.nowMs += ms;
+    const before = this.queues.map(({ looks }) => looks);
+    this.groups.breathe(this.nowMs, Date.now());
+    return this.queues.flatMap(({ looks }, id) => (looks > before[id]! ? [id] : []));
+  }
+}
+
+test('the first groups have blocks of 1 ms, those beyond of 8 ms', () => {
+  expect(new Loop(10).retireMs).toEqual([1, 1, 1, 1, 1, 1, 1, 1, 8, 8]);
+});
+
+test('a turn is for the groups that have something to do: frames, an order, or their time', () => {
+  const loop = new Loop(3);
+  expect(loop.turn()).toEqual([0, 1, 2]);
+  for (let i = 0; i < 20; i++) loop.turn(10); // whatever they had to see to after they were opened
+  expect(loop.turn(10)).toEqual([]);
+
+  loop.arrive(1);
+  expect(loop.turn()).toEqual([1]);
+  for (let i = 0; i < 20; i++) loop.turn(10);
+  expect(loop.turn(10)).toEqual([]);
+
+  loop.groups.obey(ADVANCE, 1, 101, 0, 2);
+  loop.groups.obey(RELEASE, 1, COLOUR, 0, loop.nowMs);
+  expect(loop.out).toEqual([]);
+  expect(loop.turn()).toEqual([1]);
+  expect(loop.out).toEqual([1]);
+});
