@@ -40,10 +40,10 @@ always __u32 fate_of(struct sluice_nic *d, __u32 colour, __u32 groupColour, __u3
 	__u64 left = ONCE(d->earlyOut) + ONCE(d->earlyGone);
 
 	*lead = 0;
-	if (!(ONCE(d->flags) & SLUICE_NIC_READY) || ahead < 0 || ONCE(d->earlyIn) != left)
-		return SLUICE_VERDICT_EARLY;
 	if (ahead > (__s32)SLUICE_LEAD_MASK)
 		return SLUICE_VERDICT_DROP;
+	if (!(ONCE(d->flags) & SLUICE_NIC_READY) || ahead < 0 || ONCE(d->earlyIn) != left)
+		return SLUICE_VERDICT_EARLY;
 	*lead = ahead;
 	return ahead ? SLUICE_VERDICT_LATE : SLUICE_VERDICT_INTRA;
 }

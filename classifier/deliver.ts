@@ -28,8 +28,8 @@ interface Fate {
 function fateOf(t: Tables, d: NicRow, colour: number, groupColour: number): Fate {
   const ahead = serial32(memberColour(t, d.member, groupColour), colour);
   const queued = d.earlyIn !== d.earlyOut + d.earlyGone;
-  if (!flagged(d, NIC_FLAG.ready) || ahead < 0 || queued) return { verdict: 'early', lead: 0 };
   if (ahead > LEAD_MASK) return { verdict: 'drop', lead: 0 };
+  if (!flagged(d, NIC_FLAG.ready) || ahead < 0 || queued) return { verdict: 'early', lead: 0 };
   return { verdict: ahead === 0 ? 'intra' : 'late', lead: ahead };
 }
 function earlyStamp(o: Origin, dIndex: number): number {

@@ -221,7 +221,7 @@ export class Bed {
   }
 }
 
-function place(name: string, port: string, namespace: string | undefined, number: number): Place {
+export function place(name: string, port: string, namespace: string | undefined, number: number): Place {
   const [high, low] = [number >> 8, number & 255];
   const mac = `02:51:00:00:${[high, low].map((byte) => byte.toString(16).padStart(2, '0')).join(':')}`;
   const ip = `10.81.${high}.${low}`;
@@ -232,7 +232,7 @@ function place(name: string, port: string, namespace: string | undefined, number
  * In the thread's namespace: no IPv6 chatter from any device, present or future, and no br_netfilter
  * (it drops frames with a bad IP header and slows every one; `sluice doctor` reports it).
  */
-function quiet(): void {
+export function quiet(): void {
   for (const which of ['all', 'default']) writeFileSync(`/proc/sys/net/ipv6/conf/${which}/disable_ipv6`, '1');
   for (const table of ['ip', 'ip6', 'arp']) {
     const file = `/proc/sys/net/bridge/bridge-nf-call-${table}tables`;

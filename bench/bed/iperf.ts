@@ -3,7 +3,7 @@
  * cubic (bbr paces itself to half on such links, unpinned runs scatter by 40 %).
  */
 import { CommandError, end, runIn, startIn, until, type Running } from './commands.ts';
-import type { Bed, Place } from './bed.ts';
+import type { Place } from './bed.ts';
 
 export interface IperfRun {
   readonly from: Place;
@@ -56,7 +56,7 @@ let ports = 5201;
 /** A transfer that is stuck in a hold is ended this long after its time: iperf3 itself waits for ever. */
 const END_SECONDS_MAX = 30;
 
-export async function iperf(_bed: Bed, options: IperfRun): Promise<IperfResult> {
+export async function iperf(_bed: { readonly id: string }, options: IperfRun): Promise<IperfResult> {
   const port = String(options.port ?? ports++);
   const server = await listen(options, port);
   try {
@@ -73,7 +73,7 @@ export async function iperf(_bed: Bed, options: IperfRun): Promise<IperfResult> 
   }
 }
 
-export const tcpGbps = async (bed: Bed, options: IperfRun): Promise<number> => (await iperf(bed, options)).gbps;
+export const tcpGbps = async (bed: { readonly id: string }, options: IperfRun): Promise<number> => (await iperf(bed, options)).gbps;
 
 function protocol({ udpMbps, udpBytes, tcpMbps }: IperfRun): string[] {
   if (udpMbps !== undefined) return ['-u', '-b', udpMbps === 0 ? '0' : `${udpMbps}M`, '-l', String(udpBytes ?? 1400)];
