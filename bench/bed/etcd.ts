@@ -1,0 +1,89 @@
+/**
+ * An etcd of three nodes (or one) on this machine: each may be killed, paused, and come back. Each
+ * dies with whoever started it. Addresses are loopback's unless given, ports follow from `port`.
+ */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { end, namespacePath, run, start, until, type Running } from './commands.ts';
+
+export interface EtcdOptions {
+  readonly directory: string;
+  readonly port: number;
+  readonly nodes?: number;
+  /** Of each node; default 127.0.0.1. */
+  readonly addresses?: readonly string[];
+  /** Where each node runs; default here. */
+  readonly namespaces?: readonly string[];
+}
+
+export class Etcd {
+  readonly endpoints: readonly string[];
+  readonly #options: EtcdOptions;
+  readonly #peers: readonly string[];
+  readonly #nodes: (Running | undefined)[];
+
+  constructor(options: EtcdOptions) {
+    this.#options = options;
+    const count = options.nodes ?? 3;
+    const urls = (shift: number): string[] => Array.from({ length: count }, (_, i) => `http://${options.addresses?.[i] ?? '127.0.0.1'}:${options.port + 2 * i + shift}`);
+    this.endpoints = urls(0);
+    this.#peers = urls(1);
+    this.#nodes = this.endpoints.map(() => undefined);
+  }
+
+  /** Starts all that don't run, and waits until they answer together. */
+  async start(): Promise<void> {
+    for (const i of this.endpoints.keys()) this.startNode(i);
+    await until('etcd answers', () => this.#isHealthy(), 30_000);
+  }
+
+  startNode(i: number): void {
+    const { directory, namespaces } = this.#options;
+    if (this.#nodes[i] !== undefined) return;
+    const data = join(directory, `etcd${i}`);
+    mkdirSync(data, { recursive: true, mode: 0o700 });
+    const [client = '', peer = ''] = [this.endpoints[i], this.#peers[i]];
+    const args = [
+      'etcd', '--name', `n${i}`, '--data-dir', data, '--log-level', 'error', '--initial-cluster-token', directory,
+      '--listen-client-urls', client, '--advertise-client-urls', client, '--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer,
+      '--initial-cluster', this.#peers.map((url, n) => `n${n}=${url}`).join(','),
+    ];
+    const namespace = namespaces?.[i];
+    const inside = namespace === undefined ? [] : ['nsenter', `--net=${namespacePath(namespace)}`];
+    this.#nodes[i] = start('setpriv', ['--pdeathsig', 'KILL', ...inside, ...args]);
+  }
+
+  async kill(i: number): Promise<void> {
+    const node = this.#nodes[i];
+    this.#nodes[i] = undefined;
+    if (node !== undefined) await end(node, 'SIGKILL');
+  }
+  pause(i: number): void {
+    this.#nodes[i]?.child.kill('SIGSTOP');
+  }
+  wake(i: number): void {
+    this.#nodes[i]?.child.kill('SIGCONT');
+  }
+
+  /** The node that leads now, by its number. */
+  async leader(): Promise<number> {
+    const said = await this.ctl(['endpoint', 'status', '-w', 'json']);
+    const rows = JSON.parse(said) as { Endpoint: string; Status: { header: { member_id: number }; leader: number } }[];
+    const leading = rows.find(({ Status }) => Status.header.member_id === Status.leader);
+    return this.endpoints.findIndex((endpoint) => leading?.Endpoint === endpoint);
+  }
+
+  ctl(args: readonly string[]): Promise<string> {
+    const [namespace] = this.#options.namespaces ?? [];
+    const inside = namespace === undefined ? [] : ['nsenter', `--net=${namespacePath(namespace)}`];
+    return run('env', ['ETCDCTL_API=3', ...inside, 'etcdctl', '--command-timeout=2s', '--endpoints', this.endpoints.join(','), ...args]);
+  }
+
+  async #isHealthy(): Promise<boolean> {
+    return this.ctl(['endpoint', 'health']).then(() => true, () => false);
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#nodes.keys()].map((i) => this.kill(i)));
+  }
+}

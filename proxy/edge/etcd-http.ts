@@ -1,0 +1,102 @@
+/**
+ * etcd's JSON gateway: one call, one watch stream, over whichever endpoint answers.
+ *
+ *    call ─► endpoint in use ─┬─ answer
+ *                             └─ late (CALL_MS) or refused ─► the next endpoint is in use from now on; EdgeError
+ *
+ * Nothing waits longer than its deadline: without one, a call to a leader that was killed hangs for
+ * seconds. Whether a call that failed took effect is not known; who makes it must be able to make it
+ * again. Which of two endpoints has the truth is not asked: reads and writes are linearizable by
+ * default, so a member cut off from the others fails them. Only a watch can be served a stale
+ * silence; `etcd-ledger.ts` notices by its own heartbeat.
+ */
+import { readFileSync } from 'node:fs';
+import { Agent } from 'undici';
+import { EdgeError } from '../ports.ts';
+
+export interface EtcdConfig {
+  /** http(s)://host:port each. */
+  readonly endpoints: readonly string[];
+  readonly tls: { readonly ca: string; readonly cert: string | undefined; readonly key: string | undefined } | undefined;
+}
+
+export const CALL_MS = 400;
+/** A line of a watch is one response; a longer one ends the stream. 1,000 groups' heads fit. */
+const LINE_BYTES_MAX = 16 * 1024 * 1024;
+const CONNECTIONS_MAX = 8;
+
+type Json = Readonly<Record<string, unknown>>;
+
+export class EtcdHttp {
+  readonly #endpoints: readonly string[];
+  readonly #agent: Agent;
+  #at = 0;
+
+  constructor({ endpoints, tls }: EtcdConfig) {
+    this.#endpoints = endpoints;
+    const connect = tls === undefined ? {} : {
+      ca: readFileSync(tls.ca),
+      ...(tls.cert === undefined || tls.key === undefined ? {} : { cert: readFileSync(tls.cert), key: readFileSync(tls.key) }),
+    };
+    this.#agent = new Agent({ connections: CONNECTIONS_MAX, pipelining: 1, bodyTimeout: 0, headersTimeout: 0, connect: { ...connect, timeout: CALL_MS } });
+  }
+
+  get endpoint(): string {
+    return this.#endpoints[this.#at % this.#endpoints.length] ?? '';
+  }
+  /** The next one from now on, unless somebody went on already. */
+  avoid(endpoint: string): void {
+    if (endpoint === this.endpoint) this.#at += 1;
+  }
+
+  /** Throws EdgeError('ledger_down'). */
+  async call(path: string, body: Json, ms = CALL_MS): Promise<Json> {
+    const { endpoint } = this;
+    try {
+      const signal = AbortSignal.timeout(ms);
+      const { statusCode, body: answer } = await this.#agent.request({ origin: endpoint, path, method: 'POST', body: JSON.stringify(body), signal });
+      const text = await answer.text();
+      if (statusCode !== 200) throw new Error(`${statusCode} ${text.slice(0, 200)}`);
+      return objectOf(JSON.parse(text));
+    } catch (error) {
+      this.avoid(endpoint);
+      throw ledgerDown(endpoint, error);
+    }
+  }
+
+  /** Each response of a stream as it comes; ends by an error, or by `signal`. */
+  async *stream(path: string, body: Json, signal: AbortSignal): AsyncGenerator<Json, void, undefined> {
+    const { endpoint } = this;
+    try {
+      const { statusCode, body: answer } = await this.#agent.request({ origin: endpoint, path, method: 'POST', body: JSON.stringify(body), signal });
+      if (statusCode !== 200) throw new Error(`${statusCode} ${(await answer.text()).slice(0, 200)}`);
+      for await (const line of linesOf(answer)) yield objectOf(JSON.parse(line));
+      throw new Error('the stream ended');
+    } catch (error) {
+      this.avoid(endpoint);
+      throw ledgerDown(endpoint, error);
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#agent.destroy();
+  }
+}
+
+async function* linesOf(chunks: AsyncIterable<unknown>): AsyncGenerator<string, void, undefined> {
+  let rest: Buffer = Buffer.alloc(0);
+  for await (const chunk of chunks) {
+    rest = Buffer.concat([rest, chunk instanceof Uint8Array ? chunk : Buffer.from(String(chunk))]);
+    for (let end = rest.indexOf(0x0a); end >= 0; end = rest.indexOf(0x0a)) {
+      yield rest.toString('utf8', 0, end);
+      rest = rest.subarray(end + 1);
+    }
+    if (rest.length > LINE_BYTES_MAX) throw new Error('a response is longer than it may be');
+  }
+}
+
+export const objectOf = (value: unknown): Json => (typeof value === 'object' && value !== null ? (value as Json) : {});
+export const listOf = (value: unknown): readonly Json[] => (Array.isArray(value) ? value.map(objectOf) : []);
+
+const ledgerDown = (endpoint: string, error: unknown): EdgeError =>
+  new EdgeError('ledger_down', `etcd at ${endpoint} did not do it: ${error instanceof Error ? error.message : String(error)}`, 'ask again; when it stays so, look at etcd: frames stay held', error);

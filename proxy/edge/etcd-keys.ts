@@ -1,0 +1,87 @@
+/**
+ * The ledger's words in etcd's: where a group's record is, and its two writes as transactions. Pure.
+ *
+ *    <prefix>groups/<group>/head                        the head, as JSON
+ *    <prefix>groups/<group>/ack/<generation>/<host>     an epoch
+ *    <prefix>hosts/<host>                               under the host's lease
+ *
+ * Numbers are 16 digits, so that etcd's comparison of bytes is one of numbers. An ack's key is there
+ * only while its generation is the group's newest: the swap that begins a generation makes the keys
+ * of it and removes all older ones. "Its value is lower" is false of a key that is not there, so one
+ * comparison asks for both, the generation and that acks only rise.
+ */
+import type { Acked, Epoch, Head, Swap } from '../core/types.ts';
+
+const DIGITS = 16;
+const b64 = (text: string): string => Buffer.from(text).toString('base64');
+const digits = (n: number): string => String(n).padStart(DIGITS, '0');
+export const textOf = (base64: unknown): string => (typeof base64 === 'string' ? Buffer.from(base64, 'base64').toString('utf8') : '');
+
+/** First key after all that begin with `prefix`. */
+const after = (prefix: string): string => {
+  const bytes = Buffer.from(prefix);
+  bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) + 1;
+  return bytes.toString('base64');
+};
+export const underPrefix = (prefix: string): { key: string; range_end: string } => ({ key: b64(prefix), range_end: after(prefix) });
+
+export type Place =
+  | { readonly kind: 'head'; readonly group: string }
+  | ({ readonly kind: 'ack'; readonly group: string } & Omit<Acked, 'epoch'>)
+  | { readonly kind: 'host'; readonly host: string };
+
+export class Keys {
+  readonly prefix: string;
+  constructor(prefix: string) {
+    this.prefix = prefix;
+  }
+
+  group(group: string): string {
+    return `${this.prefix}groups/${group}/`;
+  }
+  head(group: string): string {
+    return `${this.group(group)}head`;
+  }
+  host(host: string): string {
+    return `${this.prefix}hosts/${host}`;
+  }
+  #acks(group: string): string {
+    return `${this.group(group)}ack/`;
+  }
+  #ack(group: string, { generation, host }: Omit<Acked, 'epoch'>): string {
+    return `${this.#acks(group)}${digits(generation)}/${host}`;
+  }
+
+  /** What a key is of; undefined = not one of ours. */
+  placeOf(key: string): Place | undefined {
+    const [what, name = '', kind, number, host] = key.slice(this.prefix.length).split('/');
+    if (what === 'hosts') return { kind: 'host', host: name };
+    if (what !== 'groups') return undefined;
+    if (kind === 'head') return { kind, group: name };
+    return kind === 'ack' && host !== undefined ? { kind, group: name, generation: Number(number) as Acked['generation'], host } : undefined;
+  }
+
+  /** A transaction of its own in a larger one: others' acks don't depend on it. */
+  ackTxn(group: string, acked: Acked): object {
+    const key = b64(this.#ack(group, acked));
+    const value = b64(digits(acked.epoch));
+    return { compare: [{ key, target: 'VALUE', result: 'LESS', value }], success: [{ request_put: { key, value } }] };
+  }
+
+  swapTxn(group: string, { revision, witness, head, begins }: Swap): object {
+    const compare: object[] = [{ key: b64(this.head(group)), target: 'MOD', result: 'EQUAL', mod_revision: String(revision) }];
+    if (witness !== undefined) compare.push({ key: b64(this.#ack(group, witness)), target: 'VALUE', result: 'EQUAL', value: b64(digits(witness.epoch)) });
+    const success: object[] = [{ request_put: { key: b64(this.head(group)), value: b64(JSON.stringify(head)) } }];
+    if (begins.length > 0) success.push({ request_delete_range: { key: b64(this.#acks(group)), range_end: b64(`${this.#acks(group)}${digits(head.generation)}/`) } });
+    for (const host of begins) success.push({ request_put: { key: b64(this.#ack(group, { host, generation: head.generation })), value: b64(digits(head.start)) } });
+    return { compare, success };
+  }
+
+  /** Under a lease: it goes when its host is not heard of any more. */
+  heartbeat(host: string, lease: string, value: string): object {
+    return { key: b64(this.host(host)), value: b64(value), lease };
+  }
+}
+
+export const readEpoch = (value: string): Epoch => Number(value) as Epoch;
+export const readHead = (value: string): Head => JSON.parse(value) as Head;

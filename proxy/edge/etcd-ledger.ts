@@ -1,0 +1,311 @@
+/**
+ * The ledger on etcd.
+ *
+ *    publish ─► wanted, one a group ─► at most ACKS_PER_TXN groups a transaction, TXNS_MAX under way
+ *                    ▲   each group's ack is a transaction inside: one that is refused stops no other
+ *                    └── late or failed: wanted again, unless a newer one is
+ *
+ *    range (at revision r) ─► watch from r + 1 ─► the newest of each key ─► views
+ *         ▲                      │ broke: again from the last revision seen, at the next endpoint
+ *         └── compacted ─────────┘
+ *
+ *    heartbeat ─► a key of ours under our lease ─► comes back by the watch
+ *
+ * A watch that is silent may be well or dead (a paused member, a cut network): our own heartbeat
+ * comes back by it every HEARTBEAT_MS, and where it hasn't for SILENCE_MS the watch is broken off.
+ * A key's older revision never replaces a newer one, whatever comes how often, also over a restart
+ * of the watch; a restart of the daemon begins with a linearizable read. So a host is never shown an
+ * older head than it was shown before. Bounds: one ack wanted a group, one heartbeat under way.
+ */
+import type { Acked, Epoch, Head, LedgerView, Swap } from '../core/types.ts';
+import { EdgeError } from '../ports.ts';
+import type { Ledger } from '../ports.ts';
+import { CALL_MS, EtcdHttp, listOf, objectOf } from './etcd-http.ts';
+import type { EtcdConfig } from './etcd-http.ts';
+import { Keys, readEpoch, readHead, textOf, underPrefix } from './etcd-keys.ts';
+
+/** etcd takes 128 operations in a transaction by default. */
+const ACKS_PER_TXN = 100;
+const TXNS_MAX = 4;
+const AGAIN_MS = 20;
+const HEARTBEAT_MS = 500;
+const SILENCE_MS = 1500;
+/** A host that is not heard of for so long is gone from the ledger. */
+export const LEASE_S = 3;
+const LISTENS_AGAIN_MS = 50;
+
+type Json = Readonly<Record<string, unknown>>;
+interface GroupRecord {
+  head: { readonly value: Head; readonly revision: number } | undefined;
+  /** generation/host -> ack. */
+  readonly acks: Map<string, { readonly acked: Acked; readonly revision: number }>;
+  /** Of the last thing that was said of the head, its removal included. */
+  headRevision: number;
+}
+export interface EtcdLedgerOptions extends EtcdConfig {
+  readonly self: string;
+  readonly prefix: string;
+  /** It could not be reached, or can be again; once a change. */
+  readonly onState?: (ok: boolean, why: string) => void;
+  /** A host's lease ran out, or it is there again. */
+  readonly onHost?: (host: string, isAlive: boolean) => void;
+}
+
+export class EtcdLedger implements Ledger {
+  readonly self: string;
+  readonly #http: EtcdHttp;
+  readonly #keys: Keys;
+  readonly #options: EtcdLedgerOptions;
+  readonly #records = new Map<string, GroupRecord>();
+  readonly #hosts = new Set<string>();
+  readonly #wanted = new Map<string, Acked>();
+  readonly #flying = new Set<string>();
+  #txns = 0;
+  #listeners: ((group: string, view: LedgerView) => void)[] = [];
+  #revision = 0;
+  #lease: string | undefined;
+  #heardMs = 0;
+  #ok = true;
+  #closed = false;
+  #watching = new AbortController();
+  #timers: NodeJS.Timeout[] = [];
+  /** Transactions made, for those who want to know the load. */
+  readonly counts = { ackTxns: 0, acks: 0, failures: 0, watches: 0 };
+
+  constructor(options: EtcdLedgerOptions) {
+    this.self = options.self;
+    this.#options = options;
+    this.#http = new EtcdHttp(options);
+    this.#keys = new Keys(options.prefix);
+  }
+
+  /** Reads what is there, then follows it until `close`. Throws EdgeError('ledger_down') where it can't be read. */
+  async start(): Promise<void> {
+    await this.#readAll();
+    void this.#follow();
+    await this.#beat();
+    this.#timers.push(setInterval(() => void this.#beat(), HEARTBEAT_MS).unref());
+  }
+
+  get ok(): boolean {
+    return this.#ok;
+  }
+  get hosts(): ReadonlySet<string> {
+    return this.#hosts;
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const timer of this.#timers) clearInterval(timer);
+    this.#watching.abort();
+    if (this.#lease !== undefined) await this.#http.call('/v3/lease/revoke', { ID: this.#lease }).catch(() => undefined);
+    await this.#http.close();
+  }
+
+  onView(listener: (group: string, view: LedgerView) => void): void {
+    this.#listeners = [...this.#listeners, listener];
+    for (const group of this.#records.keys()) listener(group, this.#viewOf(group));
+  }
+
+  async read(group: string): Promise<LedgerView> {
+    const answer = await this.#call('/v3/kv/range', underPrefix(this.#keys.group(group)));
+    for (const kv of listOf(answer['kvs'])) this.#put(kv);
+    return this.#viewOf(group);
+  }
+
+  async swap(group: string, swap: Swap): Promise<boolean> {
+    const { succeeded } = await this.#call('/v3/kv/txn', objectOf(this.#keys.swapTxn(group, swap)));
+    return succeeded === true;
+  }
+
+  publish(group: string, acked: Omit<Acked, 'host'>): void {
+    const before = this.#wanted.get(group);
+    if (before !== undefined && (before.generation > acked.generation || (before.generation === acked.generation && before.epoch >= acked.epoch))) return;
+    this.#wanted.set(group, { ...acked, host: this.self });
+    setImmediate(() => this.#pump()); // those of one turn share a transaction
+  }
+
+  #pump(): void {
+    while (this.#txns < TXNS_MAX && !this.#closed) {
+      const batch = [...this.#wanted].filter(([group]) => !this.#flying.has(group)).slice(0, ACKS_PER_TXN);
+      if (batch.length === 0) return;
+      for (const [group] of batch) {
+        this.#wanted.delete(group);
+        this.#flying.add(group);
+      }
+      void this.#write(batch);
+    }
+  }
+
+  /** Written, or refused because it is fenced or old: either way nobody wants it any more. */
+  async #write(batch: readonly (readonly [string, Acked])[]): Promise<void> {
+    this.#txns += 1;
+    this.counts.ackTxns += 1;
+    try {
+      await this.#call('/v3/kv/txn', { success: batch.map(([group, acked]) => ({ request_txn: this.#keys.ackTxn(group, acked) })) });
+      this.counts.acks += batch.length;
+    } catch {
+      for (const [group, acked] of batch) if (!this.#wanted.has(group)) this.#wanted.set(group, acked);
+      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+    } finally {
+      this.#txns -= 1;
+      for (const [group] of batch) this.#flying.delete(group);
+      this.#pump();
+    }
+  }
+
+  async #call(path: string, body: Json): Promise<Json> {
+    try {
+      const answer = await this.#http.call(path, body, CALL_MS);
+      this.#be(true, '');
+      return answer;
+    } catch (error) {
+      this.counts.failures += 1;
+      this.#be(false, error instanceof Error ? error.message : String(error));
+      throw error;
+    }
+  }
+
+  #be(ok: boolean, why: string): void {
+    if (ok === this.#ok || this.#closed) return;
+    this.#ok = ok;
+    this.#options.onState?.(ok, why);
+  }
+
+  /** What is gone from the store while nobody watched is taken out here. */
+  async #readAll(): Promise<void> {
+    const answer = await this.#call('/v3/kv/range', underPrefix(this.#keys.prefix));
+    const revision = Number(objectOf(answer['header'])['revision']);
+    const kvs = listOf(answer['kvs']);
+    const there = new Set(kvs.map(({ key }) => textOf(key)));
+    for (const host of [...this.#hosts]) if (!there.has(this.#keys.host(host))) this.#forgetHost(host);
+    for (const kv of kvs) this.#put(kv);
+    this.#revision = revision;
+    for (const group of this.#records.keys()) this.#tell(group);
+  }
+
+  async #follow(): Promise<void> {
+    while (!this.#closed) {
+      try {
+        await this.#watch();
+      } catch (error) {
+        if (!(error instanceof EdgeError)) throw error;
+      }
+      await new Promise((resolve) => setTimeout(resolve, LISTENS_AGAIN_MS));
+    }
+  }
+
+  async #watch(): Promise<void> {
+    this.counts.watches += 1;
+    this.#watching = new AbortController();
+    this.#heardMs = performance.now();
+    const request = { create_request: { ...underPrefix(this.#keys.prefix), start_revision: String(this.#revision + 1) } };
+    for await (const line of this.#http.stream('/v3/watch', request, this.#watching.signal)) {
+      const result = objectOf(line['result']);
+      if (result['compact_revision'] !== undefined && result['canceled'] === true) return this.#readAll();
+      if (result['canceled'] === true || line['error'] !== undefined) return;
+      this.#take(listOf(result['events']));
+    }
+  }
+
+  #take(events: readonly Json[]): void {
+    const groups = new Set<string>();
+    for (const event of events) {
+      const kv = objectOf(event['kv']);
+      const group = event['type'] === 'DELETE' ? this.#remove(kv) : this.#put(kv);
+      this.#revision = Math.max(this.#revision, Number(kv['mod_revision']));
+      if (group !== undefined) groups.add(group);
+    }
+    for (const group of groups) this.#tell(group);
+  }
+
+  #record(group: string): GroupRecord {
+    const known = this.#records.get(group) ?? { head: undefined, acks: new Map<string, { acked: Acked; revision: number }>(), headRevision: 0 };
+    this.#records.set(group, known);
+    return known;
+  }
+
+  /** The group whose record it is, where it is newer than what is known. */
+  #put(kv: Json): string | undefined {
+    const place = this.#keys.placeOf(textOf(kv['key']));
+    const revision = Number(kv['mod_revision']);
+    if (place === undefined) return undefined;
+    if (place.kind === 'host') return this.#heard(place.host);
+    const record = this.#record(place.group);
+    if (place.kind === 'head') {
+      if (revision <= record.headRevision) return undefined;
+      const value = readHead(textOf(kv['value']));
+      record.head = { value, revision };
+      record.headRevision = revision;
+      for (const [key, { acked }] of record.acks) if (acked.generation < value.generation) record.acks.delete(key);
+      return place.group;
+    }
+    const key = `${place.generation}/${place.host}`;
+    if (revision <= (record.acks.get(key)?.revision ?? 0) || place.generation < (record.head?.value.generation ?? 0)) return undefined;
+    record.acks.set(key, { acked: { ...place, epoch: readEpoch(textOf(kv['value'])) }, revision });
+    return place.group;
+  }
+
+  /** Acks go with their generation; the head never goes, and if somebody removes it, nothing is released for it. */
+  #remove(kv: Json): string | undefined {
+    const place = this.#keys.placeOf(textOf(kv['key']));
+    if (place?.kind === 'host') this.#forgetHost(place.host);
+    if (place?.kind !== 'head') return undefined;
+    const record = this.#record(place.group);
+    record.head = undefined;
+    record.headRevision = Math.max(record.headRevision, Number(kv['mod_revision']));
+    return place.group;
+  }
+
+  #heard(host: string): undefined {
+    if (host === this.self) this.#heardMs = performance.now();
+    if (this.#hosts.has(host)) return;
+    this.#hosts.add(host);
+    if (host !== this.self) this.#options.onHost?.(host, true);
+  }
+  #forgetHost(host: string): void {
+    if (this.#hosts.delete(host) && host !== this.self) this.#options.onHost?.(host, false);
+  }
+
+  #viewOf(group: string): LedgerView {
+    const record = this.#records.get(group);
+    const head = record?.head?.value;
+    if (record === undefined || head === undefined) return { head: undefined, revision: 0, acks: {} };
+    const mine = [...record.acks.values()].filter(({ acked }) => acked.generation === head.generation);
+    const acks: Record<string, Epoch> = Object.fromEntries(mine.map(({ acked }) => [acked.host, acked.epoch]));
+    return { head, revision: record.head?.revision ?? 0, acks };
+  }
+
+  #tell(group: string): void {
+    const view = this.#viewOf(group);
+    for (const listener of this.#listeners) listener(group, view);
+  }
+
+  #beating = false;
+  async #beat(): Promise<void> {
+    if (performance.now() - this.#heardMs > SILENCE_MS) {
+      this.#http.avoid(this.#http.endpoint);
+      this.#watching.abort();
+    }
+    if (this.#beating || this.#closed) return;
+    this.#beating = true;
+    try {
+      this.#lease = await this.#keepLease();
+      await this.#call('/v3/kv/put', objectOf(this.#keys.heartbeat(this.self, this.#lease, String(Date.now()))));
+    } catch (error) {
+      if (!(error instanceof EdgeError)) throw error;
+      if (/lease not found/.test(error.message)) this.#lease = undefined;
+    } finally {
+      this.#beating = false;
+    }
+  }
+
+  /** The one we have where it lives, else a new one. */
+  async #keepLease(): Promise<string> {
+    if (this.#lease !== undefined) {
+      const kept = objectOf((await this.#call('/v3/lease/keepalive', { ID: this.#lease }))['result']);
+      if (Number(kept['TTL'] ?? 0) > 0) return this.#lease;
+    }
+    return String((await this.#call('/v3/lease/grant', { TTL: String(LEASE_S) }))['ID']);
+  }
+}

@@ -1,0 +1,217 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { sleep, until } from '../../bench/bed/commands.ts';
+import { Etcd } from '../../bench/bed/etcd.ts';
+import { committedOf, decideHead } from '../../proxy/core/hosts.ts';
+import type { HeadCommand } from '../../proxy/core/hosts.ts';
+import { epoch, generation } from '../../proxy/core/types.ts';
+import type { Acked, LedgerView } from '../../proxy/core/types.ts';
+import { EtcdLedger, LEASE_S } from '../../proxy/edge/etcd-ledger.ts';
+import { EMPTY, acked, swapped, viewOf } from '../sim/memory-ledger.ts';
+import type { Store } from '../sim/memory-ledger.ts';
+import { specFor } from '../sim/hosts-world.ts';
+import { UNPRIVILEGED } from './privilege.ts';
+
+/** The ledger over a real etcd of three nodes on loopback. */
+const HOSTS = ['h1', 'h2', 'h3'];
+const directory = mkdtempSync(join(tmpdir(), 'sl-etcd-'));
+const etcd = new Etcd({ directory, port: 21_000 + (process.pid % 5000) * 6 });
+let prefixes = 0;
+
+/** A daemon's view of the ledger, and all it was shown. */
+async function joined(self: string, prefix: string, endpoints = etcd.endpoints) {
+  const shown = new Map<string, LedgerView>();
+  const committed: number[] = [];
+  const lost: string[] = [];
+  const ledger = new EtcdLedger({ self, prefix, endpoints, tls: undefined, onHost: (host, isAlive) => void (isAlive || lost.push(host)) });
+  ledger.onView((group, view) => {
+    const before = shown.get(group);
+    if ((before?.head?.serial ?? 0) > (view.head?.serial ?? 0)) throw new Error('an older head was shown');
+    shown.set(group, view);
+    if (view.head !== undefined) committed.push(committedOf(view.head, view));
+  });
+  await ledger.start();
+  const at = (group = 'g'): number => {
+    const view = shown.get(group);
+    return view?.head === undefined ? -1 : committedOf(view.head, view);
+  };
+  return { ledger, shown, committed, lost, at };
+}
+type Joined = Awaited<ReturnType<typeof joined>>;
+
+async function command(ledger: EtcdLedger, given: HeadCommand, group = 'g'): Promise<string> {
+  for (let tries = 0; tries < 40; tries += 1) {
+    try {
+      const { reply, swap } = decideHead(await ledger.read(group), given);
+      if (swap === undefined) return reply.outcome === 'denied' ? reply.denial.code : reply.outcome;
+      if (await ledger.swap(group, swap)) return reply.outcome;
+    } catch (error) {
+      if (tries === 39) throw error;
+      await sleep(100);
+    }
+  }
+  return 'in vain';
+}
+
+async function world(run: (hosts: readonly [Joined, Joined, Joined]) => Promise<void>): Promise<void> {
+  const prefix = `/t${(prefixes += 1)}/`;
+  const made: Joined[] = [];
+  try {
+    for (const name of HOSTS) made.push(await joined(name, prefix));
+    const [a, b, c] = made;
+    if (a === undefined || b === undefined || c === undefined) throw new Error('three hosts');
+    expect(await command(a.ledger, { kind: 'apply', spec: specFor(HOSTS) })).toBe('accepted');
+    expect(await command(a.ledger, { kind: 'protect' })).toBe('accepted');
+    await run([a, b, c]);
+  } finally {
+    for (const { ledger } of made) await ledger.close();
+  }
+}
+const G1 = generation(1);
+const publish = ({ ledger }: Joined, e: number, g = G1): void => ledger.publish('g', { generation: g, epoch: epoch(e) });
+
+describe.skipIf(UNPRIVILEGED)('the ledger on etcd', () => {
+  beforeAll(() => etcd.start());
+  afterAll(async () => {
+    await etcd.close();
+    rmSync(directory, { recursive: true, force: true });
+  });
+
+  test('what it promises is what the exploration assumed: same writes, same answers', async () => {
+    await world(async ([a]) => {
+      let model: Store = EMPTY;
+      for (const given of [{ kind: 'apply', spec: specFor(HOSTS) }, { kind: 'protect' }] as const) {
+        const { swap } = decideHead(viewOf(model.head, model.revision, model.acks), given);
+        model = swap === undefined ? model : (swapped(model, swap) ?? model);
+      }
+      const write = async (e: Acked): Promise<void> => {
+        model = acked(model, e) ?? model;
+        const other = new EtcdLedger({ self: e.host, prefix: `/t${prefixes}/`, endpoints: etcd.endpoints, tls: undefined });
+        other.publish('g', e);
+        await until('the ack is decided', () => other.counts.acks === 1);
+        await other.close();
+        expect((await a.ledger.read('g')).acks).toEqual(viewOf(model.head, 1, model.acks).acks);
+      };
+      await write({ host: 'h1', generation: G1, epoch: epoch(3) });
+      await write({ host: 'h1', generation: G1, epoch: epoch(2) }); // late: takes nothing back
+      await write({ host: 'h2', generation: generation(2), epoch: epoch(9) }); // a generation that has not begun
+      await write({ host: 'h9', generation: G1, epoch: epoch(9) }); // no host of it
+      const view = await a.ledger.read('g');
+      const stale = decideHead(view, { kind: 'takeover', generation: generation(2), epoch: epoch(0) });
+      await write({ host: 'h2', generation: G1, epoch: epoch(4) });
+      await write({ host: 'h3', generation: G1, epoch: epoch(4) });
+      const { swap } = stale;
+      if (swap === undefined) throw new Error('a takeover at 0 was possible then');
+      expect(await a.ledger.swap('g', swap), 'its witness has moved: epoch 3 may have left').toBe(false);
+      expect(await command(a.ledger, { kind: 'takeover', generation: generation(2), epoch: epoch(3) })).toBe('accepted');
+      const raised = decideHead(viewOf(model.head, model.revision, model.acks), { kind: 'takeover', generation: generation(2), epoch: epoch(3) }).swap;
+      model = raised === undefined ? model : (swapped(model, raised) ?? model);
+      await write({ host: 'h1', generation: G1, epoch: epoch(7) }); // fenced
+      await write({ host: 'h1', generation: generation(2), epoch: epoch(4) });
+    });
+  });
+
+  test('committed is the least ack, everywhere, and an ack of an old generation moves nothing', async () => {
+    await world(async ([a, b, c]) => {
+      publish(a, 2);
+      publish(b, 3);
+      await sleep(50);
+      expect([a, b, c].map(({ at }) => at())).toEqual([0, 0, 0]);
+      publish(c, 1);
+      for (const host of [a, b, c]) await until('all see 1', () => host.at() === 1);
+      expect(await command(b.ledger, { kind: 'takeover', generation: generation(2), epoch: epoch(1) })).toBe('accepted');
+      publish(a, 5);
+      publish(c, 5);
+      for (const host of [a, b, c]) await until('all see the takeover', () => host.shown.get('g')?.head?.generation === 2);
+      await sleep(200);
+      expect([a, b, c].map(({ at }) => at())).toEqual([1, 1, 1]);
+      expect((await etcd.ctl(['get', '--prefix', `/t${prefixes}/groups/g/ack/`, '--keys-only'])).match(/ack/g)?.length, 'acks of old generations are removed').toBe(3);
+    });
+  });
+
+  test('leader killed, and its return: no event lost, committed only rises', async () => {
+    await world(async ([a, b, c]) => {
+      const all = [a, b, c];
+      let e = 0;
+      const turn = async (upTo: number, ms: number): Promise<void> => {
+        for (const until_ = Date.now() + ms; e < upTo || Date.now() < until_;) {
+          e += 1;
+          for (const host of all) publish(host, e);
+          await sleep(25);
+        }
+        for (const host of all) await until(`all are at ${e}`, () => host.at() === e, 15_000);
+      };
+      await turn(20, 0);
+      const leader = await etcd.leader();
+      expect(leader).toBeGreaterThanOrEqual(0);
+      await etcd.kill(leader);
+      const killedAt = performance.now();
+      await turn(e + 20, 0);
+      console.log(`leader killed: all committed again after ${Math.round(performance.now() - killedAt)} ms, of which 500 were epochs`);
+      etcd.startNode(leader);
+      await turn(e + 10, 500);
+      for (const { committed } of all) expect(committed).toEqual([...committed].sort((x, y) => x - y));
+    });
+  }, 60_000);
+
+  test('majority lost and back: nothing commits meanwhile, a read says ledger_down, then all goes on', async () => {
+    await world(async ([a, b, c]) => {
+      for (const host of [a, b, c]) publish(host, 1);
+      for (const host of [a, b, c]) await until('all are at 1', () => host.at() === 1, 15_000);
+      etcd.pause(0);
+      etcd.pause(1);
+      for (const host of [a, b, c]) publish(host, 2);
+      await expect(a.ledger.read('g')).rejects.toMatchObject({ code: 'ledger_down' });
+      await sleep(700);
+      expect([a, b, c].map(({ at }) => at()), 'an ack that no majority has is no ack').toEqual([1, 1, 1]);
+      etcd.wake(0);
+      etcd.wake(1);
+      const backAt = performance.now();
+      for (const host of [a, b, c]) await until('all are at 2', () => host.at() === 2, 20_000);
+      console.log(`majority back: committed after ${Math.round(performance.now() - backAt)} ms`);
+    });
+  }, 60_000);
+
+  test('a node is paused under a watch: it is noticed by the silence, and nothing is lost', async () => {
+    await world(async ([a, b, c]) => {
+      etcd.pause(0);
+      for (const host of [a, b, c]) publish(host, 3);
+      for (const host of [a, b, c]) await until('all are at 3', () => host.at() === 3, 20_000);
+      etcd.wake(0);
+    });
+  }, 60_000);
+
+  test('the store was compacted beyond what a watch had seen: all is read again', async () => {
+    await world(async ([a, b, c]) => {
+      const late = await joined('h9', `/t${prefixes}/`, etcd.endpoints.slice(0, 1));
+      try {
+        await until('it has begun', () => late.at() === 0);
+        etcd.pause(0);
+        for (const host of [a, b, c]) publish(host, 4);
+        for (const host of [a, b, c]) await until('the others see 4', () => host.at() === 4, 20_000);
+        const watches = late.ledger.counts.watches;
+        await until('the silence is noticed', () => late.ledger.counts.watches > watches, 15_000);
+        const { header } = JSON.parse(await etcd.ctl(['get', 'x', '-w', 'json', '--endpoints', etcd.endpoints[1] ?? ''])) as { header: { revision: number } };
+        await etcd.ctl(['compact', String(header.revision), '--endpoints', etcd.endpoints[1] ?? '']);
+        expect(late.at()).toBe(0);
+        etcd.wake(0);
+        await until('it sees 4', () => late.at() === 4, 15_000);
+        for (const host of [a, b, c]) publish(host, 5);
+        await until('it follows', () => late.at() === 5, 15_000);
+      } finally {
+        etcd.wake(0);
+        await late.ledger.close();
+      }
+    });
+  }, 60_000);
+
+  test('a host whose heartbeats end is told of, after its lease', async () => {
+    await world(async ([a, , c]) => {
+      await until('h3 is there', () => a.ledger.hosts.has('h3'), 10_000);
+      await c.ledger.close();
+      await until('h3 is lost', () => a.lost.includes('h3'), (LEASE_S + 7) * 1000);
+    });
+  }, 60_000);
+});
