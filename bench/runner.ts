@@ -43,6 +43,8 @@ export interface RunOptions {
 }
 
 const WARM_UP_SECONDS = 0.5;
+/** A scenario that takes longer hangs: it fails, and the next one runs. */
+const SCENARIO_SECONDS_MAX = 600;
 const RAW_BYTES_MAX = 1 << 20;
 
 export const slug = (name: string): string => name.toLowerCase().replace(/[^a-z0-9]+/g, '-').replace(/^-|-$/g, '');
@@ -82,9 +84,11 @@ async function attempt(job: () => Promise<void>): Promise<{ skipped?: string; fa
   }
 }
 
-/** Never ends but in an error; listens until `over`. */
+/** Never ends but in an error, interrupted or too late; listens until `over`. */
 function aborted(signal: AbortSignal | undefined, over: AbortSignal): Promise<never> {
   return new Promise((_, reject) => {
+    const timer = setTimeout(() => reject(new Error(`took longer than ${SCENARIO_SECONDS_MAX} s`)), SCENARIO_SECONDS_MAX * 1e3);
+    over.addEventListener('abort', () => clearTimeout(timer), { once: true });
     const fail = (): void => reject(new Error('interrupted'));
     if (signal?.aborted === true) fail();
     signal?.addEventListener('abort', fail, { once: true, signal: over });

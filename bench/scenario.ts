@@ -59,6 +59,8 @@ export interface Scenario {
   readonly arguments: string;
   readonly variants: readonly Variant[];
   readonly quantities: readonly Quantity[];
+  /** What a reader must know to read the figures right; shown beside them. */
+  readonly note?: string;
   /** Also in `make bench-quick`. */
   readonly quick?: boolean;
   /** Variants that `make bench-quick` takes; all unless told. */

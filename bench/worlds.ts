@@ -12,6 +12,7 @@ import { Bed, type BedOptions, type Plane } from './bed/bed.ts';
 import { runIn, sleep } from './bed/commands.ts';
 import type { Daemon } from './bed/daemon.ts';
 import { Engine, type Cadence } from './bed/engine.ts';
+import { WireApi } from './bed/wire.ts';
 
 /** Cut and committed all the time: a frame waits for the ring's block timer and the next call. */
 export const AT_ONCE: Cadence = { intervalMs: 1, commitDelayMs: 0 };
@@ -30,6 +31,8 @@ export interface Place {
   readonly bed: Bed;
   readonly daemon: Daemon | undefined;
   readonly engines: readonly Engine[];
+  /** The engines' connections. */
+  readonly calls: readonly WireApi[];
 }
 
 export interface WorldsOptions {
@@ -56,7 +59,7 @@ export class Worlds {
     const bed = await Bed.create({ ...this.#options.bed, plane });
     try {
       await setWindow(bed, this.#options.windowMb);
-      const place = protect === 'none' ? { bed, daemon: undefined, engines: [] } : await this.#protect(bed, protect);
+      const place = protect === 'none' ? { bed, daemon: undefined, engines: [], calls: [] } : await this.#protect(bed, protect);
       this.#places.set(key, place);
       return place;
     } catch (error) {
@@ -83,7 +86,10 @@ export class Worlds {
   }
 
   async close(): Promise<void> {
-    for (const { bed } of this.#places.values()) await bed.close();
+    for (const { bed, calls } of this.#places.values()) {
+      for (const api of calls) api.close();
+      await bed.close();
+    }
     this.#places.clear();
   }
 
@@ -91,13 +97,16 @@ export class Worlds {
     const daemon = bed.daemon();
     await daemon.start('live');
     const engines: Engine[] = [];
+    const calls: WireApi[] = [];
     const parts = protect === 'group' ? [bed.members] : bed.members.map((member) => [member]);
     for (const [i, members] of parts.entries()) {
-      const engine = new Engine(daemon.api, `g${i}`);
+      const api = await WireApi.open(daemon.socket);
+      calls.push(api);
+      const engine = new Engine(api, `g${i}`);
       await engine.protect(bed.groupFile(engine.group, { ...this.#options.group, members: members.map(({ name, port, mac }) => ({ name, port, mac })) }));
       engines.push(engine);
     }
-    return { bed, daemon, engines };
+    return { bed, daemon, engines, calls };
   }
 }
 

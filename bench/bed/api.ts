@@ -35,6 +35,17 @@ export class ApiRefusal extends Error {
   }
 }
 
+/** @throws ApiRefusal unless the status is of success. */
+export function mustSucceed(answer: Answer, what: string): unknown {
+  if (answer.status >= 300) throw new ApiRefusal(answer, what);
+  return answer.body;
+}
+
+export function asGroup(answer: unknown, what: string): GroupAnswer {
+  if (!isGroupAnswer(answer)) throw new Error(`${what} did not answer with a group: ${JSON.stringify(answer)}`);
+  return answer;
+}
+
 export class Api {
   readonly #client: Client;
 
@@ -56,14 +67,12 @@ export class Api {
   /** The same, where only success will do. */
   async must(method: 'GET' | 'PUT' | 'POST' | 'DELETE', path: string, body?: object): Promise<unknown> {
     const answer = await this.call(method, path, body);
-    if (answer.status >= 300) throw new ApiRefusal(answer, `${method} ${path}`);
-    return answer.body;
+    return mustSucceed(answer, `${method} ${path}`);
   }
 
   async group(method: 'GET' | 'PUT' | 'POST', path: string, body?: object): Promise<GroupAnswer> {
     const answer = await this.must(method, path, body);
-    if (!isGroupAnswer(answer)) throw new Error(`${method} ${path} did not answer with a group: ${JSON.stringify(answer)}`);
-    return answer;
+    return asGroup(answer, `${method} ${path}`);
   }
 
   close(): Promise<void> {

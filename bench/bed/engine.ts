@@ -13,15 +13,19 @@ import { ApiRefusal, type Api, type GroupAnswer } from './api.ts';
 import { sleep } from './commands.ts';
 import { nowUs } from './libc.ts';
 import type { Oracle } from './oracle.ts';
+import type { WireApi } from './wire.ts';
 
 export interface Cadence {
   readonly intervalMs: number;
   readonly commitDelayMs: number;
 }
 
+/** What an engine asks through: the tests' client, or bytes on the socket (wire.ts). */
+export type EngineApi = Pick<Api, 'must' | 'group'> | WireApi;
+
 export class Engine {
   readonly group: string;
-  readonly #api: Api;
+  readonly #api: EngineApi;
   readonly #oracle: Oracle | undefined;
   generation = 0;
   open = 0;
@@ -34,7 +38,7 @@ export class Engine {
   /** What ended the run, if it was not `stop()`. */
   failure: Error | undefined;
 
-  constructor(api: Api, group: string, oracle?: Oracle) {
+  constructor(api: EngineApi, group: string, oracle?: Oracle) {
     this.#api = api;
     this.group = group;
     this.#oracle = oracle;

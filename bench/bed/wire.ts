@@ -5,6 +5,7 @@
  */
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
+import { asGroup, mustSucceed, type GroupAnswer } from './api.ts';
 import { nowUs } from './libc.ts';
 
 export interface Timed {
@@ -33,7 +34,7 @@ export class WireClient {
     return new WireClient(socket);
   }
 
-  async call(method: 'GET' | 'POST', path: string, body?: object): Promise<Timed> {
+  async call(method: 'GET' | 'PUT' | 'POST', path: string, body?: object): Promise<Timed> {
     if (this.#done !== undefined) throw new Error('one request at a time');
     const text = body === undefined ? '' : JSON.stringify(body);
     const type = body === undefined ? '' : `content-type: application/json\r\ncontent-length: ${text.length}\r\n`;
@@ -60,5 +61,35 @@ export class WireClient {
     const done = this.#done;
     this.#done = undefined;
     done?.(answer);
+  }
+}
+
+/**
+ * What an engine asks of the daemon, over a connection of its own: as an engine in C would, so that
+ * a measurement's CPU is the daemon's and the traffic's. For daemons that stay: a call that gets no
+ * answer waits for ever.
+ */
+export class WireApi {
+  readonly #client: WireClient;
+
+  private constructor(client: WireClient) {
+    this.#client = client;
+  }
+
+  static async open(path: string): Promise<WireApi> {
+    return new WireApi(await WireClient.open(path));
+  }
+
+  async must(method: 'GET' | 'PUT' | 'POST', path: string, body?: object): Promise<unknown> {
+    const call = await this.#client.call(method, path, body);
+    return mustSucceed({ status: call.status, body: JSON.parse(call.body) as unknown }, `${method} ${path}`);
+  }
+
+  async group(method: 'GET' | 'PUT' | 'POST', path: string, body?: object): Promise<GroupAnswer> {
+    return asGroup(await this.must(method, path, body), `${method} ${path}`);
+  }
+
+  close(): void {
+    this.#client.close();
   }
 }

@@ -2,7 +2,7 @@
 import type { Figure, Outcome } from '../figures.ts';
 import { SECTIONS } from '../scenario.ts';
 import type { Chart } from './charts.ts';
-import { HEAD, cells, faults, gaps, verdictText } from './words.ts';
+import { HEAD, cells, faults, gaps, notes, verdictText } from './words.ts';
 
 const escape = (text: string): string => text.replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/>/g, '&gt;').replace(/"/g, '&quot;');
 
@@ -62,6 +62,6 @@ ${tables.join('\n')}
 
 function about(outcomes: readonly Outcome[], section: string): string {
   const own = outcomes.filter(({ scenario }) => scenario.section === section);
-  return `<details class="soft"><summary>how</summary><ul>${own.map(({ scenario, result }) =>
+  return `${notes(own).map((note) => `<p>${escape(note)}</p>`).join('')}<details class="soft"><summary>how</summary><ul>${own.map(({ scenario, result }) =>
     `<li><b>${escape(scenario.name)}</b>: ${escape(scenario.topology)}; ${escape(scenario.arguments)} (${result.laps} laps)</li>`).join('')}</ul></details>`;
 }

@@ -23,11 +23,18 @@ export function textTable(figures: readonly Figure[]): string {
   return rows.map((row) => row.map((cell, i) => cell.padEnd(widths[i] ?? 0)).join('  ').trimEnd()).join('\n');
 }
 
-/** What README shows: the figures with a demand. */
-export function markdown(figures: readonly Figure[], machineLine: string): string {
+/** What README shows: the figures with a demand, what failed, and what must be known to read them. */
+export function markdown(outcomes: readonly Outcome[], figures: readonly Figure[], machineLine: string): string {
   const rows = figures.filter(({ by }) => by !== null).map((figure) => `| ${cells(figure).join(' | ')} |`);
-  return [`Medians of alternating laps on ${machineLine}.`, '', `| ${HEAD.join(' | ')} |`, `|${HEAD.map(() => '---').join('|')}|`, ...rows, ''].join('\n');
+  return [`Medians of alternating laps on ${machineLine}.`, '', `| ${HEAD.join(' | ')} |`, `|${HEAD.map(() => '---').join('|')}|`, ...rows, ...failedRows(outcomes), '', ...notes(outcomes).flatMap((note) => [note, ''])].join('\n');
 }
+
+const failedRows = (outcomes: readonly Outcome[]): string[] =>
+  outcomes.flatMap(({ result: { scenario, failed } }) => (failed === undefined ? [] : [`| ${scenario} | failed: ${failed.split('\n')[0] ?? ''} |  |  |  | FAILED |`]));
+
+/** Each once. */
+export const notes = (outcomes: readonly Outcome[]): string[] =>
+  [...new Set(outcomes.flatMap(({ scenario: { note } }) => note ?? []))];
 
 const judgedText = (figure: Figure): string => (figure.by === 'value' || figure.ratio === null ? valueText(figure) : ratioText(figure));
 

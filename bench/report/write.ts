@@ -26,9 +26,9 @@ export async function writeReport(out: string, outcomes: readonly Outcome[], { j
   const figures = outcomes.flatMap(({ scenario, result }) => figuresOf(scenario, result, room));
   const machineLine = machineText(machine());
   writeFileSync(join(out, 'bench.json'), JSON.stringify(figures, undefined, 1));
-  writeFileSync(join(out, 'bench.md'), markdown(figures, machineLine));
+  writeFileSync(join(out, 'bench.md'), markdown(outcomes, figures, machineLine));
   writeFileSync(join(out, 'bench.html'), page({ outcomes, figures, charts: await charts(outcomes, figures), machineLine, room }));
-  if (readme !== undefined) writeFileSync(readme, withBlock(readFileSync(readme, 'utf8'), markdown(figures, machineLine)));
+  if (readme !== undefined) writeFileSync(readme, withBlock(readFileSync(readme, 'utf8'), markdown(outcomes, figures, machineLine)));
   console.log(`\n${textTable(figures.filter(({ scenario }) => judged.has(scenario)))}\n\n  ${join(out, 'bench.html')}`);
   for (const gap of gaps(outcomes)) console.log(`  not measured: ${gap}`);
   return faults(outcomes, figures, judged);

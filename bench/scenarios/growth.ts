@@ -1,13 +1,18 @@
 /**
  * Does the price of a frame grow with what the host protects? Frames of 60 bytes are sent, held for
- * one epoch and released, and of each size three prices are kept:
+ * one epoch and released, and of each size four prices are kept:
  *
  *   in      sender's time a frame: kernel classifies and queues it in the sender's own system call
  *   out     first to last frame on the wire, a frame: the hold loop's release
- *   daemon  CPU time of sluiced, a frame, over both
+ *   hold    CPU time of the hold loop's thread, a frame, over both: taking frames in, holding and
+ *           sending them, with the bridge and the outsider's device, where the kernel does their
+ *           work in the sender's own time
+ *   daemon  CPU time of all of sluiced, a frame: with the calls, which are two an epoch and group
+ *           whatever it holds
  *
  * Each lap sends about FRAMES_MIN frames, in as many epochs as that takes, so that a small epoch's
- * price is not that of the clock. All groups are cut and committed together at the end of an epoch.
+ * price is not that of the clock, after as many in WARM_UP epochs, so that none is that of a cold
+ * compiler. All groups are cut and committed together at the end of an epoch.
  */
 import { readFileSync, readdirSync } from 'node:fs';
 import type { GroupAnswer } from '../bed/api.ts';
@@ -22,6 +27,10 @@ import type { Demand, Reading, Scenario, Variant } from '../scenario.ts';
 import { awaitFrames, sendFrames } from './calls.ts';
 
 const FRAMES_MIN = 100_000;
+const WARM_UP_FRAMES = 50_000;
+/** An epoch of a warm-up holds no more than this. */
+const WARM_UP_EPOCH_FRAMES = 64_000;
+const HOLD_THREAD = 'sluice-hold';
 const FRAME_BYTES = 60;
 const SETTLE_MS = 4;
 
@@ -63,12 +72,16 @@ async function openFarm({ groups, membersPerGroup, holdBytes }: Omit<Shape, 'fra
   }
 }
 
-/** CPU time of all threads of a process, microseconds. */
-function cpuUs(pid: number): number {
-  return readdirSync(`/proc/${pid}/task`).reduce((sum, task) => {
-    const [ns = '0'] = readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ');
-    return sum + Number(ns) / 1e3;
-  }, 0);
+/** CPU time of all threads of a daemon, and of its hold loop's, microseconds. */
+function cpuUs(pid: number): { all: number; hold: number } {
+  let [all, hold] = [0, Number.NaN];
+  for (const task of readdirSync(`/proc/${pid}/task`)) {
+    const path = `/proc/${pid}/task/${task}`;
+    const [ns = '0'] = readFileSync(`${path}/schedstat`, 'utf8').split(' ');
+    all += Number(ns) / 1e3;
+    if (readFileSync(`${path}/comm`, 'utf8').trim() === HOLD_THREAD) hold = Number(ns) / 1e3;
+  }
+  return { all, hold };
 }
 
 /** What a sentence about missing frames must say: did the gate drop them, or did this bed? */
@@ -99,27 +112,34 @@ async function oneEpoch(farm: Farm, frames: number): Promise<{ inUs: number; out
 
 async function price(farm: Farm, frames: number): Promise<Reading> {
   const epochs = Math.max(1, Math.round(FRAMES_MIN / frames));
-  const cpuBefore = cpuUs(farm.daemon.pid);
+  const before = cpuUs(farm.daemon.pid);
   let [inUs, outUs] = [0, 0];
   for (let i = 0; i < epochs; i++) {
     const one = await oneEpoch(farm, frames);
     inUs += one.inUs / epochs;
     outUs += one.outUs / epochs;
   }
-  return { values: { in: inUs, out: outUs, daemon: (cpuUs(farm.daemon.pid) - cpuBefore) / (epochs * frames) } };
+  const after = cpuUs(farm.daemon.pid);
+  const each = (us: number): number => us / (epochs * frames);
+  return { values: { in: inUs, out: outUs, hold: each(after.hold - before.hold), daemon: each(after.all - before.all) } };
 }
 
+async function warmUp(farm: Farm, frames: number): Promise<void> {
+  for (let sent = 0; sent < WARM_UP_FRAMES; sent += frames) await oneEpoch(farm, frames);
+}
+
+type Price = 'in' | 'out' | 'hold' | 'daemon';
 /** A scenario whose variants are shapes; a shape's bed is made for its lap alone, so that none stands idle beside another. */
-function growing(what: string, shapes: readonly (Shape & { readonly name: string; readonly x: number })[], xLabel: string, judged: 'in' | 'out' | 'daemon'): Scenario {
+function growing(what: string, shapes: readonly (Shape & { readonly name: string; readonly x: number })[], xLabel: string, judged: Price): Scenario {
   const variants: readonly Variant[] = shapes.map(({ name, x }) => ({ name, x }));
   const flat: readonly Demand[] = shapes.slice(1).map(({ name }) => ({ variant: name, by: 'ratio', floor: 2, target: 1.2 }));
-  const quantity = (key: 'in' | 'out' | 'daemon', name: string) =>
+  const quantity = (key: Price, name: string) =>
     ({ key, name: `${name} by ${what}`, unit: 'us', lowerIsBetter: true, ...(key === judged ? { demands: flat } : {}) });
   return {
-    name: `cost by ${what}`, section: 'growth', variants, xLabel, warmUpLap: false,
+    name: `cost by ${what}`, section: 'growth', variants, xLabel, warmUpLap: false, lapsMax: 2,
     topology: 'taps of this process as members, an outsider, one Linux bridge',
     arguments: `frames of ${FRAME_BYTES} bytes held for one epoch and released, about ${FRAMES_MIN.toLocaleString('en-GB')} a lap at least`,
-    quantities: [quantity('in', 'cost in a held frame'), quantity('out', 'cost out a held frame'), quantity('daemon', 'daemon CPU a held frame')],
+    quantities: [quantity('in', 'cost in a held frame'), quantity('out', 'cost out a held frame'), quantity('hold', 'hold loop CPU a held frame'), quantity('daemon', 'daemon CPU a held frame')],
     open: () => {
       let farm: Farm | undefined;
       return Promise.resolve({
@@ -128,7 +148,7 @@ function growing(what: string, shapes: readonly (Shape & { readonly name: string
           if (shape === undefined) throw new Error(`no shape ${variant}`);
           farm = await openFarm(shape);
           try {
-            await oneEpoch(farm, Math.min(shape.frames, 10_000)); // warm-up
+            await warmUp(farm, Math.min(shape.frames, WARM_UP_EPOCH_FRAMES));
             return await price(farm, shape.frames);
           } finally {
             await farm.bed.close();
@@ -152,7 +172,7 @@ const availableBytes = (): number => Number(/MemAvailable:\s+(\d+)/.exec(readFil
 const FILLS = [{ name: '60 B', x: 60 }, { name: '1,400 B', x: 1400 }];
 
 const memory: Scenario = {
-  name: MEMORY, section: 'growth', variants: FILLS, baseline: false, warmUpLap: false, xLabel: 'frame length, bytes',
+  name: MEMORY, section: 'growth', variants: FILLS, baseline: false, warmUpLap: false, lapsMax: 1, xLabel: 'frame length, bytes',
   topology: 'one tap as member, an outsider, one Linux bridge; hold.bytes 64 MiB',
   arguments: 'frames are sent until the queue overflows; what the machine has less, over the bytes held. The ring is allocated whole when protection begins',
   quantities: [
@@ -196,10 +216,10 @@ async function fill(bed: Bed, engine: Engine, bytes: number): Promise<number> {
 export const growth: readonly Scenario[] = [
   growing('held frames', [1_000, 10_000, 100_000, 1_000_000].map((frames) => ({
     name: `${thousand(frames)} held`, x: frames, groups: 1, membersPerGroup: 1, frames, holdBytes: '512MiB',
-  })), 'frames held', 'out'),
+  })), 'frames held', 'hold'),
   growing('groups', [1, 8, 64].map((groups) => ({
     name: `${groups} ${groups === 1 ? 'group' : 'groups'}`, x: groups, groups, membersPerGroup: 1, frames: 64_000, holdBytes: '64MiB',
-  })), 'groups', 'daemon'),
+  })), 'groups', 'hold'),
   growing('members', [2, 16, 64, 256].map((members) => ({
     name: `${members} members`, x: members, groups: 1, membersPerGroup: members, frames: 64_000, holdBytes: '64MiB',
   })), 'members of one group', 'in'),

@@ -8,7 +8,7 @@ import { QUICK_ROOM, ROOM, figuresOf } from '../../bench/figures.ts';
 import { charts } from '../../bench/report/charts.ts';
 import { page } from '../../bench/report/page.ts';
 import { withBlock } from '../../bench/report/write.ts';
-import { faults, verdictText } from '../../bench/report/words.ts';
+import { faults, markdown, verdictText } from '../../bench/report/words.ts';
 import { measure, slug } from '../../bench/runner.ts';
 import { Unavailable, type Lap, type Scenario } from '../../bench/scenario.ts';
 import { tcpBound } from '../../bench/scenarios/external.ts';
@@ -64,8 +64,12 @@ describe('runner', () => {
   it('closes what stands when a lap fails', async () => {
     const { scenario, closed } = told({ plain: [1] });
     const broken: Scenario = { ...scenario, open: async (context) => ({ ...(await scenario.open(context)), lap: () => Promise.reject(new Error('boom')) }) };
-    expect((await run(broken)).failed).toContain('boom');
+    const result = await run(broken);
+    expect(result.failed).toContain('boom');
     expect(closed()).toBe(1);
+    const outcome = { scenario: { ...broken, note: 'read it so' }, result };
+    expect(markdown([outcome, outcome], [], 'here').split('\n')).toEqual(expect.arrayContaining([expect.stringMatching(/^\| .* failed: .*boom.* FAILED \|$/)]));
+    expect(markdown([outcome, outcome], [], 'here').match(/read it so/g)).toHaveLength(1);
   });
 });
 
