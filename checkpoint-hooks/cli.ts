@@ -28,4 +28,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(EXIT.done);
   throw error;
 });
-process.exitCode = await main(process.argv);
+// A token among the arguments goes from the process list before anything else happens.
+const argv = [...process.argv];
+if (argv.some((word) => word.startsWith('--tok'))) process.title = 'sluice';
+process.exitCode = await main(argv);

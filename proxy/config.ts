@@ -31,6 +31,8 @@ export interface Config {
     readonly tcp: { readonly listen: Listen; readonly tls: Tls | undefined; readonly tokens: string | undefined; readonly ui?: boolean } | undefined;
   };
   readonly state: string;
+  /** File of the audit log; undefined = lines of the log. */
+  readonly audit: string | undefined;
   readonly log: { readonly level: string; readonly format: 'json' | 'pretty' };
   /** Directory of the pins; undefined = named after the state directory. */
   readonly pins: string | undefined;
@@ -92,7 +94,7 @@ function readFlags(argv: readonly string[]): { kind: 'help' } | { kind: 'version
 }
 
 /** A misspelt variable of these families is an error; other SLUICE_ variables belong to other tools. */
-const FAMILY = /^SLUICE_(CONTROL|LOG|MARK|WORKER)_/;
+const FAMILY = /^SLUICE_(AUDIT|CONTROL|LOG|MARK|WORKER)_/;
 
 function readEnvironment(env: Readonly<Record<string, string | undefined>>): Given {
   const given: Given = {};
@@ -168,6 +170,7 @@ function assemble(given: Given): Config {
     host: given.host ?? hostname(),
     control: { socket: given.socket ?? '/run/sluice/control.sock', group: given.group ?? 'sluice', tcp: assembleTcp(given) },
     state: given.state ?? '/var/lib/sluice',
+    audit: given.auditFile,
     log: { level: given.level ?? 'info', format: given.format ?? 'json' },
     pins: given.pins,
     attach: given.attach ?? 'auto',
@@ -198,6 +201,9 @@ function assembleTcp(given: Given): Config['control']['tcp'] {
   if (clientCa !== undefined && cert === undefined) throw new ConfigError('control.tcp.tls.clientCa needs cert and key too; add them');
   if (clientCa === undefined && tokens === undefined) {
     throw new ConfigError('control.tcp would be open to everyone; add control.tcp.tls with cert, key and clientCa, or control.tcp.tokens');
+  }
+  if (cert === undefined && !/^(127(\.\d{1,3}){3}|::1|localhost)$/.test(listen.host)) {
+    throw new ConfigError(`control.tcp.listen ${listen.host} without TLS would send tokens in the clear; add control.tcp.tls with cert and key, or listen on 127.0.0.1`);
   }
   return { listen, tls: cert === undefined || key === undefined ? undefined : { cert, key, clientCa }, tokens, ui: ui === 'on' };
 }

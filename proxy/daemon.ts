@@ -13,7 +13,10 @@ import { realpathSync, rmSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { apiControl, portStats, relay, relayGate } from './adapt.ts';
+import { Access } from './api/access.ts';
 import { buildApp } from './api/app.ts';
+import { Audit } from './api/audit.ts';
+import type { AppOptions } from './api/app.ts';
 import type { App } from './api/commands.ts';
 import type { ApiDeps } from './api/deps.ts';
 import { EventHub } from './api/events.ts';
@@ -23,12 +26,17 @@ import { Control } from './control/control.ts';
 import { maybeHurry } from './edge/ffi/libc.ts';
 import { JournalFile } from './edge/journal-file.ts';
 import { openPlane, packageFile } from './gate.ts';
-import { clearStale, listenTcp, listenUnix, tcpOptions } from './listen.ts';
+import { peerName } from './edge/peer.ts';
+import { clearStale, listenTcp, listenUnix, readAgain, tcpOptions } from './listen.ts';
+import type { Log } from './logging.ts';
 import { EdgeError } from './ports.ts';
 import type { JournalRecord } from './ports.ts';
 import { checkCapabilities, checkKernel } from './preflight.ts';
+import { checkState } from './trust.ts';
 
 export interface Daemon {
+  /** Reads tokens and certificates again. Throws, and goes on with the old ones, where they are not right. */
+  reload(): void;
   /** Answers everyone and lets go of everything but what protected groups need. */
   stop(): Promise<void>;
 }
@@ -47,26 +55,38 @@ const LOSSES_MS = 1000;
 
 type Undo = () => Promise<void> | void;
 
-export async function startDaemon(config: Config, log: Logger, version: string, fatal: (error: unknown) => void): Promise<Daemon> {
+export async function startDaemon(config: Config, log: Log, version: string, fatal: (error: unknown) => void): Promise<Daemon> {
   const which = config.pcap === undefined ? 'ebpf' : 'pcap';
   checkKernel(which);
   checkCapabilities(which);
   maybeHurry(NICE);
   await clearStale(config.control.socket);
+  checkState('state', config.state);
+  const tcp = config.control.tcp === undefined ? undefined : tcpOptions(config.control.tcp); // wrong ones are said before anything is touched
   const undo: Undo[] = [];
   const stop = async (): Promise<void> => {
     for (let last = undo.pop(); last !== undefined; last = undo.pop()) await last();
   };
   try {
-    await compose(config, log, version, fatal, undo);
-    return { stop };
+    const remote = await compose(config, { log, version, fatal, tcp }, undo);
+    return { stop, reload: () => remote?.() };
   } catch (error) {
     await stop();
     throw error;
   }
 }
 
-async function compose(config: Config, log: Logger, version: string, fatal: (error: unknown) => void, undo: Undo[]): Promise<void> {
+interface Around {
+  readonly log: Log;
+  readonly version: string;
+  readonly fatal: (error: unknown) => void;
+  readonly tcp: AppOptions | undefined;
+}
+
+/** Returns what reads tokens and certificates again, where there is TCP. */
+async function compose(config: Config, around: Around, undo: Undo[]): Promise<(() => void) | undefined> {
+  const { version, fatal } = around;
+  const log = around.log.logger;
   const journal = JournalFile.open(config.state, { onTorn: (bytes) => log.warn({ bytes }, 'the journal had a torn tail, as a kill or a power cut leaves it; it was cut off') });
   undo.push(() => journal.close());
   const records = await journal.load();
@@ -96,8 +116,11 @@ async function compose(config: Config, log: Logger, version: string, fatal: (err
     ports: () => portStats(control, keeper.stats()),
     eventClients: () => events.subscribers,
   });
-  await serve(config, { control: seen, events, metrics, log, version, host: config.host, health: { missing } }, control, undo);
+  const audit = new Audit(around.log.audit);
+  undo.push(() => audit.close());
+  const reload = await serve(config, { control: seen, events, metrics, log, audit, version, host: config.host, health: { missing } }, { control, tcp: around.tcp }, undo);
   log.info({ version, groups: records.length, socket: config.control.socket, kept, attach }, 'ready');
+  return reload;
 }
 
 /**
@@ -149,20 +172,23 @@ function watchLosses(lost: () => Readonly<Record<string, number>>, log: Logger):
   return () => clearInterval(timer);
 }
 
-async function serve(config: Config, deps: ApiDeps, control: Control, undo: Undo[]): Promise<void> {
+async function serve(config: Config, deps: ApiDeps, by: { control: Control; tcp: AppOptions | undefined }, undo: Undo[]): Promise<(() => void) | undefined> {
+  const { control } = by;
   const { socket, group, tcp } = config.control;
   const page = packageFile('dist/checkpoint-hooks');
-  const local = await buildApp(deps, { page });
+  const local = await buildApp(deps, { access: Access.open(peerName), page });
   undo.push(async () => {
     rmSync(socket, { force: true });
     await delay(LAST_IN_MS);
     await closeApp(local, control);
   });
   await listenUnix(local, socket, group);
-  if (tcp === undefined) return;
-  const remote = await buildApp(deps, { ...tcpOptions(tcp), ...(tcp.ui === true ? { page } : {}) });
+  if (tcp === undefined || by.tcp === undefined) return undefined;
+  const remote = await buildApp(deps, { ...by.tcp, ...(tcp.ui === true ? { page } : {}) });
   undo.push(() => closeApp(remote, control));
   await listenTcp(remote, tcp.listen);
+  const { access } = by.tcp;
+  return () => readAgain(tcp, access, remote.server);
 }
 
 /** Both at once: requests in flight end only when control has answered them. */

@@ -8,23 +8,27 @@
  *
  * The socket is made with mode 0660 from its first moment (umask), and then given to its group.
  * Reading and writing it is the whole right to command the daemon: there is no further check on it.
+ * On TCP, access.ts asks who it is.
  */
-import { chownSync, lstatSync, mkdirSync, readFileSync, statSync, unlinkSync } from 'node:fs';
+import { chownSync, lstatSync, mkdirSync, readFileSync, unlinkSync } from 'node:fs';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
+import { Server as TlsServer } from 'node:tls';
+import { Access } from './api/access.ts';
 import type { AppOptions } from './api/app.ts';
 import { ConfigError } from './config.ts';
-import type { Config } from './config.ts';
+import type { Config, Tls } from './config.ts';
+import { readCredentials } from './credentials.ts';
+import { checkDirectory, codeOf, readPublic, readSecret } from './trust.ts';
 
 /** Long enough for a busy daemon, short enough for a start. */
 const PROBE_MS = 1000;
-const TOKEN_CHARACTERS_MIN = 16;
 
 interface Listener {
   listen(options: { path: string } | { host: string; port: number }): Promise<string>;
 }
 
-const codeOf = (error: unknown): string => (error instanceof Error && 'code' in error ? String(error.code) : String(error));
+type Tcp = NonNullable<Config['control']['tcp']>;
 
 export async function listenUnix(app: Listener, socket: string, group: string): Promise<void> {
   await clearStale(socket);
@@ -54,8 +58,10 @@ export async function clearStale(socket: string): Promise<void> {
   } catch (error) {
     throw new ConfigError(`control.socket ${socket}: its directory can't be made (${codeOf(error)}); give another path`);
   }
+  checkDirectory('control.socket', dirname(socket));
   const found = lstatSync(socket, { throwIfNoEntry: false });
   if (found === undefined) return;
+  if (found.isSymbolicLink()) throw new ConfigError(`control.socket ${socket} is a symbolic link; remove it or give another path`);
   if (!found.isSocket()) throw new ConfigError(`control.socket ${socket} is a file that is no socket; remove it or give another path`);
   if (await answers(socket)) throw new ConfigError(`control.socket ${socket} is in use by a running daemon; stop it, or give this one a socket of its own`);
   unlinkSync(socket);
@@ -75,30 +81,32 @@ function answers(socket: string): Promise<boolean> {
   });
 }
 
-/** Certificates and tokens, read once at start. */
-export function tcpOptions(tcp: NonNullable<Config['control']['tcp']>): AppOptions {
+/** Certificates and tokens; read at start, and again by `readAgain`. */
+export function tcpOptions(tcp: Tcp): AppOptions {
   const { tls, tokens } = tcp;
   return {
-    ...(tls === undefined ? {} : { tls: { cert: mustRead('cert', tls.cert), key: mustRead('key', tls.key), clientCa: tls.clientCa === undefined ? undefined : mustRead('clientCa', tls.clientCa) } }),
-    ...(tokens === undefined ? {} : { tokens: readTokens(tokens) }),
+    access: Access.guarded(tokens === undefined ? undefined : readCredentials(tokens)),
+    ...(tls === undefined ? {} : { tls: readTls(tls) }),
   };
 }
 
-function mustRead(what: string, file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (error) {
-    throw new ConfigError(`control.tcp: ${what} ${file} can't be read (${codeOf(error)}); give the path of a PEM file`);
-  }
+function readTls(tls: Tls): NonNullable<AppOptions['tls']> {
+  const key = 'control.tcp.tls';
+  return {
+    cert: readPublic(`${key}.cert`, tls.cert),
+    key: readSecret(`${key}.key`, tls.key),
+    clientCa: tls.clientCa === undefined ? undefined : readPublic(`${key}.clientCa`, tls.clientCa),
+  };
 }
 
-function readTokens(file: string): readonly string[] {
-  const lines = mustRead('tokens', file).split('\n').map((line) => line.trim()).filter((line) => line !== '' && !line.startsWith('#'));
-  if (lines.length === 0) throw new ConfigError(`control.tcp.tokens ${file} has no token; write one a line, as from: openssl rand -hex 32`);
-  const short = lines.findIndex((line) => line.length < TOKEN_CHARACTERS_MIN);
-  if (short >= 0) throw new ConfigError(`control.tcp.tokens ${file}: token ${short + 1} is shorter than ${TOKEN_CHARACTERS_MIN} characters; make one with: openssl rand -hex 32`);
-  if ((statSync(file).mode & 0o007) !== 0) throw new ConfigError(`control.tcp.tokens ${file} can be read by everyone; chmod 600 ${file}`);
-  return lines;
+/** Throws, and changes nothing, where something of it is not right. A certificate is for connections to come. */
+export function readAgain(tcp: Tcp, access: Access, server: object): void {
+  const credentials = tcp.tokens === undefined ? undefined : readCredentials(tcp.tokens);
+  if (tcp.tls !== undefined && server instanceof TlsServer) {
+    const { cert, key, clientCa } = readTls(tcp.tls);
+    server.setSecureContext({ cert, key, minVersion: 'TLSv1.2', ...(clientCa === undefined ? {} : { ca: clientCa }) });
+  }
+  if (credentials !== undefined) access.replace(credentials);
 }
 
 export async function listenTcp(app: Listener, { host, port }: { host: string; port: number }): Promise<void> {

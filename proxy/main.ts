@@ -3,6 +3,7 @@
  *
  *     start fails ──────────► one line on standard error, exit 1
  *     SIGTERM, SIGINT ──────► everyone answered, exit 0     (protection stays in the kernel, D12)
+ *     SIGHUP ───────────────► tokens and certificates read again, audit file opened anew
  *     hold loop dead, fault ► fatal in the log, exit 1      (the kernel holds, frames drop: I8)
  *     uncaught exception ───► the same, and not one command more is served
  */
@@ -53,6 +54,19 @@ function endBySignal(daemon: Daemon, log: Log): void {
   process.on('SIGINT', end);
 }
 
+/** SIGHUP: tokens, certificates and a rotated audit file; nothing else changes without a restart. */
+function reloadBySignal(daemon: Daemon, log: Log): void {
+  process.on('SIGHUP', () => {
+    log.reopen();
+    try {
+      daemon.reload();
+      log.logger.info('tokens and certificates were read again');
+    } catch (error) {
+      log.logger.error(`${lineOf(error)}; the old ones stay in use`);
+    }
+  });
+}
+
 async function main(): Promise<void> {
   const request = readConfig(process.argv.slice(2), process.env);
   if (request.kind === 'help') return void process.stdout.write(helpText());
@@ -72,8 +86,9 @@ async function main(): Promise<void> {
     say(error);
     end();
   });
-  const daemon = await startDaemon(request.config, log.logger, version(), fatal);
+  const daemon = await startDaemon(request.config, log, version(), fatal);
   endBySignal(daemon, log);
+  reloadBySignal(daemon, log);
 }
 
 main().catch((error: unknown) => {

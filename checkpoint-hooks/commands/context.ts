@@ -3,7 +3,7 @@
  *
  * Exit codes (a contract): 0 done · 1 refused or failed · 2 bad usage · 3 daemon not reachable.
  */
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { InvalidArgumentError } from 'commander';
 import type { Command } from 'commander';
 import type { CommandReply } from '../../proxy/api/contract.ts';
@@ -27,6 +27,7 @@ export interface GlobalOptions {
   readonly socket?: string;
   readonly url?: string;
   readonly token?: string;
+  readonly tokenFile?: string;
   readonly ca?: string;
   readonly cert?: string;
   readonly key?: string;
@@ -63,7 +64,7 @@ export class Context {
 }
 
 export function targetOf(options: GlobalOptions): Target {
-  const token = options.token ?? process.env['SLUICE_TOKEN'];
+  const token = tokenOf(options);
   const shared = token === undefined ? {} : { token };
   if (options.url === undefined) return { socket: options.socket ?? process.env['SLUICE_CONTROL_SOCKET'] ?? SOCKET_DEFAULT, ...shared };
   if (!URL.canParse(options.url) || !/^https?:$/.test(new URL(options.url).protocol)) {
@@ -75,6 +76,21 @@ export function targetOf(options: GlobalOptions): Target {
     ...(options.key === undefined ? {} : { key: pem(options.key, '--key') }),
   };
   return { url: options.url, ...shared, tls };
+}
+
+/** What is said on the command line goes before the environment, each token before its file. */
+function tokenOf(options: GlobalOptions): string | undefined {
+  if (options.token !== undefined) return options.token;
+  if (options.tokenFile !== undefined) return secret(options.tokenFile, '--token-file');
+  const { SLUICE_TOKEN: token, SLUICE_TOKEN_FILE: file } = process.env;
+  return token ?? (file === undefined ? undefined : secret(file, 'SLUICE_TOKEN_FILE'));
+}
+
+function secret(path: string, from: string): string {
+  const text = pem(path, from).trim();
+  if ((statSync(path).mode & 0o007) !== 0) throw new UsageError(`${from} ${path}: everyone can read it; chmod 600 ${path}`);
+  if (!/^\S+$/.test(text)) throw new UsageError(`${from} ${path}: expected one token and nothing else`);
+  return text;
 }
 
 function pem(path: string, flag: string): string {

@@ -1,15 +1,14 @@
 /**
  * The REST API: builds fastify and never listens, so that it can be asked without a socket.
  *
- *     request ─► auth (TCP only) ─► rate limit ─► JSON ─► strict schema ─► route ─► control
- *                                   any error on the way ─► refuse ─► {code, message, …}
+ *     request ─► rate limit ─► who, and may they (access) ─► JSON ─► strict schema ─► route ─► control
+ *                              any error on the way ─► refuse ─► {code, message, …} ─► audit
  *
  * A request that still comes while the app closes is answered like any other: control says that the
  * daemon is ending, with a code that an engine knows.
  *
  * Bad input is never a 5xx. The same app is built once for the unix socket and once for TCP.
  */
-import bearerAuth from '@fastify/bearer-auth';
 import rateLimit from '@fastify/rate-limit';
 import swagger from '@fastify/swagger';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
@@ -17,6 +16,9 @@ import fastify from 'fastify';
 import type { FastifySchemaCompiler } from 'fastify';
 import type Type from 'typebox';
 import { Value } from 'typebox/value';
+import { askForRights } from './access.ts';
+import type { Access } from './access.ts';
+import { auditCommands } from './audited.ts';
 import { addCommandRoutes } from './commands.ts';
 import type { App } from './commands.ts';
 import { checker, problemText } from './contract.ts';
@@ -31,17 +33,23 @@ import type { SseOptions } from './sse.ts';
 const BODY_BYTES_MAX = 256 * 1024;
 /** Requests of one client in a second: far above what an engine at 100 epochs/s needs. */
 const REQUESTS_PER_SECOND_MAX = 20_000;
+/** A client that is slow to say its request, headers and body, is cut off; so is one slow to shake hands. */
+const REQUEST_MS_MAX = 10_000;
+/** How often the slow are looked for. */
+const SLOW_CHECK_MS = 1000;
+/** Connections of one way in; one more is closed as it comes. Each costs some 20 KB. */
+const CONNECTIONS_MAX = 1024;
+const HEADER_BYTES_MAX = 16 * 1024;
 
 export interface AppOptions extends SseOptions {
-  /** Bearer tokens, one of which a request must carry; none = no tokens asked. */
-  readonly tokens?: readonly string[];
+  readonly access: Access;
   readonly tls?: { readonly cert: string; readonly key: string; readonly clientCa: string | undefined };
   readonly requestsPerSecondMax?: number;
   /** Directory of the dashboard's files; none = no dashboard. */
   readonly page?: string;
 }
 
-export async function buildApp(deps: ApiDeps, options: AppOptions = {}): Promise<App> {
+export async function buildApp(deps: ApiDeps, options: AppOptions): Promise<App> {
   const app: App = fastify({ ...serverOptions(options), bodyLimit: BODY_BYTES_MAX, logger: false, forceCloseConnections: 'idle', return503OnClosing: false })
     .withTypeProvider<TypeBoxTypeProvider>();
   app.setErrorHandler((error, request, reply) => refuse(deps, error, request, reply));
@@ -49,30 +57,38 @@ export async function buildApp(deps: ApiDeps, options: AppOptions = {}): Promise
     refuse(deps, new Refused('not_found', `there is no ${request.method} ${request.url.split('?')[0]}; /openapi.json lists what there is`), request, reply));
   app.setValidatorCompiler(strictValidator);
   readJson(app);
-  if (options.tokens !== undefined && options.tokens.length > 0) await requireToken(app, options.tokens);
   await app.register(rateLimit, {
+    global: false, // asked below, of every request: also of those that no route answers
     max: options.requestsPerSecondMax ?? REQUESTS_PER_SECOND_MAX,
     timeWindow: 1000,
     keyGenerator: (request) => request.ip ?? 'unix', // a unix socket has no address
     addHeaders: { 'x-ratelimit-limit': false, 'x-ratelimit-remaining': false, 'x-ratelimit-reset': false },
     errorResponseBuilder: (_request, { max }) => new Refused('rate_limited', `more than ${max} requests in a second; slow down`),
   });
+  app.addHook('onRequest', app.rateLimit());
+  askForRights(app, options.access);
+  auditCommands(app, deps.audit);
   await app.register(swagger, {
     openapi: { openapi: '3.1.0', info: { title: 'Sluice', description: 'Holds the output of protected VM groups until their checkpoint commits', version: deps.version } },
   });
   const streams = new EventStreams(deps, options);
+  options.access.onReplaced(() => streams.drop());
   app.addHook('preClose', () => Promise.resolve(streams.close()));
   addCommandRoutes(app, deps);
   addObserveRoutes(app, deps, streams);
   if (options.page !== undefined && !addPageRoutes(app, options.page)) deps.log.info({ page: options.page }, 'the dashboard was not built; make build');
+  app.server.maxConnections = CONNECTIONS_MAX;
   await app.ready();
   return app;
 }
 
 function serverOptions({ tls }: AppOptions): object {
-  if (tls === undefined) return {};
+  const bounds = { requestTimeout: REQUEST_MS_MAX };
+  const http = { headersTimeout: REQUEST_MS_MAX, connectionsCheckingInterval: SLOW_CHECK_MS, maxHeaderSize: HEADER_BYTES_MAX };
+  if (tls === undefined) return { ...bounds, http };
   const { cert, key, clientCa } = tls;
-  return { https: { cert, key, ...(clientCa === undefined ? {} : { ca: clientCa, requestCert: true, rejectUnauthorized: true }) } };
+  const asked = clientCa === undefined ? {} : { ca: clientCa, requestCert: true, rejectUnauthorized: true };
+  return { ...bounds, https: { ...http, cert, key, minVersion: 'TLSv1.2', handshakeTimeout: REQUEST_MS_MAX, ...asked } };
 }
 
 /** No body at all is an empty object; `__proto__` and its like are unknown fields like any other. */
@@ -97,15 +113,3 @@ const strictValidator: FastifySchemaCompiler<Type.TSchema> = ({ schema, httpPart
     return result.ok ? { value } : { error: new Refused('bad_request', problemText(result.problem)) };
   };
 };
-
-async function requireToken(app: App, tokens: readonly string[]): Promise<void> {
-  await app.register(bearerAuth, {
-    keys: new Set(tokens),
-    contentType: 'application/json',
-    verifyErrorLogLevel: 'silent',
-    errorResponse: (error) => {
-      const refusal = { code: 'unauthorized', message: `${error.message}; send "authorization: Bearer" and one of the configured tokens`, error: error.message };
-      return refusal;
-    },
-  });
-}

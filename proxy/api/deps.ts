@@ -4,6 +4,7 @@
  */
 import type { Command, GroupState, Reply } from '../core/types.ts';
 import type { HeldEpoch, HeldFrame, HoldCounters, NicPlace } from '../ports.ts';
+import type { Audit } from './audit.ts';
 import type { EventHub } from './events.ts';
 import type { Metrics } from './metrics.ts';
 
@@ -43,6 +44,7 @@ export interface ApiDeps {
   readonly health: HealthSource;
   readonly metrics: Metrics;
   readonly log: ApiLog;
+  readonly audit: Audit;
   readonly version: string;
   /** The machine's name, as configured. */
   readonly host: string;

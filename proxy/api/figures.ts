@@ -13,6 +13,8 @@ import type { GroupState } from '../core/types.ts';
 import { HOLD_BUCKETS_MS, WIRE_BUCKETS_MS } from '../ports.ts';
 import type { HoldCounters } from '../ports.ts';
 import { groupView } from './answer.ts';
+import { may } from './caller.ts';
+import type { Caller } from './caller.ts';
 import type { Figures, GroupFigures } from './contract.ts';
 import type { ApiDeps } from './deps.ts';
 
@@ -79,9 +81,11 @@ const spread = (bounds: readonly number[], counts: readonly number[] | undefined
   sumMs,
 });
 
-/** One group's part of a picture. */
-export const ofGroup = (figures: Figures, group: string | undefined): Figures =>
-  group === undefined ? figures : { ...figures, groups: figures.groups.filter((one) => one.group === group) };
+/** The part of a picture that this caller may see: of one group, or of all that are theirs. */
+export function seenBy(caller: Caller, figures: Figures, group: string | undefined): Figures {
+  const groups = figures.groups.filter((one) => (group === undefined || one.group === group) && may(caller, 'observe', one.group));
+  return { ...figures, groups, missing: may(caller, 'observe', undefined) ? figures.missing : [] };
+}
 
 export class FigureSampler {
   readonly #deps: ApiDeps;

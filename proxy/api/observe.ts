@@ -1,13 +1,14 @@
 /** Routes that only look: groups, held frames, events, health, metrics, the schema itself. */
 import { Readable } from 'node:stream';
 import Type from 'typebox';
+import { callerOf, may } from './caller.ts';
 import { GroupList, GroupParams, GroupView, DumpQuery, EventsQuery, Figures, FiguresQuery, Health, HeldView, NoQuery, Readiness, Refusal } from './contract.ts';
 import { groupView, heldView } from './answer.ts';
 import type { App } from './commands.ts';
 import { replies } from './commands.ts';
 import type { ApiDeps } from './deps.ts';
 import type { GroupState } from '../core/types.ts';
-import { figuresOf, ofGroup } from './figures.ts';
+import { figuresOf, seenBy } from './figures.ts';
 import { heldCapture } from './pcapng.ts';
 import { Refused } from './refuse.ts';
 import type { EventStreams } from './sse.ts';
@@ -33,12 +34,12 @@ export function addObserveRoutes(app: App, deps: ApiDeps, streams: EventStreams)
 }
 
 function addFigureRoutes(app: App, deps: ApiDeps, streams: EventStreams): void {
-  app.get('/v1/figures', { schema: { summary: 'Everything a watcher shows, now', querystring: FiguresQuery, response: replies(Figures) } }, ({ query }) =>
-    ofGroup(figuresOf(deps), query.group));
+  app.get('/v1/figures', { schema: { summary: 'Everything a watcher shows, now', querystring: FiguresQuery, response: replies(Figures) } }, (request) =>
+    seenBy(callerOf(request), figuresOf(deps), request.query.group));
 
   app.get('/v1/figures/live', {
     schema: { summary: 'The same four times a second, as server-sent events with samples of the held bytes', produces: ['text/event-stream'], querystring: FiguresQuery, response: replies(LiveFigures) },
-  }, (request, reply) => streams.openFigures(reply, request.query.group));
+  }, (request, reply) => streams.openFigures(request, reply, request.query.group));
 }
 
 function must(deps: ApiDeps, group: string): GroupState {
@@ -48,8 +49,8 @@ function must(deps: ApiDeps, group: string): GroupState {
 }
 
 function addStateRoutes(app: App, deps: ApiDeps): void {
-  app.get('/v1/groups', { schema: { summary: 'All groups', querystring: NoQuery, response: replies(GroupList) } }, () =>
-    deps.control.list().map((state) => groupView(state, deps.control.counters(state.spec.group))));
+  app.get('/v1/groups', { schema: { summary: 'All groups', querystring: NoQuery, response: replies(GroupList) } }, (request) =>
+    deps.control.list().filter(({ spec }) => may(callerOf(request), 'observe', spec.group)).map((state) => groupView(state, deps.control.counters(state.spec.group))));
 
   app.get('/v1/groups/:group', { schema: { summary: 'One group', params: GroupParams, querystring: NoQuery, response: replies(GroupView) } }, ({ params }) =>
     groupView(must(deps, params.group), deps.control.counters(params.group)));
@@ -102,10 +103,11 @@ function addHealthRoutes(app: App, deps: ApiDeps): void {
 
   app.get('/readyz', {
     schema: { summary: 'Every port attached and the journal writable', querystring: NoQuery, response: { 200: Readiness, 503: Readiness, '4xx': Refusal } },
-  }, (_request, reply) => {
+  }, (request, reply) => {
     const missing = [...deps.health.missing()];
     void reply.code(missing.length === 0 ? 200 : 503);
-    return { ready: missing.length === 0, missing };
+    // The sentences name ports of every group.
+    return { ready: missing.length === 0, missing: may(callerOf(request), 'observe', undefined) ? missing : [] };
   });
 
   app.get('/metrics', { schema: { summary: 'Prometheus metrics', produces: ['text/plain'], querystring: NoQuery, response: replies(Exposition) } }, async (_request, reply) =>

@@ -5,6 +5,7 @@
  */
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { EdgeError } from '../ports.ts';
+import { callerOf, groupOf, may } from './caller.ts';
 import { ERROR_STATUS } from './contract.ts';
 import type { ErrorCode, Refusal } from './contract.ts';
 import type { ApiDeps } from './deps.ts';
@@ -27,6 +28,10 @@ const BY_STATUS: Readonly<Record<number, { code: ErrorCode; message?: string }>>
   429: { code: 'rate_limited' },
 };
 
+const PATH_CHARACTERS_MAX = 200;
+/** Refusals that a stranger can cause as often as they like; the audit log counts them. */
+const OFTEN: ReadonlySet<ErrorCode> = new Set(['unauthorized', 'forbidden', 'rate_limited', 'not_found']);
+
 function refusalOf(error: unknown): { code: ErrorCode; message: string } {
   if (error instanceof Refused) return { code: error.code, message: error.message };
   if (error instanceof EdgeError) return { code: error.code, message: `${error.message}; ${error.fix}` };
@@ -39,8 +44,9 @@ function refusalOf(error: unknown): { code: ErrorCode; message: string } {
 
 export function refuse(deps: ApiDeps, error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const { code, message } = refusalOf(error);
-  const group = groupOf(request.params);
-  const state = group === undefined ? undefined : deps.control.get(group);
+  const group = groupOf(request);
+  // What a group's state is, is for those who may see it: a refusal is no way around.
+  const state = group !== undefined && may(callerOf(request), 'observe', group) ? deps.control.get(group) : undefined;
   const refusal: Refusal = {
     code,
     message,
@@ -48,12 +54,10 @@ export function refuse(deps: ApiDeps, error: unknown, request: FastifyRequest, r
     ...(state === undefined ? {} : { generation: state.generation, open: state.sealed + 1 }),
   };
   deps.metrics.refusal(code);
-  if (code === 'internal') deps.log.error({ err: error, url: request.url, group }, 'internal error');
-  else deps.log.info({ code, url: request.url, group, generation: refusal.generation }, message);
+  // Without its query: whatever a client put there by mistake is not for the log.
+  const path = request.url.split('?')[0]?.slice(0, PATH_CHARACTERS_MAX);
+  if (code === 'internal') deps.log.error({ err: error, path, group }, 'internal error');
+  else if (OFTEN.has(code)) deps.log.debug({ code, path }, message);
+  else deps.log.info({ code, path, group, generation: refusal.generation }, message);
   return reply.code(ERROR_STATUS[code]).send(refusal);
-}
-
-function groupOf(params: unknown): string | undefined {
-  const has = typeof params === 'object' && params !== null && 'group' in params;
-  return has && typeof params.group === 'string' ? params.group : undefined;
 }

@@ -10,9 +10,10 @@
  */
 import type { ServerResponse } from 'node:http';
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import { callerOf, may } from './caller.ts';
 import type { ApiDeps } from './deps.ts';
 import type { Stamped } from './events.ts';
-import { FigureSampler, ofGroup } from './figures.ts';
+import { FigureSampler, seenBy } from './figures.ts';
 import { Refused } from './refuse.ts';
 
 const HEARTBEAT_MS = 15_000;
@@ -48,18 +49,22 @@ export class EventStreams {
   open(request: FastifyRequest, reply: FastifyReply, group: string | undefined): void {
     const last = request.headers['last-event-id'];
     const raw = this.#take(reply);
+    const caller = callerOf(request);
     const send = (stamped: Stamped): void => {
-      const mine = group === undefined || stamped.event.group === undefined || stamped.event.group === group;
-      if (mine) this.#write(raw, stamped.text);
+      const about = stamped.event.group;
+      const mine = group === undefined || about === undefined || about === group;
+      const shown = stamped.event.type === 'gap' || may(caller, 'observe', about);
+      if (mine && shown) this.#write(raw, stamped.text);
     };
     if (typeof last === 'string') for (const missed of this.#deps.events.since(last, Date.now())) send(missed);
     raw.once('close', this.#deps.events.subscribe(send));
   }
 
   /** A picture at once and then several a second; nothing is repeated after a break. */
-  openFigures(reply: FastifyReply, group: string | undefined): void {
+  openFigures(request: FastifyRequest, reply: FastifyReply, group: string | undefined): void {
+    const caller = callerOf(request);
     const raw = this.#take(reply);
-    raw.once('close', this.#figures.watch((figures) => this.#write(raw, `event: figures\ndata: ${JSON.stringify(ofGroup(figures, group))}\n\n`)));
+    raw.once('close', this.#figures.watch((figures) => this.#write(raw, `event: figures\ndata: ${JSON.stringify(seenBy(caller, figures, group))}\n\n`)));
   }
 
   /** Takes the connection over from fastify; it stays open until either side closes it. */
@@ -77,6 +82,11 @@ export class EventStreams {
     // A reset connection is an ordinary end; `close` follows and cleans up.
     raw.on('error', () => raw.destroy());
     return raw;
+  }
+
+  /** Ends every stream; clients come again, and show again who they are. */
+  drop(): void {
+    for (const raw of this.#clients) raw.end();
   }
 
   /** Ends every stream: the daemon stops. */

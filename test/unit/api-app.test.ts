@@ -5,7 +5,7 @@ import type { App } from '../../proxy/api/commands.ts';
 import { ERROR_STATUS, GroupView, HeldView, Refusal } from '../../proxy/api/contract.ts';
 import { epoch } from '../../proxy/core/types.ts';
 import { EdgeError } from '../../proxy/ports.ts';
-import { world, ZERO_COUNTERS } from './memory-control.ts';
+import { guarded, OPEN, world, ZERO_COUNTERS } from './memory-control.ts';
 import type { World } from './memory-control.ts';
 
 const MEMBERS = [{ name: 'front', port: 'tap0', mac: '02:00:00:00:00:01' }, { name: 'store', port: 'tap1', mac: '02:00:00:00:00:02' }];
@@ -15,7 +15,7 @@ let here: World;
 let app: App;
 beforeEach(async () => {
   here = world();
-  app = await buildApp(here.deps);
+  app = await buildApp(here.deps, OPEN);
 });
 afterEach(() => app.close());
 
@@ -163,7 +163,7 @@ describe('what is not the client\'s fault', () => {
   });
 
   test('a flood is refused, not served', async () => {
-    const small = await buildApp(here.deps, { requestsPerSecondMax: 3 });
+    const small = await buildApp(here.deps, { ...OPEN, requestsPerSecondMax: 3 });
     const statuses = [];
     for (let i = 0; i < 5; i++) statuses.push((await small.inject('/healthz')).statusCode);
     expect(statuses).toEqual([200, 200, 200, 429, 429]);
@@ -172,15 +172,15 @@ describe('what is not the client\'s fault', () => {
   });
 
   test('with tokens, only those who carry one', async () => {
-    const guarded = await buildApp(here.deps, { tokens: ['a-long-secret-token'] });
-    const bare = await guarded.inject('/v1/groups');
+    const app = await buildApp(here.deps, guarded('a-long-secret-token'));
+    const bare = await app.inject('/v1/groups');
     expect(bare.json()).toMatchObject({ code: 'unauthorized' });
     expect(bare.statusCode).toBe(401);
-    const wrong = await guarded.inject({ url: '/v1/groups', headers: { authorization: 'Bearer wrong' } });
+    const wrong = await app.inject({ url: '/v1/groups', headers: { authorization: 'Bearer wrong' } });
     expect(wrong.statusCode).toBe(401);
-    const right = await guarded.inject({ url: '/v1/groups', headers: { authorization: 'Bearer a-long-secret-token' } });
+    const right = await app.inject({ url: '/v1/groups', headers: { authorization: 'Bearer a-long-secret-token' } });
     expect(right.statusCode).toBe(200);
-    await guarded.close();
+    await app.close();
   });
 });
 

@@ -8,7 +8,7 @@ import { buildApp } from '../../proxy/api/app.ts';
 import type { App } from '../../proxy/api/commands.ts';
 import { ApiEvent, checker } from '../../proxy/api/contract.ts';
 import { EventHub } from '../../proxy/api/events.ts';
-import { world } from './memory-control.ts';
+import { OPEN, world } from './memory-control.ts';
 import type { World } from './memory-control.ts';
 
 let here: World;
@@ -19,7 +19,7 @@ beforeEach(async () => {
   here = world();
   directory = mkdtempSync(join(tmpdir(), 'sl-events-'));
   socketPath = join(directory, 'api.sock');
-  app = await buildApp(here.deps, { heartbeatMs: 20, queueBytesMax: 64 * 1024, clientsMax: 2 });
+  app = await buildApp(here.deps, { ...OPEN, heartbeatMs: 20, queueBytesMax: 64 * 1024, clientsMax: 2 });
   await app.listen({ path: socketPath });
 });
 afterEach(async () => {

@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { buildApp } from '../../proxy/api/app.ts';
 import type { AppOptions } from '../../proxy/api/app.ts';
-import { world } from './memory-control.ts';
+import { OPEN, world } from './memory-control.ts';
 import type { World } from './memory-control.ts';
 
 const root = resolve(import.meta.dirname, '../..');
@@ -24,7 +24,7 @@ export interface Served extends World {
   remove(): Promise<void>;
 }
 
-export async function serve(options: AppOptions = {}): Promise<Served> {
+export async function serve(options: AppOptions = OPEN): Promise<Served> {
   const dir = mkdtempSync(join(tmpdir(), 'sl-cli-'));
   const socket = join(dir, 'control.sock');
   const made = world();

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { Command } from 'commander';
@@ -223,5 +224,33 @@ describe('what people read', () => {
     expect(['25ms', '1.5s', '800us', '2m', '7', ' 3s '].map(maybeDurationMs)).toEqual([25, 1500, 0.8, 120_000, 7, 3000]);
     expect(['', 'ms', '-1s', '1h', '1 s', '1e3'].map(maybeDurationMs)).toEqual(Array(6).fill(undefined));
     expect(table(['a', 'bb'], [['long', '1'], ['x', '22']], ['left', 'right'])).toBe('a     bb\nlong   1\nx     22');
+  });
+});
+
+describe('the token', () => {
+  const file = (): string => join(served.dir, 'token');
+  test('from its file or the environment, and never in the process list', async () => {
+    const server = createServer((request, reply) => reply.end(JSON.stringify(request.headers.authorization === 'Bearer tok-0123456789abcdef' ? [] : { code: 'no' })));
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const address = server.address();
+    const url = `http://127.0.0.1:${typeof address === 'object' ? address?.port : ''}`;
+    try {
+      writeFileSync(file(), 'tok-0123456789abcdef\n', { mode: 0o600 });
+      expect((await sluice(['--url', url, '--json', '--token-file', file(), 'group', 'list'])).out).toBe('[]\n');
+      chmodSync(file(), 0o644);
+      expect(await sluice(['--url', url, '--token-file', file(), 'group', 'list'])).toMatchObject({ code: 2, err: expect.stringContaining('chmod 600') as string });
+
+      server.removeAllListeners('request'); // from now on nobody answers, and the command waits
+      const child = spawnSluice(['--url', url, '--token', 'tok-0123456789abcdef', 'group', 'list']);
+      const asked = once(server, 'request');
+      await asked;
+      const shown = readFileSync(`/proc/${child.pid}/cmdline`, 'utf8');
+      child.kill('SIGKILL');
+      expect(shown).toContain('sluice');
+      expect(shown).not.toContain('tok-0123');
+    } finally {
+      server.closeAllConnections();
+      server.close();
+    }
   });
 });

@@ -9,7 +9,7 @@ import { SseParser } from '../../checkpoint-hooks/sse.ts';
 import { buildApp } from '../../proxy/api/app.ts';
 import { serve } from './cli-world.ts';
 import type { Served } from './cli-world.ts';
-import { world } from './memory-control.ts';
+import { guarded, world } from './memory-control.ts';
 
 const body = { members: [{ name: 'front', port: 'tap0', mac: '02:00:00:00:00:01' }, { name: 'store', port: 'tap1', mac: '02:00:00:00:00:02' }] };
 const cleanups: (() => Promise<unknown>)[] = [];
@@ -114,11 +114,11 @@ describe('errors are typed', () => {
   });
 
   test('a token is sent, and a wrong one is refused', async () => {
-    const app = await buildApp(world().deps, { tokens: ['right'] });
+    const app = await buildApp(world().deps, guarded('right-0123456789a'));
     await app.listen({ host: '127.0.0.1', port: 0 });
     const address = app.server.address();
     const url = `http://127.0.0.1:${typeof address === 'object' ? address?.port : ''}`;
-    const [right, wrong] = [new SluiceClient({ url, token: 'right' }), new SluiceClient({ url, token: 'wrong' })];
+    const [right, wrong] = [new SluiceClient({ url, token: 'right-0123456789a' }), new SluiceClient({ url, token: 'wrong' })];
     cleanups.push(() => app.close(), () => right.close(), () => wrong.close());
     expect(await right.groups()).toEqual([]);
     await expect(wrong.groups()).rejects.toMatchObject({ status: 401 });

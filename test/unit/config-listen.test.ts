@@ -5,6 +5,8 @@ import { spawn } from 'node:child_process';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { sha256 } from '../../proxy/api/access.ts';
+import { readCredentials } from '../../proxy/credentials.ts';
 import { groupId, listenUnix, tcpOptions } from '../../proxy/listen.ts';
 import { checkCapabilities, checkKernel } from '../../proxy/preflight.ts';
 
@@ -72,15 +74,33 @@ describe('tokens', () => {
   };
   const options = (file: string): unknown => tcpOptions({ listen: { host: 'h', port: 1 }, tls: undefined, tokens: file });
 
-  test('one a line, comments aside', () => {
-    expect(options(tokens('# ours\n0123456789abcdef\n\n  fedcba9876543210  \n'))).toEqual({ tokens: ['0123456789abcdef', 'fedcba9876543210'] });
+  test('alone on its line: everything; with a name: what stands there', () => {
+    const read = readCredentials(tokens([
+      '# ours', '0123456789abcdef', '', '  web-eng  fedcba9876543210  checkpoint:web observe:* observe:web # not this',
+      `graf sha256:${sha256('other')} observe:*`, 'old cert:backup-host administer:db', '',
+    ].join('\n')));
+    expect(read.map(({ proof, caller }) => [proof, caller.name, [...caller.rights]])).toEqual([
+      [{ kind: 'token', sha256: sha256('0123456789abcdef') }, 'token-2', [['*', 'administer']]],
+      [{ kind: 'token', sha256: sha256('fedcba9876543210') }, 'web-eng', [['web', 'checkpoint'], ['*', 'observe']]],
+      [{ kind: 'token', sha256: sha256('other') }, 'graf', [['*', 'observe']]],
+      [{ kind: 'certificate', name: 'backup-host' }, 'old', [['db', 'administer']]],
+    ]);
   });
   test.each([
     ['none', '# nothing\n', 0o600, /has no token; write one a line/],
-    ['short', '0123456789abcdef\nsecret\n', 0o600, /token 2 is shorter than 16/],
+    ['short', '0123456789abcdef\nsecret\n', 0o600, /:2: the token is shorter than 16/],
+    ['no right', 'web 0123456789abcdef\n', 0o600, /:1: what may it do\?/],
+    ['no such right', 'web 0123456789abcdef commit:web\n', 0o600, /:1: a right is observe, checkpoint, administer/],
+    ['a right on nothing', 'web 0123456789abcdef observe\n', 0o600, /:1: a right is .* as checkpoint:web/],
+    ['no digest', 'web sha256:12 observe:web\n', 0o600, /:1: sha256: needs 64/],
+    ['twice the same', 'a 0123456789abcdef observe:*\nb 0123456789abcdef observe:*\n', 0o600, /:2: the same secret/],
+    ['twice the name', 'a 0123456789abcdef observe:*\na 0123456789abcdeg observe:*\n', 0o600, /:2: the same name/],
+    ['the group may write it', '0123456789abcdef\n', 0o660, /can be written by its group; chmod 640/],
     ['open to all', '0123456789abcdef\n', 0o644, /can be read by everyone; chmod 600/],
   ])('%s', async (_name, text, mode, expected) => {
-    expect(await messageOf(() => options(tokens(text, mode)))).toMatch(expected);
+    const message = await messageOf(() => options(tokens(text, mode)));
+    expect(message).toMatch(expected);
+    expect(message).not.toMatch(/0123456789abcde|secret\b.*secret/); // what stands there is not shown
   });
   test('a file that is not there', async () => {
     expect(await messageOf(() => options(join(directory, 'none')))).toMatch(/tokens .* can't be read \(ENOENT\)/);

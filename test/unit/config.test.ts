@@ -111,6 +111,7 @@ describe('wrong flags and variables', () => {
     ['TLS without client CA', ['--control-tcp-listen', '127.0.0.1:1', '--control-tcp-tls-cert', '/c', '--control-tcp-tls-key', '/k'], {}, /open to everyone/],
     ['half of TLS', ['--control-tcp-listen', '127.0.0.1:1', '--control-tcp-tls-cert', '/c', '--control-tcp-tokens', '/t'], {}, /needs both cert and key/],
     ['CA alone', ['--control-tcp-listen', '127.0.0.1:1', '--control-tcp-tls-client-ca', '/c'], {}, /clientCa needs cert and key/],
+    ['tokens in the clear', ['--control-tcp-listen', '192.0.2.1:1', '--control-tcp-tokens', '/t'], {}, /in the clear; add control\.tcp\.tls/],
     ['tokens without listen', ['--control-tcp-tokens', '/t'], {}, /control\.tcp\.tokens is set but control\.tcp\.listen is not/],
   ];
   test.each(table)('%s', (_name, argv, env, expected) => {

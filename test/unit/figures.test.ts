@@ -13,7 +13,7 @@ import type { ApiEvent } from '../../proxy/api/contract.ts';
 import { figuresOf } from '../../proxy/api/figures.ts';
 import { serve } from './cli-world.ts';
 import type { Served } from './cli-world.ts';
-import { world, ZERO_COUNTERS } from './memory-control.ts';
+import { OPEN, world, ZERO_COUNTERS } from './memory-control.ts';
 
 const MEMBERS = [{ name: 'front', port: 'tap0', mac: '02:00:00:00:00:01' }, { name: 'store', port: 'tap1', mac: '02:00:00:00:00:02' }];
 let served: Served | undefined;
@@ -81,7 +81,7 @@ describe('the dashboard\'s files', () => {
       writeFileSync(join(dir, 'page/app.js.map'), '{}');
       writeFileSync(join(dir, 'format.js'), '2');
       writeFileSync(join(dir, 'client.js'), 'secret');
-      const app = await buildApp(world().deps, { page: dir });
+      const app = await buildApp(world().deps, { ...OPEN, page: dir });
       const get = (url: string) => app.inject({ method: 'GET', url });
       const index = await get('/ui/');
       expect(index.body).toBe('<p>page');
@@ -91,7 +91,7 @@ describe('the dashboard\'s files', () => {
         expect((await get(path)).statusCode, path).toBe(404);
       }
       await app.close();
-      const bare = await buildApp(world().deps);
+      const bare = await buildApp(world().deps, OPEN);
       expect((await bare.inject({ method: 'GET', url: '/ui/' })).statusCode).toBe(404);
       await bare.close();
     } finally {

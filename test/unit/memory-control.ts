@@ -3,8 +3,12 @@
  * frames and counters are what the test puts there.
  */
 import type { Answer, ApiControl, ApiDeps, ApiLog } from '../../proxy/api/deps.ts';
+import { Access } from '../../proxy/api/access.ts';
+import { Audit } from '../../proxy/api/audit.ts';
+import type { AuditEntry } from '../../proxy/api/audit.ts';
 import { EventHub, eventOf } from '../../proxy/api/events.ts';
 import { Metrics } from '../../proxy/api/metrics.ts';
+import { parseCredentials } from '../../proxy/credentials.ts';
 import { step } from '../../proxy/core/step.ts';
 import { colour } from '../../proxy/core/types.ts';
 import type { Command, Effect, GroupState } from '../../proxy/core/types.ts';
@@ -67,7 +71,13 @@ export interface World {
   readonly control: MemoryControl;
   readonly deps: ApiDeps;
   missing: string[];
+  readonly audited: AuditEntry[];
 }
+
+/** As the unix socket is: whoever reaches it may do everything. */
+export const OPEN = { access: Access.open(() => 'the test') };
+/** Behind these lines of a tokens file. */
+export const guarded = (...lines: readonly string[]): { readonly access: Access } => ({ access: Access.guarded(parseCredentials('tokens', lines.join('\n'))) });
 
 const quiet: ApiLog = { debug: () => undefined, info: () => undefined, error: () => undefined };
 
@@ -79,7 +89,7 @@ export function world(log: ApiLog = quiet): World {
     ports: () => [],
     eventClients: () => events.subscribers,
   });
-  const made: World = { control, missing: [], deps: { control, events, health: { missing: () => made.missing }, metrics, log, version: '0.1.0', host: 'h1' } };
+  const made: World = { control, missing: [], audited: [], deps: { control, events, health: { missing: () => made.missing }, metrics, log, audit: new Audit((entry) => made.audited.push(entry)), version: '0.1.0', host: 'h1' } };
   return made;
 }
 

@@ -63,3 +63,16 @@ const PR_SET_PDEATHSIG = 1;
 export function dieWithParent(signal: number): void {
   if (prctlRaw(PR_SET_PDEATHSIG, signal, 0, 0, 0) < 0) throw new SystemError('prctl', 'PR_SET_PDEATHSIG', errno());
 }
+
+const getsockoptRaw: (fd: number, level: number, name: number, value: Uint8Array, length: Uint8Array) => number =
+  lib.func('getsockopt', 'int', ['int', 'int', 'int', 'uint8_t *', 'uint8_t *']);
+const SOL_SOCKET = 1;
+const SO_PEERCRED = 17;
+/** Of whoever connected this unix socket, as they were then; undefined for any other socket. */
+export function peerCredentials(fd: number): { readonly pid: number; readonly uid: number } | undefined {
+  const value = new Uint8Array(12);
+  const length = new Uint8Array(new Uint32Array([value.length]).buffer);
+  if (getsockoptRaw(fd, SOL_SOCKET, SO_PEERCRED, value, length) < 0) return undefined;
+  const [pid = 0, uid = 0] = new Int32Array(value.buffer);
+  return pid === 0 ? undefined : { pid, uid: uid >>> 0 };
+}

@@ -1,0 +1,67 @@
+/**
+ * Who commanded what, and what came of it: one entry a command, before its answer leaves.
+ *
+ *     command of an operator (apply, join, protect, takeover …) ─────────────► written, each
+ *     command of every epoch (cut, ack, commit), refusal ─┬─ first of its kind ─► written
+ *                                                         └─ repeat ─► counted ─► one line a period
+ *
+ * So an engine at 100 epochs a second, or a stranger who tries 100,000 tokens, writes a few lines a
+ * period and not the disk full. A kind is who, from where, what, which group and outcome. Kinds are
+ * bounded: beyond KINDS_MAX everything counted is written and forgotten. No body, no query, no
+ * header gets here, so no secret does. Reads are not audited, but for refused ones and for captures
+ * of held frames.
+ */
+const PERIOD_MS = 10_000;
+const KINDS_MAX = 512;
+
+export interface AuditEntry {
+  readonly who: string;
+  /** undefined on the unix socket. */
+  readonly from?: string;
+  readonly command: string;
+  readonly group?: string;
+  readonly member?: string;
+  readonly generation?: number;
+  readonly epoch?: number;
+  readonly outcome: string;
+  /** How many of this kind since the last line about it, this one included; absent = 1. */
+  readonly times?: number;
+}
+
+const EVERY_EPOCH = /^POST .*\/(cut|ack|commit)$/;
+
+export class Audit {
+  readonly #write: (entry: AuditEntry) => void;
+  readonly #repeats = new Map<string, { last: AuditEntry; times: number }>();
+  readonly #timer: NodeJS.Timeout;
+
+  constructor(write: (entry: AuditEntry) => void, periodMs = PERIOD_MS) {
+    this.#write = write;
+    this.#timer = setInterval(() => this.flush(), periodMs).unref();
+  }
+
+  record(entry: AuditEntry): void {
+    const done = entry.outcome === 'accepted' || entry.outcome === 'ignored' || entry.outcome === 'sent';
+    if (done && !EVERY_EPOCH.test(entry.command)) return this.#write(entry);
+    const kind = JSON.stringify([entry.who, entry.from, entry.command, entry.group, entry.outcome]);
+    const known = this.#repeats.get(kind);
+    if (known !== undefined) {
+      known.last = entry;
+      known.times += 1;
+      return;
+    }
+    if (this.#repeats.size >= KINDS_MAX) this.flush();
+    this.#repeats.set(kind, { last: entry, times: 0 });
+    this.#write(entry);
+  }
+
+  flush(): void {
+    for (const { last, times } of this.#repeats.values()) if (times > 0) this.#write({ ...last, times });
+    this.#repeats.clear();
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+    this.flush();
+  }
+}

@@ -1,0 +1,43 @@
+/**
+ * Who asks: a name, and rights by group. Set once a request, by access.ts; nobody until then.
+ */
+import type { FastifyRequest } from 'fastify';
+
+export const RIGHTS = ['observe', 'checkpoint', 'administer'] as const;
+export type Right = (typeof RIGHTS)[number];
+export const EVERY_GROUP = '*';
+
+export interface Caller {
+  /** For the audit log. */
+  readonly name: string;
+  /** Highest right by group. */
+  readonly rights: ReadonlyMap<string, Right>;
+}
+export const everything = (name: string): Caller => ({ name, rights: new Map([[EVERY_GROUP, 'administer']]) });
+
+/** undefined = of no group in particular: only a right on every group counts. */
+export function may(caller: Caller, right: Right, group: string | undefined): boolean {
+  const level = RIGHTS.indexOf(right);
+  const has = (name: string): boolean => {
+    const found = caller.rights.get(name);
+    return found !== undefined && RIGHTS.indexOf(found) >= level;
+  };
+  return has(EVERY_GROUP) || (group !== undefined && has(group));
+}
+
+const callers = new WeakMap<FastifyRequest, Caller>();
+export function setCaller(request: FastifyRequest, caller: Caller): void {
+  callers.set(request, caller);
+}
+const NOBODY: Caller = { name: 'nobody', rights: new Map() };
+/** Nobody, until it is known who asks. */
+export const callerOf = (request: FastifyRequest): Caller => callers.get(request) ?? NOBODY;
+
+export const routeOf = (request: FastifyRequest): string =>
+  `${request.method === 'HEAD' ? 'GET' : request.method} ${request.routeOptions.url ?? '-'}`;
+/** The group in the path, as it was written: not yet checked. */
+export function groupOf(request: FastifyRequest): string | undefined {
+  const { params } = request;
+  const has = typeof params === 'object' && params !== null && 'group' in params;
+  return has && typeof params.group === 'string' ? params.group : undefined;
+}
