@@ -5,7 +5,7 @@ NODE_STAMP := node_modules/.package-lock.json
 SOURCES := $(shell find proxy classifier checkpoint-hooks bench -name '*.ts' 2>/dev/null)
 PAGE := checkpoint-hooks/page
 
-.PHONY: help setup build check unit test explore demo demo-vm test-vm bench bench-quick longrun object clean
+.PHONY: help setup build check unit test explore fuzz demo demo-vm test-vm bench bench-quick longrun object clean
 
 help: ## what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test: setup dist/.built ## everything; as root also namespaces, kernel programs,
 	node_modules/.bin/tsc -p tsconfig.json --noEmit
 	node_modules/.bin/eslint .
 	node_modules/.bin/vitest run
+
+fuzz: setup dist/.built ## the API: 50,000 requests from its schema and a flood of 100,000; SEED=n runs one again
+	SLUICE_FUZZ=50000 SLUICE_FLOOD=100000 SLUICE_SEED=$(SEED) node_modules/.bin/vitest run --project host test/host/fuzz-api.test.ts test/host/attacks-api.test.ts
 
 demo: setup dist/.built ## two members, an outsider, real traffic; writes out/demo.json
 	@node dist/bench/demo.js

@@ -11,12 +11,16 @@ import { readFileSync } from 'node:fs';
 import { ConfigError, helpText, readConfig } from './config.ts';
 import { startDaemon } from './daemon.ts';
 import type { Daemon } from './daemon.ts';
+import { serviceManager } from './edge/notify.ts';
+import type { Manager } from './edge/notify.ts';
 import { packageFile } from './gate.ts';
 import { openLog } from './logging.ts';
 import type { Log } from './logging.ts';
 
 /** Time for answers to reach their sockets before a faulty process ends. */
 const LAST_WORDS_MS = 100;
+/** Signs of life in the time after which the service manager takes us for hung. */
+const WATCHDOG_SHARE = 3;
 
 function version(): string {
   const parsed: unknown = JSON.parse(readFileSync(packageFile('package.json'), 'utf8'));
@@ -32,12 +36,13 @@ function lineOf(error: unknown): string {
   return `internal error: ${error.stack ?? error.message}`;
 }
 
-function endBySignal(daemon: Daemon, log: Log): void {
+function endBySignal(daemon: Daemon, log: Log, manager: Manager): void {
   let ending = false;
   const end = (signal: NodeJS.Signals): void => {
     if (ending) return; // a second signal changes nothing: every wait of `stop` is bounded
     ending = true;
     log.logger.info({ signal }, 'ending');
+    manager.tell('STOPPING=1');
     daemon.stop().then(
       () => leave(0),
       (error: unknown) => {
@@ -87,8 +92,11 @@ async function main(): Promise<void> {
     end();
   });
   const daemon = await startDaemon(request.config, log, version(), fatal);
-  endBySignal(daemon, log);
+  const manager = serviceManager(process.env);
+  endBySignal(daemon, log, manager);
   reloadBySignal(daemon, log);
+  manager.tell('READY=1');
+  if (manager.watchdogMs !== undefined) setInterval(() => manager.tell('WATCHDOG=1'), manager.watchdogMs / WATCHDOG_SHARE);
 }
 
 main().catch((error: unknown) => {

@@ -19,6 +19,9 @@ export interface DaemonOptions {
   /** Where the journal is, if not below `directory`. */
   readonly state?: string;
   readonly cpu?: number;
+  /** `control.tcp` of its settings. */
+  readonly tcp?: object;
+  readonly auditFile?: string;
 }
 
 /** The repository's root, from this file's place in the sources or in dist/. */
@@ -42,7 +45,8 @@ export class Daemon {
     this.#config = join(options.directory, 'sluice.yaml');
     const config = {
       host: 'bed',
-      control: { socket: this.socket },
+      control: { socket: this.socket, ...(options.tcp === undefined ? {} : { tcp: options.tcp }) },
+      ...(options.auditFile === undefined ? {} : { audit: { file: options.auditFile } }),
       state: options.state ?? join(options.directory, 'state'),
       ...(options.pcap === undefined ? { pins: options.pins, attach: options.attach ?? 'auto' } : { plane: 'pcap', pcap: options.pcap }),
       log: { level: 'info', format: 'json' },

@@ -54,6 +54,10 @@ export class Access {
     return access;
   }
 
+  get isOpen(): boolean {
+    return this.#peerOf !== undefined;
+  }
+
   replace(credentials: readonly Credential[]): void {
     this.#listed = true;
     this.#byToken.clear();

@@ -33,6 +33,8 @@ import type { SseOptions } from './sse.ts';
 const BODY_BYTES_MAX = 256 * 1024;
 /** Requests of one client in a second: far above what an engine at 100 epochs/s needs. */
 const REQUESTS_PER_SECOND_MAX = 20_000;
+/** The same of one address of the network: 600 epochs/s, three commands each. */
+const REMOTE_PER_SECOND_MAX = 2000;
 /** A client that is slow to say its request, headers and body, is cut off; so is one slow to shake hands. */
 const REQUEST_MS_MAX = 10_000;
 /** How often the slow are looked for. */
@@ -59,7 +61,7 @@ export async function buildApp(deps: ApiDeps, options: AppOptions): Promise<App>
   readJson(app);
   await app.register(rateLimit, {
     global: false, // asked below, of every request: also of those that no route answers
-    max: options.requestsPerSecondMax ?? REQUESTS_PER_SECOND_MAX,
+    max: options.requestsPerSecondMax ?? (options.access.isOpen ? REQUESTS_PER_SECOND_MAX : REMOTE_PER_SECOND_MAX),
     timeWindow: 1000,
     keyGenerator: (request) => request.ip ?? 'unix', // a unix socket has no address
     addHeaders: { 'x-ratelimit-limit': false, 'x-ratelimit-remaining': false, 'x-ratelimit-reset': false },

@@ -32,6 +32,9 @@ const PATH_CHARACTERS_MAX = 200;
 /** Refusals that a stranger can cause as often as they like; the audit log counts them. */
 const OFTEN: ReadonlySet<ErrorCode> = new Set(['unauthorized', 'forbidden', 'rate_limited', 'not_found']);
 
+const COSTLY: ReadonlySet<ErrorCode> = new Set(['unauthorized', 'rate_limited']);
+const isRemote = ({ ip }: FastifyRequest): boolean => typeof ip === 'string' && ip !== '';
+
 function refusalOf(error: unknown): { code: ErrorCode; message: string } {
   if (error instanceof Refused) return { code: error.code, message: error.message };
   if (error instanceof EdgeError) return { code: error.code, message: `${error.message}; ${error.fix}` };
@@ -59,5 +62,7 @@ export function refuse(deps: ApiDeps, error: unknown, request: FastifyRequest, r
   if (code === 'internal') deps.log.error({ err: error, path, group }, 'internal error');
   else if (OFTEN.has(code)) deps.log.debug({ code, path }, message);
   else deps.log.info({ code, path, group, generation: refusal.generation }, message);
+  // Over the network, whoever floods has to connect anew for every request that is refused.
+  if (COSTLY.has(code) && isRemote(request)) void reply.header('connection', 'close');
   return reply.code(ERROR_STATUS[code]).send(refusal);
 }

@@ -76,3 +76,16 @@ export function peerCredentials(fd: number): { readonly pid: number; readonly ui
   const [pid = 0, uid = 0] = new Int32Array(value.buffer);
   return pid === 0 ? undefined : { pid, uid: uid >>> 0 };
 }
+
+const connectRaw: (fd: number, address: Uint8Array, length: number) => number = lib.func('connect', 'int', ['int', 'const uint8_t *', 'unsigned int']);
+const AF_UNIX = 1;
+const PATH_BYTES_MAX = 107;
+/** "@name" is a name without a file, as service managers write it. */
+export function connectUnix(fd: number, path: string): boolean {
+  const name = Buffer.from(path.startsWith('@') ? `\0${path.slice(1)}` : path);
+  if (name.length > PATH_BYTES_MAX) return false;
+  const address = new Uint8Array(2 + name.length + 1); // a path ends with a zero byte, an abstract name with its length
+  address[0] = AF_UNIX;
+  address.set(name, 2);
+  return connectRaw(fd, address, 2 + name.length + (path.startsWith('@') ? 0 : 1)) === 0;
+}
