@@ -45,7 +45,7 @@ export class Requests {
     this.#random = random;
     this.#names = names;
     this.#routes = Object.entries(document.paths).flatMap(([path, methods]) =>
-      Object.entries(methods).filter(() => !path.endsWith('/events')).map(([method, operation]) => [path, method.toUpperCase(), operation] as const)); // a stream has no end to wait for
+      Object.entries(methods).filter(() => !/\/(events|live)$/.test(path)).map(([method, operation]) => [path, method.toUpperCase(), operation] as const)); // a stream has no end to wait for
     if (this.#routes.length < 10) throw new Error('the document has hardly any routes');
   }
 

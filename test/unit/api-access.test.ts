@@ -68,6 +68,7 @@ const TABLE: readonly (readonly ['GET' | 'PUT' | 'POST' | 'DELETE', string, obje
   ['GET', '/readyz', undefined, KNOWN],
   ['GET', '/metrics', undefined, EVERYWHERE],
   ['GET', '/openapi.json', undefined, KNOWN],
+  ['GET', '/v1/figures', undefined, KNOWN],
 ];
 
 describe('rights', () => {
@@ -87,7 +88,7 @@ describe('rights', () => {
     const { paths } = JSON.parse((await ask('root', 'GET', '/openapi.json')).text) as { paths: Record<string, Record<string, unknown>> };
     const routes = Object.entries(paths).flatMap(([path, methods]) => Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`));
     const tested = TABLE.map(([method, url]) => `${method} ${url.split('?')[0]}`.replace('/groups/web', '/groups/{group}').replace(/members\/vm\d/, 'members/{member}'));
-    expect(routes.filter((route) => !tested.includes(route) && route !== 'GET /v1/events')).toEqual([]);
+    expect(routes.filter((route) => !tested.includes(route) && !['GET /v1/events', 'GET /v1/figures/live'].includes(route))).toEqual([]);
   });
 
   test('a refusal is the same whether the group is there or not', async () => {
@@ -100,6 +101,8 @@ describe('rights', () => {
     const groups = async (who: Holder): Promise<string[]> => (JSON.parse((await ask(who, 'GET', '/v1/groups')).text) as { group: string }[]).map(({ group }) => group);
     expect(await groups('root')).toEqual(['web', 'db']);
     expect(await groups('db-admin')).toEqual(['db']);
+    expect((JSON.parse((await ask('db-admin', 'GET', '/v1/figures')).text) as { groups: { group: string }[] }).groups.map(({ group }) => group)).toEqual(['db']);
+    expect(await ask('db-admin', 'GET', '/v1/figures?group=web')).toMatchObject({ status: 403 });
     here.missing = ['port tap1 of group web is gone'];
     expect((await ask('eye', 'GET', '/readyz')).text).toContain('tap1');
     expect((await ask('db-admin', 'GET', '/readyz')).text).toBe('{"ready":false,"missing":[]}');
