@@ -60,9 +60,6 @@ export class Performer {
       ...keys.map((key): Action => ({ do: 'remove', table: 'ports', key })),
     ]);
   }
-  fenced(): ReadonlySet<string> {
-    return new Set([...this.table('devices')].filter(([, bridge]) => bridge === FENCED).map(([key]) => key));
-  }
 
   async perform(actions: readonly Action[]): Promise<Failure[]> {
     if (actions.length > STEPS_MAX) throw new Error(`a plan of ${actions.length} steps`);

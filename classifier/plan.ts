@@ -9,7 +9,10 @@
  *
  * - A bridge that is guarded for the first time has its ports vetted before the guards, so that
  *   its traffic goes on. A port that appears on a guarded bridge is vetted last: until it is
- *   classified (if it is a member's) the other ports' guards let nothing of it through (D6).
+ *   classified (if it is a member's) the other ports' guards let nothing of it through (D6). A bridge
+ *   made anew around a guarded port is none that is new: there too members are vetted last.
+ * - Ports of a bridge that was deleted stay guarded while a nic that was in it is missing: whatever
+ *   bridge they enter next is the nic's home, and its port may come back there at any moment.
  * - A port that a takeover has left is fenced: what speaks there is of an old generation (I7).
  * - Every tap of a guarded bridge has `classify`, also one that is nobody's: there it does nothing but
  *   look the device up. A takeover that moves a member to its standby's tap is then a matter of
@@ -73,7 +76,10 @@ export interface WantedNic {
   readonly port: string;
   readonly mac: string;
   readonly vlan: number;
-  /** Bridge it was last in, 0 = none yet: guarded on, so that it can't come back unseen (D6). */
+  /**
+   * Bridge it was last in, 0 = none yet: guarded on, so that it can't come back unseen (D6). Where that
+   * was deleted, the one that a port of it is in now.
+   */
   readonly lastBridge: number;
   /** Device it was last placed at, 0 = none. */
   readonly lastIfindex: number;
@@ -113,17 +119,17 @@ export const macKey = (bridge: number, vlan: number, mac: string): string => `${
 export const guardKey = (bridge: number, mac: string): string => macKey(bridge, 0, mac);
 
 /**
- * What shall be in place for these groups, as the devices are now. `heard` is the kernel's `ports`
- * table: a device that is a nic's stays the nic's while it exists, whatever it is called and
- * whatever it is in. A name is only how a nic's device is first found.
+ * What shall be in place for these groups, as the devices are now. `heard` and `vetted` are the
+ * kernel's `ports` and `devices` tables: a device that is a nic's stays the nic's while it exists,
+ * whatever it is called and whatever it is in. A name is only how a nic's device is first found.
  */
-export function want(groups: readonly WantedGroup[], ports: readonly Port[], heard: Entries, fenced: ReadonlySet<string> = new Set()): Want {
+export function want(groups: readonly WantedGroup[], ports: readonly Port[], heard: Entries, vetted: Entries = new Map()): Want {
   const bridges = new Set(ports.filter((port) => port.kind === 'bridge').map((port) => port.ifindex));
-  const find = finder(groups, ports, heard, bridges);
+  const find = finder(groups, ports, heard, bridges, vetted);
   const nics = groups.map((group) => group.nics.map(find));
   const all = nics.flat();
   const homes = nics.flatMap((found) => missingOf(found).flatMap((nic) => homesOf(nic, placedOf(found), bridges)));
-  return { picture: pictureOf(groups, all, homes, ports, fenced), placed: placedOf(all), missing: missingOf(all) };
+  return { picture: pictureOf(groups, all, homes, ports, vetted), placed: placedOf(all), missing: missingOf(all) };
 }
 
 interface Found {
@@ -135,7 +141,7 @@ interface Found {
 const placedOf = (found: readonly Found[]): Placed[] => found.flatMap(({ home }) => (home === undefined ? [] : [home]));
 const missingOf = (found: readonly Found[]): Located[] => found.flatMap(({ at, home }) => (home === undefined ? [at] : []));
 
-function finder(groups: readonly WantedGroup[], ports: readonly Port[], heard: Entries, bridges: ReadonlySet<number>): (nic: WantedNic) => Found {
+function finder(groups: readonly WantedGroup[], ports: readonly Port[], heard: Entries, bridges: ReadonlySet<number>, vetted: Entries): (nic: WantedNic) => Found {
   const wanted = new Set(groups.flatMap((group) => group.nics.map(({ nic }) => nic)));
   const byName = new Map(ports.map((port) => [port.name, port]));
   const byNic = new Map<number, Port[]>();
@@ -144,6 +150,7 @@ function finder(groups: readonly WantedGroup[], ports: readonly Port[], heard: E
     if (nic !== undefined && wanted.has(nic)) byNic.set(nic, [...(byNic.get(nic) ?? []), port]);
   }
   const isInBridge = (port: Port): boolean => bridges.has(port.master);
+  const heirOf = (bridge: number): number => ports.find((port) => vetted.get(String(port.ifindex)) === bridge && isInBridge(port))?.master ?? bridge;
   return (nic) => {
     if (nic.remote === true) return reached(nic, byName.get(nic.port), bridges);
     const own = byNic.get(nic.nic) ?? [];
@@ -152,7 +159,8 @@ function finder(groups: readonly WantedGroup[], ports: readonly Port[], heard: E
     const isFree = named !== undefined && isInBridge(named) && (owner === undefined || !wanted.has(owner));
     const candidates = [...own.filter(({ ifindex }) => ifindex === nic.lastIfindex), ...(isFree ? [named] : []), ...own];
     const port = candidates.find(isInBridge) ?? candidates[0];
-    const at = { ...nic, ifindex: port?.ifindex ?? 0, device: port?.name ?? '' };
+    const lastBridge = nic.lastBridge === 0 || bridges.has(nic.lastBridge) ? nic.lastBridge : heirOf(nic.lastBridge);
+    const at = { ...nic, lastBridge, ifindex: port?.ifindex ?? 0, device: port?.name ?? '' };
     const home = port !== undefined && isInBridge(port) ? { ...at, bridge: port.master } : undefined;
     return { at, home, devices: [...new Set(candidates.map(({ ifindex }) => ifindex))] };
   };
@@ -179,7 +187,7 @@ function homesOf(nic: Located, group: readonly Placed[], bridges: ReadonlySet<nu
   return [last, ...group.map(({ bridge }) => ({ nic, bridge, exists: true }))];
 }
 
-function pictureOf(groups: readonly WantedGroup[], found: readonly Found[], homes: readonly Home[], ports: readonly Port[], fenced: ReadonlySet<string>): Picture {
+function pictureOf(groups: readonly WantedGroup[], found: readonly Found[], homes: readonly Home[], ports: readonly Port[], vetted: Entries): Picture {
   const placed = placedOf(found);
   const here = placed.filter(({ remote }) => remote !== true);
   const uplinks = new Set(placed.filter(({ remote }) => remote === true).map(({ ifindex }) => ifindex));
@@ -187,13 +195,16 @@ function pictureOf(groups: readonly WantedGroup[], found: readonly Found[], home
   const bridges = new Set([...placed, ...guarded].map(({ bridge }) => bridge));
   const members = ports.filter((port) => bridges.has(port.master));
   const heard = new Map(found.flatMap(({ at, devices }) => devices.map((ifindex): [string, number] => [String(ifindex), at.nic])));
-  const barred = groups.length === 0 ? [] : ports.filter(({ ifindex }) => fenced.has(String(ifindex)) && !heard.has(String(ifindex)));
+  const vettedFor = ({ ifindex }: Port): number => vetted.get(String(ifindex)) ?? NaN;
+  const barred = groups.length === 0 ? [] : ports.filter((port) => vettedFor(port) === FENCED && !heard.has(String(port.ifindex)));
+  const lost = new Set(homes.filter(({ exists }) => !exists).map(({ bridge }) => bridge));
+  const orphans = ports.filter((port) => lost.has(vettedFor(port)) && !bridges.has(port.master) && !heard.has(String(port.ifindex)));
   const hook = (ifindex: number, side: Side, program: Program): AttachedHook => ({ ifindex, side, program, fresh: true });
   const hooks = [
     ...groups.flatMap(({ holdIfindex, ringIfindex }) =>
       [hook(ringIfindex, 'ingress', 'sink'), hook(holdIfindex, 'egress', 'enter'), hook(holdIfindex, 'ingress', 'release')]),
     ...[...bridges].flatMap((bridge) => [hook(bridge, 'egress', 'local'), hook(bridge, 'ingress', 'guard_self')]),
-    ...members.map((port) => hook(port.ifindex, 'egress', 'guard')),
+    ...[...members, ...orphans].map((port) => hook(port.ifindex, 'egress', 'guard')),
     ...[...heard.keys()].map((ifindex) => hook(Number(ifindex), 'ingress', 'classify')),
     ...[...uplinks].map((ifindex) => hook(ifindex, 'ingress', 'arrive')),
     ...members.filter(({ ifindex, kind }) => kind === 'tun' && !uplinks.has(ifindex) && !heard.has(String(ifindex))).map(({ ifindex }) => hook(ifindex, 'ingress', 'classify')),
@@ -209,6 +220,7 @@ function pictureOf(groups: readonly WantedGroup[], found: readonly Found[], home
         ...here.map((nic): [string, number] => [guardKey(nic.bridge, nic.mac), nic.nic])]),
       devices: new Map([...members.map((port): [string, number] => [String(port.ifindex), port.master]),
         ...[...bridges].map((bridge): [string, number] => [String(bridge), bridge]),
+        ...orphans.map((port): [string, number] => [String(port.ifindex), vettedFor(port)]),
         ...barred.map(({ ifindex }): [string, number] => [String(ifindex), FENCED])]),
       wires: new Map(groups.flatMap(({ wire }) => (wire === undefined ? [] : [[String(wire.vlan), wire.id] as const]))),
     },
@@ -253,7 +265,8 @@ export function additions(attached: Picture, wanted: Picture): Action[] {
   const puts = (table: TableName): Action[] =>
     [...wanted.tables[table]].filter(([key, value]) => attached.tables[table].get(key) !== value)
       .map(([key, value]) => ({ do: 'put', table, key, value }));
-  const guardedBridges = new Set(attached.tables.devices.values());
+  const reopened = attached.hooks.filter(({ program }) => program === 'guard').map(({ ifindex }) => wanted.tables.devices.get(String(ifindex)));
+  const guardedBridges = new Set([...attached.tables.devices.values(), ...reopened]);
   const isNewBridge = (action: Action): boolean => action.do === 'put' && !guardedBridges.has(action.value);
   const devices = puts('devices');
   const late = devices.filter((action) => !isNewBridge(action));

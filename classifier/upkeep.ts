@@ -14,7 +14,7 @@ import type { Cells } from './cells.ts';
 import type { HoldPair, Kernel, SpecView, WireView } from './kernel.ts';
 import type { Failure, Performer } from './perform.ts';
 import { cautious, plan, want } from './plan.ts';
-import type { Action, Port, Want, WantedNic } from './plan.ts';
+import type { Action, Port, Want, WantedGroup, WantedNic } from './plan.ts';
 import type { Reports } from './reports.ts';
 import type { NicEntry } from './roster.ts';
 import type { Ledger } from './stats.ts';
@@ -73,7 +73,9 @@ export class Upkeep {
       return { ...entry, lastBridge: bridge, lastIfindex: ifindex };
     };
     const groups = [...this.#groups.values()];
-    const wanted = want(groups.map(({ id, pair, nics, wire }) => ({ ...pair, nics: nics.map(known), ...(wire === undefined ? {} : { wire: { id, vlan: wire.vlan } }) })), ports, this.#performer.table('ports'), this.#performer.fenced());
+    const wiredTo = ({ id, wire }: GroupEntry): Pick<WantedGroup, 'wire'> => (wire === undefined ? {} : { wire: { id, vlan: wire.vlan } });
+    const wanted = want(groups.map((group) => ({ ...group.pair, nics: group.nics.map(known), ...wiredTo(group) })),
+      ports, this.#performer.table('ports'), this.#performer.table('devices'));
     // Counters stay under the port's name in the spec.
     const names = new Map(groups.flatMap(({ nics }) => nics.map(({ nic, port }) => [nic, port])));
     const nicAt = (ifindex: number): number => wanted.picture.tables.ports.get(String(ifindex)) ?? 0;
@@ -102,9 +104,9 @@ export class Upkeep {
       if (this.#cells.nic(nic).bridge !== bridge) this.#closePath(nic);
       this.#cells.place(nic, ifindex, bridge);
     }
-    for (const { nic, ifindex } of missing) {
+    for (const { nic, ifindex, lastBridge } of missing) {
       this.#closePath(nic);
-      this.#cells.place(nic, ifindex, this.#cells.nic(nic).bridge);
+      this.#cells.place(nic, ifindex, lastBridge);
     }
   }
   /** Frames to other hosts leave by the uplink while it is in a bridge. */

@@ -54,11 +54,13 @@ async function row(name: string, attack: (rig: Rig) => Promise<void>, options: R
 
 const ip = (rig: Rig, ...args: string[]): Promise<string> => runIn(rig.bed.host, 'ip', args);
 
+const ALL = ['uplink', 'port1', 'port2'];
+
 /** As an operator's script makes it again: ports enter one by one, the uplink first. */
-async function makeBridge(rig: Rig, pauseMs: number): Promise<void> {
+async function makeBridge(rig: Rig, ports: readonly string[], pauseMs: number): Promise<void> {
   await ip(rig, 'link', 'add', 'br0', 'type', 'bridge', 'mcast_snooping', '0');
   await ip(rig, 'link', 'set', 'br0', 'up');
-  for (const port of ['uplink', 'port1', 'port2']) {
+  for (const port of ports) {
     await ip(rig, 'link', 'set', port, 'master', 'br0');
     await rig.pause(pauseMs);
   }
@@ -71,7 +73,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('attacks on ports', () => {
         for (const pauseMs of [0, 0, 3, 10, 30, 60]) {
           await ip(rig, 'link', 'del', 'br0');
           await rig.pause(pauseMs * 5);
-          await makeBridge(rig, pauseMs);
+          await makeBridge(rig, ALL, pauseMs);
           await rig.pause(100);
         }
       }, { group: { intraPath } });
@@ -83,8 +85,32 @@ describe.skipIf(UNPRIVILEGED !== undefined)('attacks on ports', () => {
       await rig.daemon.kill();
       await ip(rig, 'link', 'del', 'br0');
       await rig.pause(20);
-      await makeBridge(rig, 10);
+      await makeBridge(rig, ALL, 10);
       await rig.pause(50);
+      await rig.restart();
+    });
+  });
+
+  /** The uplink alone lives on. */
+  async function makeAllAgain(rig: Rig, pauseMs: number): Promise<void> {
+    await ip(rig, 'link', 'del', 'br0');
+    for (const i of [0, 1]) rig.bed.deleteTap(i);
+    await rig.pause(pauseMs);
+    await makeBridge(rig, ['uplink'], pauseMs);
+    for (const i of [0, 1]) await rig.bed.replaceTap(i);
+    await rig.pause(100);
+  }
+
+  it('bridge and taps deleted and made again', async () => {
+    await row('bridge and taps made again, 6 times', async (rig) => {
+      for (const pauseMs of [0, 3, 10, 30, 60, 120]) await makeAllAgain(rig, pauseMs);
+    });
+  });
+
+  it('bridge and taps deleted and made again while the daemon is down', async () => {
+    await row('bridge and taps made again, no daemon', async (rig) => {
+      await rig.daemon.kill();
+      await makeAllAgain(rig, 20);
       await rig.restart();
     });
   });

@@ -122,6 +122,36 @@ describe('plan', () => {
       'remove devices', 'unhook classify', 'unhook guard', 'unforward', 'remove ports', 'uncount']);
   });
 
+  test('the uplink of a deleted bridge stays guarded while a nic of it is missing, in no bridge and in the next one', () => {
+    const last = { ...nic(1, 'p0'), lastBridge: 1, lastIfindex: 10 };
+    const attached = want([group(0, nic(1, 'p0'))], PORTS, NONE).picture;
+    const without = PORTS.filter((p) => p.ifindex !== 1 && p.ifindex !== 10).map((p) => ({ ...p, master: p.name === 'p2' ? 0 : p.master }));
+    const gone = want([group(0, last)], without, attached.tables.ports, attached.tables.devices);
+    const now = carryOut(attached, plan(attached, gone.picture));
+    const isGuarded = (picture: Picture, ifindex: number): boolean => picture.hooks.some((h) => h.program === 'guard' && h.ifindex === ifindex);
+    expect(isGuarded(now, 12)).toBe(true);
+
+    const next = [...without.map((p) => ({ ...p, master: p.name === 'p2' || p.name === 'p5' ? 3 : p.master })), port(3, 'br0', 0, 'bridge')];
+    const found = want([group(0, last)], next, now.tables.ports, now.tables.devices);
+    expect(found.missing.map(({ lastBridge }) => lastBridge)).toEqual([3]);
+    const then = carryOut(now, plan(now, found.picture));
+    expect([12, 15].map((ifindex) => isGuarded(then, ifindex))).toEqual([true, true]);
+    expect(then.tables.devices.get('15'), 'who else is in it is let through').toBe(3);
+
+    const left = want([], next, then.tables.ports, then.tables.devices);
+    expect(carryOut(then, plan(then, left.picture))).toEqual(carryOut(then, plan(then, emptyPicture())));
+  });
+
+  test('a bridge made again around a guarded port: the members that are made again too are vetted last', () => {
+    const groups = [group(0, { ...nic(1, 'p0'), lastBridge: 1, lastIfindex: 10 })];
+    const attached = want([group(0, nic(1, 'p0'))], PORTS, NONE).picture;
+    const again = PORTS.map((p) => ({ ...p, ifindex: p.ifindex === 1 ? 3 : p.name === 'p0' ? 30 : p.ifindex, master: p.master === 1 ? 3 : p.master }));
+    const { picture } = want(groups, again, attached.tables.ports, attached.tables.devices);
+    const steps = plan(attached, picture);
+    const at = (text: string): number => steps.findIndex((step) => JSON.stringify(step).includes(text));
+    expect(at('"table":"devices","key":"30"')).toBeGreaterThan(at('"ifindex":30,"side":"ingress","program":"classify"'));
+  });
+
   test('a port that leaves a guarded bridge is unvetted first: should it come back meanwhile, it is not heard', () => {
     const groups = [group(0, nic(1, 'p0'), nic(2, 'p1'))];
     const attached = want(groups, PORTS, NONE).picture;
