@@ -118,6 +118,12 @@ export class VmBed {
     return pidOf(this.guest(name), side);
   }
 
+  /** SIGSTOP: the guest's process is there and does nothing more. */
+  freeze(name: string, side: SideIndex): void {
+    const pid = this.pid(name, side);
+    if (pid !== undefined) process.kill(pid, 'SIGSTOP');
+  }
+
   /** SIGKILL to these guests' side at once: nobody between the first and the last one. */
   kill(names: readonly string[], side: SideIndex): void {
     const pids = names.map((name) => this.pid(name, side));
@@ -142,6 +148,8 @@ export class VmBed {
   #start(guest: GuestSpec, side: SideIndex): void {
     const [program, ...args] = guest.sides[side].argv;
     if (program === undefined) throw new Error(`guest ${guest.name} has no command line`);
+    // What an earlier life said there is not this one's word.
+    for (const path of [consoleOf(this.bed.directory, guest.name, side), guest.sides[side].pidFile]) rmSync(path, { force: true });
     this.#running.set(`${guest.name}${side}`, start(program, [...args, ...this.#qemu]));
   }
 

@@ -20,7 +20,7 @@ import { nowUs } from '../bed/libc.ts';
 import { VmBed } from './bed.ts';
 import { CountingClient } from './client.ts';
 import type { ClientAccount } from './client-account.ts';
-import { EngineProcess } from './engine.ts';
+import { EngineProcess, type Said } from './engine.ts';
 import { explain, type Explanation } from './explain.ts';
 import { Eye } from './eye.ts';
 import { countOf } from './lab.ts';
@@ -35,6 +35,8 @@ export interface FailoverOptions {
   readonly moment: Moment;
   /** 0 to 1: where in the moment's span. */
   readonly at: number;
+  /** SIGKILL to all, or a front that goes silent; default all. */
+  readonly by?: 'kill' | 'silence';
   readonly intervalMs?: number;
   /** Failovers one after the other, each with the sides changed; the moment is the same. */
   readonly deaths?: number;
@@ -60,6 +62,8 @@ export interface Failover {
   /** Undefined without the oracle. */
   readonly explained: Explanation | undefined;
   readonly checkpoints: number;
+  /** The engine's word of each takeover, milliseconds since it saw the death. */
+  readonly takeovers: readonly Said[];
   /** The client's round trips before and under protection, milliseconds. */
   readonly plainMs: readonly number[];
   readonly protectedMs: readonly number[];
@@ -141,8 +145,9 @@ async function die(stage: Stage, i: number, options: FailoverOptions): Promise<D
   await engine.says('standby', READY_MS, names.length * (i + 1));
   say('standbys are ready: the other sides of the VMs hold the newest checkpoint and wait');
   await client.counts(WARM_ANSWERS, GOES_ON_MS);
-  say(`kill -9 of ${names.join(' and ')}; the client has ${client.where()?.last}`);
-  const killUs = await strike(stage, side, options, () => bed.kill(names, side));
+  const silent = options.by === 'silence';
+  say(`${silent ? 'the front stands still' : `kill -9 of ${names.join(' and ')}`}; the client has ${client.where()?.last}`);
+  const killUs = await strike(stage, side, options, () => (silent ? bed.freeze('front', side) : bed.kill(names, side)));
   const running = (): number | undefined => eye.allRunningUs(other, killUs);
   await until('the standbys run', () => running() !== undefined, GOES_ON_MS);
   const killToRunningMs = ((running() ?? Number.NaN) - killUs) / 1e3;
@@ -185,6 +190,7 @@ async function settle(stage: Stage, deaths: readonly Death[]): Promise<Failover>
     account, frontCount, storeCount,
     explained: wire === undefined ? undefined : explain(wire.sent, wire.seen, relay?.commands ?? []),
     checkpoints: engine.said().filter(({ event }) => event === 'checkpoint').length,
+    takeovers: engine.said().filter(({ event }) => event === 'takeover'),
     plainMs: account.latenciesMs.slice(0, plainAnswers),
     protectedMs: account.latenciesMs.slice(plainAnswers),
   };

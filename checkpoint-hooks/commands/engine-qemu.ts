@@ -24,6 +24,7 @@ interface QemuFlags {
   readonly heartbeat: number;
   readonly silence: number;
   readonly standby: boolean;
+  readonly replay: boolean;
   readonly checkpoints?: number;
   readonly giveUpAfter: number;
 }
@@ -45,6 +46,7 @@ export function eventText(event: EngineEvent): string | undefined {
     case 'protected': return `protected, generation ${event.generation}`;
     case 'standby': return `${event.member}: standby ready, ${bytesText(event.movedBytes)} copied, in ${msText(event.tookMs)}`;
     case 'standby-failed': return `${event.member}: no standby: ${event.why}`;
+    case 'without': return event.what === 'priority' ? `without a higher priority: ${event.why}` : `without a record of what comes from outside: ${event.why}`;
     case 'dead': return `${event.member} is dead: ${event.why}`;
     case 'takeover': return `running again after ${msText(event.runningMs)} from epoch ${event.epoch}, generation ${event.generation}${event.cold.length === 0 ? '' : `; filled from the store: ${event.cold.join(', ')}`}`;
   }
@@ -78,6 +80,7 @@ async function protect(context: Context, flags: QemuFlags, command: Command): Pr
     commitDelayMs: flags.commitDelay,
     heartbeat: { everyMs: flags.heartbeat, silenceMaxMs: flags.silence },
     standby: flags.standby,
+    replay: flags.replay,
     troubleMaxMs: flags.giveUpAfter,
     checkpoints: flags.checkpoints,
   }, tell);
@@ -114,6 +117,7 @@ export function addQemu(engine: Command, context: Context): void {
     .addOption(new Option('--heartbeat <duration>', 'time between two looks at each guest').argParser(positive).default(100, '100ms'))
     .addOption(new Option('--silence <duration>', 'a guest that does not answer for so long is dead').argParser(positive).default(1000, '1s'))
     .option('--no-standby', 'keep no hot standbys: a takeover then fills the other sides from the store')
+    .option('--no-replay', 'what outsiders sent since the checkpoint is not given to the new sides: they repeat it when they miss an answer')
     .option('--checkpoints <count>', 'end after so many checkpoints', wholeNumber)
     .addOption(new Option('--give-up-after <duration>', 'end when the daemon was silent for so long').argParser(duration).default(10_000, '10s'))
     .addHelpText('after', '\nExample:\n  $ sluice engine qemu -f guests.yaml --store /var/lib/sluice/web --interval 50ms')

@@ -134,9 +134,12 @@ describe('the store', () => {
     const guest = new Guest('front');
     await checkpoint([guest], 1);
     expect([store.isNewestOf(1), store.isNewestOf(2)]).toEqual([true, false]);
-    await store.intend(2);
+    store.intend(2);
     const other = reopened();
     expect([1, 2, 3].map((generation) => other.isNewestOf(generation))).toEqual([true, true, false]);
+    // The new side dies before its first checkpoint: both stand on the same one, whichever Sluice is at.
+    other.intend(3);
+    expect([1, 2, 3, 4].map((generation) => other.isNewestOf(generation))).toEqual([true, true, true, false]);
     other.close();
     await checkpoint([guest], 2);
     expect(store.isNewestOf(2)).toBe(false);

@@ -17,7 +17,7 @@ import type { GuestSpec, SideIndex } from './guest.ts';
 import { memberAt } from './guest.ts';
 import { sideIn } from './heirs.ts';
 import type { PlacesView } from './heirs.ts';
-import { Machine, pidOf } from './machine.ts';
+import { Machine, pidOf, processOf } from './machine.ts';
 import { GuestRam } from './ram.ts';
 import type { Store } from './store.ts';
 import { Unit } from './unit.ts';
@@ -47,6 +47,22 @@ export async function findRunning(spec: GuestSpec): Promise<Found | undefined> {
 export function isWhereHeld({ spec, side }: Pick<Found, 'spec' | 'side'>, view: PlacesView | undefined): boolean {
   const isMember = view?.phase === 'protected' && view.spec.members.some(({ name }) => name === spec.name);
   return !isMember || sideIn(spec, view) === side;
+}
+
+/**
+ * Refuses guests that were started again while no engine watched: what Sluice holds was said by the
+ * execution that has gone, and the next commit would let it out. Known where the newest checkpoint is
+ * of this very generation; a takeover has its own processes.
+ */
+export function mustBeProtected(found: readonly Found[], { newest }: Pick<Store, 'newest'>, view: GroupView | undefined): void {
+  if (view?.phase !== 'protected' || newest?.generation !== view.generation) return;
+  const others = found.filter(({ spec, side }) => {
+    const known = newest.members[spec.name]?.process;
+    return known !== undefined && known !== processOf(spec.sides[side]);
+  }).map(({ spec }) => spec.name);
+  if (others.length === 0) return;
+  throw new Error(`${others.join(', ')} of group ${view.group} were started again since checkpoint ${newest.epoch}, they are not what is protected: `
+    + `end them and start this engine, and the group goes on from the checkpoint; or give it up with sluice unprotect ${view.group} --held discard, and protect them anew`);
 }
 
 /** With a base image, prepared for its first checkpoint, and running. */

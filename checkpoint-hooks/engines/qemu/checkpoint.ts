@@ -87,16 +87,24 @@ async function saveOne({ name, machine, ram }: Unit): Promise<{ name: string; st
 export async function ship(units: readonly Unit[], captured: Captured, store: Store, deps: ShipDeps): Promise<Manifest | undefined> {
   if (deps.isGivenUp()) return undefined;
   const sequence = store.stage();
-  const written = await Promise.all(units.map(async ({ name, ram, base, spec }) => {
+  const written = await Promise.all(units.map(async ({ name, ram, base, spec, process }) => {
     const { count } = await ram.ask({ do: 'write', part: store.stagedPart(sequence, name), state: mustState(captured, name) });
-    return [name, { base, ramBytes: spec.ramBytes, pages: captured.pages.get(name) ?? 0, bytes: count }] as const;
+    const pages = captured.pages.get(name) ?? 0;
+    return [name, { base, ramBytes: spec.ramBytes, ...(process === undefined ? {} : { process }), pages, bytes: count }] as const;
   }));
   deps.phase('written');
   if (deps.isGivenUp()) return undefined;
   const { generation, epoch } = captured;
-  const manifest = await store.commit(sequence, { generation, epoch, members: Object.fromEntries(written) });
+  const sealing = seal(units, captured, store, deps, { sequence, generation, epoch, members: Object.fromEntries(written) });
+  deps.sealing(sealing);
+  return sealing;
+}
+
+/** From here on it cannot be given up: who wants to know the newest checkpoint waits for its end. */
+async function seal(units: readonly Unit[], captured: Captured, store: Store, deps: ShipDeps, what: Pick<Manifest, 'sequence' | 'generation' | 'epoch' | 'members'>): Promise<Manifest> {
+  const manifest = await store.commit(what.sequence, what);
   deps.phase('durable');
-  await Promise.all(units.map((unit) => settleOne(unit, sequence, mustState(captured, unit.name))));
+  await Promise.all(units.map((unit) => settleOne(unit, what.sequence, mustState(captured, unit.name))));
   deps.phase('settled');
   return manifest;
 }
@@ -104,6 +112,7 @@ export async function ship(units: readonly Unit[], captured: Captured, store: St
 export interface ShipDeps {
   phase(phase: Phase): void;
   isGivenUp(): boolean;
+  sealing(done: Promise<Manifest>): void;
 }
 
 async function settleOne(unit: Unit, sequence: number, state: Uint8Array): Promise<void> {

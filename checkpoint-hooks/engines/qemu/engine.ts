@@ -3,6 +3,7 @@
  *
  *     find ─► base ─► protect ─►┌── life ──────────────────────────────────┐
  *                               │ checkpoints   cadence.ts, checkpoint.ts  │
+ *                               │ inbound       inbound.ts                 │
  *                               │ commits       commits.ts                 │── signal ─► last
  *                               │ standbys      standbys.ts                │   checkpoint, end
  *                               │ events        output-pending, high-water │
@@ -13,17 +14,22 @@
  *
  * One checkpoint is on its way at a time: the next begins when the last is durable and settled.
  * Commits may lag behind (the delay of a far backup). After a takeover every member keeps its base
- * image: only standbys are made anew, and of their RAM only what differs is copied.
+ * image: only standbys are made anew, and of their RAM only what differs is copied. They are made
+ * STANDBY_LATER_MS later: to launch a QEMU costs a core for some hundred ms, which the group needs.
+ *
+ * A takeover does not wait for what the dead life was doing, but for a checkpoint that can no longer
+ * be given up (checkpoint.ts, `seal`), and for all of it where a standby has to be filled.
  *
  * An engine that dies leaves guests, standbys, Sluice and the store as they are: the next one goes
  * on from the newest durable checkpoint, which the store has of all members or of none.
  */
 import type { SluiceClient } from '../../client.ts';
+import { setPriority } from 'node:os';
 import { Latency } from '../latency.ts';
 import type { LatencySummary } from '../latency.ts';
 import { GroupSession } from '../session.ts';
 import { Wakeup } from '../wakeup.ts';
-import { findRunning, isWhereHeld, maybeGroup, protectUnits, takeOn } from './begin.ts';
+import { findRunning, isWhereHeld, maybeGroup, mustBeProtected, protectUnits, takeOn } from './begin.ts';
 import type { Found } from './begin.ts';
 import { Cadence } from './cadence.ts';
 import type { CadenceOptions } from './cadence.ts';
@@ -32,21 +38,29 @@ import type { Captured } from './checkpoint.ts';
 import { Commits } from './commits.ts';
 import type { EngineEvent, Tell } from './events.ts';
 import type { GuestGroup } from './guest.ts';
-import { heirFromStore, heirOf, mustCheckpoint, stamp } from './heirs.ts';
-import { kill } from './machine.ts';
+import { heirFromStore, heirOf, isHot, mustCheckpoint } from './heirs.ts';
+import { Inbound, plainMac } from './inbound.ts';
+import { kill, processOf } from './machine.ts';
 import { QmpClosed, QmpRefused } from './qmp.ts';
 import { endStandbys, keepStandbys } from './standbys.ts';
 import type { Store } from './store.ts';
 import { takeOver } from './takeover.ts';
+import type { Heir, TakenOver } from './takeover.ts';
 import type { Unit } from './unit.ts';
 import { watch } from './watcher.ts';
 import type { Death, HeartbeatOptions } from './watcher.ts';
+
+const STANDBY_LATER_MS = 1000;
+/** Guests stand still while the engine waits for a core. */
+const NICE = -10;
 
 export interface QemuOptions extends CadenceOptions {
   readonly guests: GuestGroup;
   readonly commitDelayMs: number;
   readonly heartbeat: HeartbeatOptions;
   readonly standby: boolean;
+  /** What came from outside since the checkpoint is given to the new sides. */
+  readonly replay: boolean;
   readonly troubleMaxMs: number;
   /** End after so many durable checkpoints. */
   readonly checkpoints: number | undefined;
@@ -77,6 +91,9 @@ export class QemuEngine {
   /** A capture is not settled, not even by the one after it: shadows may be ahead of the store. */
   private isAhead = false;
   private dying = false;
+  private inbound: Inbound | undefined;
+  /** A checkpoint that cannot be given up any more, until it is settled. */
+  private sealing: Promise<unknown> = Promise.resolve();
   private readonly stops = new Latency();
   private readonly ships = new Latency();
   private checkpoints = 0;
@@ -95,14 +112,17 @@ export class QemuEngine {
   /** Until the signal, the number of checkpoints, or an error. */
   async run(signal: AbortSignal): Promise<QemuSummary> {
     try {
+      this.prepare();
       await this.begin();
       for (;;) {
-        const death = await this.life(signal);
+        const { death, over } = await this.life(signal);
+        if (death === undefined || death.byItself) await over;
         if (death === undefined) return this.summary();
         if (death.byItself) throw new Error(`guest ${death.member} shut itself down: the group is no longer whole`);
-        await this.takeover(death);
+        await this.takeover(death, over);
       }
     } finally {
+      this.inbound?.close();
       endStandbys(this.units);
       await Promise.all(this.units.map((unit) => unit.close()));
     }
@@ -125,6 +145,19 @@ export class QemuEngine {
 
   // ------------------------------------------------------------------------------------ begin
 
+  /** What helps where it is allowed. */
+  private prepare(): void {
+    const helped = (what: 'inbound' | 'priority', help: () => void): void => {
+      try {
+        help();
+      } catch (error) {
+        this.tell({ event: 'without', what, why: error instanceof Error ? error.message : String(error) });
+      }
+    };
+    helped('priority', () => setPriority(NICE));
+    if (this.options.replay) helped('inbound', () => (this.inbound = Inbound.open(this.options.guests.guests)));
+  }
+
   private async begin(): Promise<void> {
     const { group, guests } = this.options.guests;
     const found = (await Promise.all(guests.map(findRunning))).filter((one) => one !== undefined);
@@ -133,6 +166,12 @@ export class QemuEngine {
     if (running.length < guests.length) {
       for (const { machine } of found) machine.close();
       return this.beginFromStore(running);
+    }
+    try {
+      mustBeProtected(running, this.store, view);
+    } catch (error) {
+      for (const { machine } of found) machine.close();
+      throw error;
     }
     this.units = await Promise.all(running.map((one) => takeOn(one, this.store, this.tell)));
     await protectUnits(this.client, group, this.units, this.tell);
@@ -162,10 +201,7 @@ export class QemuEngine {
     const newest = mustCheckpoint(this.store, view.generation);
     const sources = this.store.sourcesOf(guests.map(({ name }) => name));
     const heirs = guests.map((spec) => heirFromStore(spec, view, sources));
-    const generation = view.generation + 1;
-    const taken = await takeOver(this.client, { group, generation, epoch: newest.epoch, heirs, sources, seenMs, troubleMaxMs: this.options.troubleMaxMs, intend: (n) => this.store.intend(n) });
-    await stamp(this.store, newest, generation, taken);
-    this.tookOver(newest.epoch, generation, taken);
+    const taken = await this.goOn(view.generation + 1, newest.epoch, heirs, sources, seenMs);
     const found = heirs.flatMap(({ spec, to }): Found[] => {
       const machine = taken.machines.get(spec.name);
       return machine === undefined ? [] : [{ spec, side: to, machine }];
@@ -176,7 +212,8 @@ export class QemuEngine {
 
   // ------------------------------------------------------------------------------------- life
 
-  private async life(signal: AbortSignal): Promise<Death | undefined> {
+  /** `over`: nothing of it is under way any more. Rejects with what ended it, where that was no death. */
+  private async life(signal: AbortSignal): Promise<{ death: Death | undefined; over: Promise<void> }> {
     const { group } = this.options.guests;
     const over = new AbortController();
     const ends = AbortSignal.any([signal, over.signal]);
@@ -192,7 +229,7 @@ export class QemuEngine {
       lane(this.checkpointLane(commits, ends, over)),
       lane(commits.run((epoch) => this.tell({ event: 'committed', epoch }))),
       lane(this.eventLane(ends)),
-      ...(this.options.standby ? [lane(keepStandbys(this.units, () => !this.isAhead, this.tell, ends))] : []),
+      ...(this.options.standby ? [lane(keepStandbys(this.units, () => !this.isAhead, this.tell, ends, this.takeovers > 0 ? STANDBY_LATER_MS : 0))] : []),
     ];
     const death = await watch(this.units, this.options.heartbeat, ends);
     if (death !== undefined) {
@@ -203,10 +240,11 @@ export class QemuEngine {
       over.abort();
       commits.end(true);
     }
-    const done = await Promise.allSettled(lanes);
-    const failed = done.find((one) => one.status === 'rejected');
-    if (failed !== undefined && death === undefined) throw failed.reason;
-    return death;
+    const ended = Promise.allSettled(lanes).then((done) => {
+      const failed = done.find((one) => one.status === 'rejected');
+      if (failed !== undefined && death === undefined) throw failed.reason;
+    });
+    return { death, over: ended };
   }
 
   private async checkpointLane(commits: Commits, signal: AbortSignal, over: AbortController): Promise<void> {
@@ -235,16 +273,20 @@ export class QemuEngine {
     const phase = (name: Extract<EngineEvent, { event: 'phase' }>['phase']): void => this.tell({ event: 'phase', phase: name, number });
     this.cadence.begin(performance.now());
     this.isAhead = true;
+    const mark = this.inbound?.mark() ?? 0;
     try {
       const captured = await capture(this.units, { cut: () => this.cut(), phase });
       const shipFromMs = performance.now();
-      const manifest = await ship(this.units, captured, this.store, { phase, isGivenUp: () => this.dying });
+      const sealing = (done: Promise<unknown>): void => {
+        this.sealing = done.then(() => this.inbound?.forget(mark), () => undefined); // its failure is ship's
+      };
+      const manifest = await ship(this.units, captured, this.store, { phase, isGivenUp: () => this.dying, sealing });
       if (manifest === undefined) return;
       this.isAhead = false;
       commits.durable(captured.epoch);
       this.report(captured, manifest.members, performance.now() - shipFromMs);
       for (const { base } of this.units) this.store.seeding.delete(base);
-      if (this.store.shouldPrune) await this.store.prune();
+      if (this.store.shouldPrune && !this.dying) await this.store.prune();
     } catch (error) {
       await this.skip(error);
     }
@@ -280,8 +322,9 @@ export class QemuEngine {
       this.cadence.outputPending();
       this.wakeup.wake();
     };
-    // An event may have been missed while nobody listened: one checkpoint more does no harm.
-    for await (const { event } of this.client.events({ group: this.options.guests.group, signal, onConnected: pending })) {
+    // What was told while nobody listened is still held.
+    const connected = (): void => void this.client.group(this.options.guests.group).then(({ held }) => held.frames > 0 && pending(), pending);
+    for await (const { event } of this.client.events({ group: this.options.guests.group, signal, onConnected: connected })) {
       if (event.type === 'high-water') this.cadence.highWater();
       if (event.type === 'gap' || event.type === 'high-water' || (event.type === 'output-pending' && (event.epoch ?? 0) >= this.session.now.open)) pending();
     }
@@ -289,37 +332,44 @@ export class QemuEngine {
 
   // --------------------------------------------------------------------------------- takeover
 
-  private async takeover(death: Death): Promise<void> {
-    const { group } = this.options.guests;
+  private async takeover(death: Death, over: Promise<void>): Promise<void> {
     for (const { machine } of this.units) machine.close();
+    await this.sealing;
     const newest = mustCheckpoint(this.store, this.session.now.generation);
+    if (!this.units.every((unit) => isHot(unit, newest))) await over;
     const sources = this.store.sourcesOf(this.units.map(({ name }) => name));
     const heirs = this.units.map((unit) => heirOf(unit, newest, sources));
-    const generation = this.session.now.generation + 1;
-    const taken = await takeOver(this.client, { group, generation, epoch: newest.epoch, heirs, sources, seenMs: death.seenMs, troubleMaxMs: this.options.troubleMaxMs, intend: (n) => this.store.intend(n) });
-    this.tookOver(newest.epoch, generation, taken);
-    const stamped = await stamp(this.store, newest, generation, taken);
-    await Promise.all(this.units.map((unit) => this.turn(unit, taken.machines.get(unit.name), stamped.sequence)));
+    const taken = await this.goOn(this.session.now.generation + 1, newest.epoch, heirs, sources, death.seenMs).finally(() => over);
+    await Promise.all(this.units.map((unit) => this.turn(unit, taken.machines.get(unit.name))));
     this.session = this.newSession();
     await this.session.begin();
+  }
+
+  /** The first checkpoint is an interval later: the guests answer first what was given to them again. */
+  private async goOn(generation: number, epoch: number, heirs: readonly Heir[], sources: ReturnType<Store['sourcesOf']>, seenMs: number): Promise<TakenOver> {
+    const { group } = this.options.guests;
+    const ports = new Map(heirs.flatMap(({ spec, to }) => spec.nics.map(({ mac }, i) => [plainMac(mac), spec.sides[to].ports[i] ?? ''] as const)));
+    const taken = await takeOver(this.client, {
+      group, generation, epoch, heirs, sources, seenMs, troubleMaxMs: this.options.troubleMaxMs,
+      intend: (n) => this.store.intend(n), replay: () => this.inbound?.replay(ports) ?? 0,
+    });
+    this.takeovers += 1;
+    const { fencedMs, restoredMs, runningMs, replayed, cold } = taken;
+    this.tell({ event: 'takeover', generation, epoch, fencedMs, restoredMs, runningMs, replayed, cold });
     this.cadence = new Cadence(this.options);
+    this.cadence.begin(performance.now());
+    return taken;
   }
 
   /** The side that waited is the guest now. */
-  private async turn(unit: Unit, machine: Unit['machine'] | undefined, sequence: number): Promise<void> {
+  private async turn(unit: Unit, machine: Unit['machine'] | undefined): Promise<void> {
     if (machine === undefined) throw new Error(`member ${unit.name} was not taken over`);
     unit.side = unit.side === 0 ? 1 : 0;
     unit.machine = machine;
+    unit.process = processOf(unit.running);
     unit.standby = undefined;
-    if (unit.settled !== undefined) unit.settled = { ...unit.settled, sequence };
     await unit.ram.ask({ do: 'turnLive', ram: unit.running.ram });
     await machine.prepareSave();
-  }
-
-  private tookOver(epoch: number, generation: number, taken: Awaited<ReturnType<typeof takeOver>>): void {
-    this.takeovers += 1;
-    const { fencedMs, restoredMs, runningMs, cold } = taken;
-    this.tell({ event: 'takeover', generation, epoch, fencedMs, restoredMs, runningMs, cold });
   }
 
   private newSession(): GroupSession {

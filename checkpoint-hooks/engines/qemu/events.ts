@@ -26,6 +26,8 @@ export type EngineEvent =
   | { readonly event: 'protected'; readonly generation: number }
   | { readonly event: 'standby'; readonly member: string; readonly movedBytes: number; readonly tookMs: number }
   | { readonly event: 'standby-failed'; readonly member: string; readonly why: string }
+  /** Something that is to help does not, and why; the group is as safe as before. */
+  | { readonly event: 'without'; readonly what: 'inbound' | 'priority'; readonly why: string }
   | { readonly event: 'dead'; readonly member: string; readonly why: string }
   | {
       readonly event: 'takeover';
@@ -35,6 +37,8 @@ export type EngineEvent =
       readonly fencedMs: number;
       readonly restoredMs: number;
       readonly runningMs: number;
+      /** Frames from outside that came since the checkpoint, given to the new sides. */
+      readonly replayed: number;
       /** Members whose RAM had to be written because no ready standby was there. */
       readonly cold: readonly string[];
     };

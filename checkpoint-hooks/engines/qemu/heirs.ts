@@ -5,18 +5,16 @@
  *   at a start      an engine that finds its group dead has only the store: each guest's other side
  *                   is started and filled from it
  *
- * and the stamp: after a takeover the same checkpoint is written again under the new generation,
- * without pages. An engine that dies before has left its intent (store.ts).
+ * Until its first own checkpoint the new generation stands on the old one's: the store's intent says so.
  */
 import type { GroupView } from '../../../proxy/api/contract.ts';
 import type { GuestSpec, SideIndex } from './guest.ts';
 import { memberAt, otherSide } from './guest.ts';
 import { kill } from './machine.ts';
-import { writePart } from './part.ts';
 import { GuestRam } from './ram.ts';
 import { launchStandby } from './standby.ts';
 import type { Manifest, MemberSource, Store } from './store.ts';
-import type { Heir, TakenOver } from './takeover.ts';
+import type { Heir } from './takeover.ts';
 import type { Unit } from './unit.ts';
 
 /** The checkpoint that a group at `generation` may go on from. Throws a clear error when there is none. */
@@ -27,15 +25,17 @@ export function mustCheckpoint(store: Store, generation: number): Manifest {
   throw new Error(`group ${store.group} is at generation ${generation}, the newest checkpoint in ${store.directory} is of generation ${newest.generation}: it is not this execution's`);
 }
 
+/** Its standby is at that checkpoint and waits: nothing has to be filled. */
+export const isHot = ({ standby, settled }: Unit, newest: Manifest): boolean => standby?.ready === true && settled?.sequence === newest.sequence;
+
 export function heirOf(unit: Unit, newest: Manifest, sources: ReadonlyMap<string, MemberSource>): Heir {
   const { spec, standby, settled } = unit;
-  const isReady = standby?.ready === true && settled?.sequence === newest.sequence;
   return {
     spec,
     to: otherSide(unit.side),
     state: settled?.sequence === newest.sequence ? settled.state : undefined,
     machine: async () => {
-      if (isReady) return { machine: standby.machine, cold: false };
+      if (standby !== undefined && isHot(unit, newest)) return { machine: standby.machine, cold: false };
       await unit.ram.ask({ do: 'dropStandby' });
       const machine = standby?.machine.qmp.isOpen === true ? standby.machine : await launchStandby(unit.waiting);
       await fill(unit.ram, unit.waiting.ram, sources.get(unit.name));
@@ -81,16 +81,4 @@ export function sideIn(spec: GuestSpec, view: PlacesView): SideIndex {
 async function fill(ram: GuestRam, path: string, source: MemberSource | undefined): Promise<void> {
   if (source === undefined) throw new Error('a member that the checkpoint does not have');
   await ram.ask({ do: 'restore', ram: path, base: source.base, parts: source.parts });
-}
-
-/** The checkpoint gone on from, in the new generation. */
-export async function stamp(store: Store, newest: Manifest, generation: number, { states }: TakenOver): Promise<Manifest> {
-  const sequence = store.stage();
-  const members = Object.entries(newest.members).map(([name, member]) => {
-    const state = states.get(name);
-    if (state === undefined) return undefined;
-    const bytes = writePart(store.stagedPart(sequence, name).path, { ramBytes: member.ramBytes, sequence }, state, new Uint32Array(0), []);
-    return [name, { ...member, pages: 0, bytes }] as const;
-  });
-  return store.commit(sequence, { generation, epoch: newest.epoch, members: Object.fromEntries(members.filter((one) => one !== undefined)) });
 }

@@ -8,6 +8,9 @@
  * shared file. QEMU sends RAM before devices in every migration, so no device touches memory while
  * it is saved, and memory may be compared at the same time.
  *
+ * A restored guest announces nothing of itself (announce-rounds): Sluice announces it with the
+ * takeover, while what the guest says is held, and would only call for a checkpoint.
+ *
  * A process is killed by number only after its command line was seen to name its own QMP socket: a
  * number may be somebody else's by now.
  */
@@ -54,7 +57,7 @@ export class Machine {
       await machine.qmp.ask('migrate-set-capabilities', { capabilities }).catch((error: unknown) => {
         if (!(error instanceof QmpRefused)) throw error; // a migration left over is under way: it has them
       });
-      await machine.qmp.ask('migrate-set-parameters', { 'max-bandwidth': UNLIMITED_BYTES_PER_S });
+      await machine.qmp.ask('migrate-set-parameters', { 'max-bandwidth': UNLIMITED_BYTES_PER_S, 'announce-rounds': 0 });
       return machine;
     } catch (error) {
       machine.close();
@@ -167,6 +170,18 @@ export function pidOf(side: GuestSide): number | undefined {
   } catch {
     return undefined;
   }
+}
+
+/**
+ * Which process that is, among all that ever have the number: kernel's boot, number, start. A guest
+ * that was started again is another; one that a reset began anew in its process is not told apart.
+ */
+export function processOf(side: GuestSide): string | undefined {
+  const pid = pidOf(side);
+  if (pid === undefined) return undefined;
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  const started = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+  return `${readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()}.${pid}.${started}`;
 }
 
 /** SIGKILL; what is not there need not be killed. It is sent, not waited for. */

@@ -30,7 +30,7 @@ export class RamImage {
   private live: Memory;
   private tracker: PageTracker;
   private base: number | undefined;
-  private standby: Memory | undefined;
+  private standby: { readonly path: string; readonly memory: Memory } | undefined;
 
   constructor(livePath: string, bytes: number) {
     this.bytes = bytes;
@@ -81,7 +81,7 @@ export class RamImage {
   settle(): void {
     for (const [page, n] of runsOf(this.tracker.changed)) {
       this.writeBase(page * PAGE_BYTES, n * PAGE_BYTES);
-      this.standby?.copyFrom(this.shadow, page * PAGE_BYTES, n * PAGE_BYTES);
+      this.standby?.memory.copyFrom(this.shadow, page * PAGE_BYTES, n * PAGE_BYTES);
     }
     this.tracker.settle();
   }
@@ -91,7 +91,7 @@ export class RamImage {
     this.dropStandby();
     const standby = Memory.file(path, this.bytes);
     // Mapped from here on: a delta that settles meanwhile goes to it as well.
-    this.standby = standby;
+    this.standby = { path, memory: standby };
     let movedBytes = 0;
     for (let at = 0; at < this.bytes; at += PIECE_BYTES) {
       movedBytes += copyDifferent(standby, this.shadow, at, Math.min(PIECE_BYTES, this.bytes - at));
@@ -101,18 +101,21 @@ export class RamImage {
   }
 
   dropStandby(): void {
-    this.standby?.unmap();
+    this.standby?.memory.unmap();
     this.standby = undefined;
   }
 
   /**
    * The standby runs now: it is the guest. The shadow may be ahead of it by a capture that was
-   * never durable; those pages are owed and therefore in the next delta.
+   * never durable; those pages are owed and therefore in the next delta. The map of it is kept: a
+   * new one would be filled page by page while the guests stand still for the next capture.
    */
   turnLive(livePath: string): void {
-    this.dropStandby();
     this.live.unmap();
-    this.live = Memory.file(livePath, this.bytes);
+    const known = this.standby?.path === livePath ? this.standby.memory : undefined;
+    if (known === undefined) this.dropStandby();
+    this.standby = undefined;
+    this.live = known ?? Memory.file(livePath, this.bytes);
     this.tracker = this.tracker.turned(this.live);
   }
 

@@ -9,6 +9,7 @@
  */
 import { spawn } from 'node:child_process';
 import { closeSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { setPriority } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { GuestSide } from './guest.ts';
 import { Machine, kill, pidOf } from './machine.ts';
@@ -30,6 +31,8 @@ export async function launchStandby(side: GuestSide): Promise<Machine> {
   let gone: string | undefined;
   child.once('error', (error) => (gone = error.message));
   child.once('exit', (code, signal) => (gone = `it ended with ${signal ?? String(code)}`));
+  // The engine's is higher: its own, not theirs.
+  if (child.pid !== undefined) setPriority(child.pid, 0);
   child.unref();
   const machine = await attached(side, () => gone === undefined ? undefined : `${gone}: ${readFileSync(log, 'utf8').slice(-2000).trim()}`);
   await machine.listen();

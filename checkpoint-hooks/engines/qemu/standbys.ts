@@ -11,8 +11,9 @@ import type { Unit } from './unit.ts';
 const LOOK_EVERY_MS = 200;
 const AGAIN_AFTER_MS = 3000;
 
-/** Runs until the signal. `isBetween`: the shadows are at the newest durable checkpoint, not ahead of it. */
-export async function keepStandbys(units: readonly Unit[], isBetween: () => boolean, tell: Tell, signal: AbortSignal): Promise<void> {
+/** Runs until the signal, from `laterMs` on. `isBetween`: the shadows are at the newest durable checkpoint, not ahead of it. */
+export async function keepStandbys(units: readonly Unit[], isBetween: () => boolean, tell: Tell, signal: AbortSignal, laterMs: number): Promise<void> {
+  await sleep(laterMs, undefined, { signal }).catch(() => undefined);
   while (!signal.aborted) {
     const unit = units.find(({ standby }) => standby === undefined);
     let waitMs = LOOK_EVERY_MS;

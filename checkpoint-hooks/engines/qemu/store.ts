@@ -2,7 +2,7 @@
  * The directory that stands for the backup: what of a group survives its VMs.
  *
  *     store/lock                       held by the engine that writes here
- *          /takeover.json              the generation that goes on, or tries to, from which checkpoint
+ *          /takeover.json              the generations that went on, or tried to, from which checkpoint
  *          /base/<member>.<id>         a member's RAM, somewhere between its oldest and newest delta
  *          /epochs/<sequence>/         one checkpoint of the whole group, never changed again
  *                 manifest.json        generation, epoch, members, the checkpoint before
@@ -19,7 +19,7 @@
  * What is named and damaged is an error, never passed over: its output may have left the host, so
  * that an older checkpoint would be a lie. Bound: KEPT_MAX checkpoints, then `shouldPrune`.
  */
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, readdirSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { open, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import Type from 'typebox';
@@ -35,6 +35,8 @@ const GONE = '.gone-';
 const ManifestMember = Type.Object({
   base: Type.String({ pattern: '^[A-Za-z0-9._-]+$' }),
   ramBytes: Type.Integer({ minimum: 1 }),
+  /** Of which process it is (machine.ts). */
+  process: Type.Optional(Type.String()),
   pages: Type.Integer({ minimum: 0 }),
   bytes: Type.Integer({ minimum: 0 }),
 });
@@ -48,7 +50,12 @@ const Manifest = Type.Object({
   members: Type.Record(Type.String(), ManifestMember),
 });
 /** Written before Sluice is asked: whoever finds the group in that generation knows what it began from. */
-const Intent = Type.Object({ generation: Generation, sequence: Type.Integer({ minimum: 1 }) });
+const Intent = Type.Object({
+  /** All from the first to this one began from that checkpoint, or were to. */
+  first: Type.Optional(Generation),
+  generation: Generation,
+  sequence: Type.Integer({ minimum: 1 }),
+});
 export type Manifest = Type.Static<typeof Manifest>;
 export type ManifestMember = Type.Static<typeof ManifestMember>;
 const checkManifest = checker(Manifest);
@@ -126,9 +133,10 @@ export class Store {
   async commit(sequence: number, what: Pick<Manifest, 'generation' | 'epoch' | 'members'>): Promise<Manifest> {
     const last = this.newest;
     if (last !== undefined && what.generation < last.generation) throw new Error(`generation ${what.generation} is over, the store is at ${last.generation}`);
-    const manifest: Manifest = { format: 1, group: this.group, sequence, previous: last?.sequence ?? 0, ...what };
+    const { generation, epoch, members } = what;
+    const manifest: Manifest = { format: 1, group: this.group, sequence, previous: last?.sequence ?? 0, generation, epoch, members };
     const staged = this.newPath(sequence);
-    await writeSynced(join(staged, 'manifest.json'), JSON.stringify(manifest), 'wx');
+    await writeSynced(join(staged, 'manifest.json'), JSON.stringify(manifest));
     await syncDirectory(staged);
     await rename(staged, this.epochPath(sequence));
     this.kept = [...this.kept, manifest];
@@ -136,21 +144,24 @@ export class Store {
     return manifest;
   }
 
-  /** A takeover from the newest checkpoint begins. */
-  async intend(generation: number): Promise<void> {
+  /** A takeover from the newest checkpoint begins. Blocking: nothing runs meanwhile, and two syncs by the thread pool take ten times as long. */
+  intend(generation: number): void {
     const { newest } = this;
     if (newest === undefined) throw new Error(`${this.directory} has no checkpoint to take over from`);
-    const intent = { generation, sequence: newest.sequence };
+    const { sequence } = newest;
+    const first = this.intent?.sequence === sequence ? (this.intent.first ?? this.intent.generation) : generation;
+    const intent = { first, generation, sequence };
     const staged = join(this.directory, '.new-takeover.json');
-    await writeSynced(staged, JSON.stringify(intent), 'w');
-    await rename(staged, this.intentPath);
-    await syncDirectory(this.directory);
+    writeSyncedNow(staged, JSON.stringify(intent));
+    renameSync(staged, this.intentPath);
+    syncNow(this.directory);
     this.intent = intent;
   }
   /** The newest checkpoint is of this generation, or what this generation began from. */
   isNewestOf(generation: number): boolean {
     const { newest, intent } = this;
-    return newest !== undefined && (newest.generation === generation || (intent?.generation === generation && intent.sequence === newest.sequence));
+    if (newest === undefined || newest.generation === generation) return newest !== undefined;
+    return intent?.sequence === newest.sequence && (intent.first ?? intent.generation) <= generation && generation <= intent.generation;
   }
 
   /** Refuses members that the newest checkpoint does not have: they would come up at another epoch. */
@@ -240,13 +251,32 @@ function parsedJson(path: string): unknown {
   }
 }
 
-async function writeSynced(path: string, text: string, flags: 'w' | 'wx'): Promise<void> {
-  const file = await open(path, flags, 0o600);
+async function writeSynced(path: string, text: string): Promise<void> {
+  const file = await open(path, 'wx', 0o600);
   try {
     await file.writeFile(text);
     await file.sync();
   } finally {
     await file.close();
+  }
+}
+
+function writeSyncedNow(path: string, text: string): void {
+  const fd = openSync(path, 'w', 0o600);
+  try {
+    writeSync(fd, text);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function syncNow(path: string): void {
+  const fd = openSync(path, 'r');
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
   }
 }
 

@@ -3,7 +3,7 @@
  *
  *     death ─► fence the old processes ─┬─► intent in the store ─► Sluice: generation + 1 from epoch R, ports of the new sides
  *                                       └─► every standby: RAM at R (already), device state of R
- *                                  both ─► all continue ─► the checkpoint again, in the new generation
+ *                                  both ─► what came from outside since R is given again ─► all continue
  *
  * The old processes are killed, those that still ran included; what one of them sent meanwhile is of
  * the old generation, and its port is no member's any more. Nobody continues before Sluice accepted
@@ -41,12 +41,14 @@ export interface TakeoverPlan {
   readonly seenMs: number;
   readonly troubleMaxMs: number;
   /** Kept before Sluice is asked. */
-  intend(generation: number): Promise<void>;
+  readonly intend: (generation: number) => void;
+  /** What came from outside since R, to the new sides' ports; frames. */
+  readonly replay: () => number;
 }
 export interface TakenOver {
   readonly machines: ReadonlyMap<string, Machine>;
-  readonly states: ReadonlyMap<string, Uint8Array>;
   readonly cold: readonly string[];
+  readonly replayed: number;
   readonly fencedMs: number;
   readonly restoredMs: number;
   readonly runningMs: number;
@@ -56,20 +58,21 @@ export async function takeOver(client: SluiceClient, plan: TakeoverPlan): Promis
   const since = (): number => performance.now() - plan.seenMs;
   let fencedMs = 0;
   let restoredMs = 0;
-  const fencing = plan.intend(plan.generation).then(() => fence(client, plan)).then(() => (fencedMs = since()));
   const restoring = Promise.all(plan.heirs.map((heir) => restore(heir, plan.sources))).finally(() => (restoredMs = since()));
+  const fencing = fence(client, plan).then(() => (fencedMs = since()));
   const [, restored] = await Promise.all([fencing, restoring]);
+  const replayed = plan.replay();
   await continueAll(restored.map(({ machine }) => machine));
   return {
     machines: new Map(restored.map(({ name, machine }) => [name, machine])),
-    states: new Map(restored.map(({ name, state }) => [name, state])),
     cold: restored.filter(({ cold }) => cold).map(({ name }) => name),
-    fencedMs, restoredMs, runningMs: since(),
+    replayed, fencedMs, restoredMs, runningMs: since(),
   };
 }
 
 /** A daemon that is not there, or in trouble, is waited for: its pins hold meanwhile. A repeat of ours is `ignored`. */
-async function fence(client: SluiceClient, { group, generation, epoch, heirs, seenMs, troubleMaxMs }: TakeoverPlan): Promise<void> {
+async function fence(client: SluiceClient, { group, generation, epoch, heirs, seenMs, troubleMaxMs, intend }: TakeoverPlan): Promise<void> {
+  intend(generation);
   const members = heirs.map(({ spec, to }) => memberAt(spec, to));
   for (;;) {
     try {
@@ -82,12 +85,12 @@ async function fence(client: SluiceClient, { group, generation, epoch, heirs, se
   }
 }
 
-async function restore(heir: Heir, sources: ReadonlyMap<string, MemberSource>): Promise<{ name: string; machine: Machine; state: Uint8Array; cold: boolean }> {
+async function restore(heir: Heir, sources: ReadonlyMap<string, MemberSource>): Promise<{ name: string; machine: Machine; cold: boolean }> {
   const { name, ramBytes } = heir.spec;
   const last = sources.get(name)?.parts.at(-1);
   if (last === undefined) throw new Error(`the store has no part of member ${name}`);
   const { machine, cold } = await heir.machine();
   const state = heir.state ?? readPart(last.path, { ramBytes, sequence: last.sequence }).state;
   await machine.restoreState(state);
-  return { name, machine, state, cold };
+  return { name, machine, cold };
 }

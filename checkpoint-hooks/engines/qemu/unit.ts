@@ -3,7 +3,8 @@
  * waits.
  *
  *     machine   the side that runs          ram    its worker: shadow, base image, standby's RAM
- *     standby   the other one, or none      base   name of its image in the store
+ *     process   which process that is       base   name of its image in the store
+ *     standby   the other one, or none
  *
  * A standby is `ready` when its RAM is the newest durable checkpoint: when a first copy has ended
  * and a delta was settled after it, or no capture was ahead of the store. It stays so, since every delta that
@@ -11,6 +12,7 @@
  */
 import type { GuestSide, GuestSpec, SideIndex } from './guest.ts';
 import { otherSide } from './guest.ts';
+import { processOf } from './machine.ts';
 import type { Machine } from './machine.ts';
 import type { GuestRam } from './ram.ts';
 
@@ -24,6 +26,7 @@ export class Unit {
   readonly spec: GuestSpec;
   side: SideIndex;
   machine: Machine;
+  process: string | undefined;
   ram: GuestRam;
   base: string;
   standby: StandbySide | undefined;
@@ -34,6 +37,7 @@ export class Unit {
     this.spec = spec;
     this.side = side;
     this.machine = machine;
+    this.process = processOf(this.running);
     this.ram = ram;
     this.base = base;
   }
