@@ -115,6 +115,7 @@ async function compose(config: Config, around: Around, undo: Undo[]): Promise<((
     groups: () => control.list().map((state) => ({ state, counters: seen.counters(state.spec.group) })),
     ports: () => portStats(control, keeper.stats()),
     eventClients: () => events.subscribers,
+    planeLost: () => dataPlane.lost(),
   });
   const audit = new Audit(around.log.audit);
   undo.push(() => audit.close());

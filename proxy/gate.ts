@@ -109,7 +109,7 @@ function openPcap({ ports }: PcapConfig, memory: string): OpenPlane {
       return child;
     },
     begin: () => served.begin(),
-    missing: () => served.missing(),
+    missing: () => [...served.missing(), ...[child.silence()].filter((one) => one !== undefined)],
     lost: () => shared.lost(),
     close: () => {
       served.close();

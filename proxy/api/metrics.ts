@@ -35,6 +35,8 @@ export interface MetricsSource {
   groups(): readonly { readonly state: GroupState; readonly counters: HoldCounters | undefined }[];
   ports(): readonly PortStats[];
   eventClients(): number;
+  /** Frames that ended for a reason of the data plane's own, by reason; they only grow. */
+  planeLost(): Readonly<Record<string, number>>;
 }
 
 type Row<T> = readonly [name: string, help: string, pick: (from: T) => number];
@@ -148,6 +150,16 @@ export class Metrics {
       registers,
       collect() {
         this.set(source.eventClients());
+      },
+    });
+    new Counter({
+      name: 'sluice_plane_lost_frames_total',
+      help: 'Frames that ended at the ports for a reason of the data plane\'s own (plane: pcap), by reason',
+      labelNames: ['reason'],
+      registers,
+      collect() {
+        this.reset();
+        for (const [reason, frames] of Object.entries(source.planeLost())) this.inc({ reason }, frames);
       },
     });
     this.#addGroups(registers);

@@ -12,6 +12,8 @@ import { shareMemory } from '../edge/shared-memory.ts';
 import type { Entry } from '../edge/shared-memory.ts';
 import { METER_BYTES, Meter } from '../plane/meter.ts';
 
+/** To be raised with any change of what is where in it. */
+const LAYOUT = 1;
 /** Devices with counters: ports, hold devices, the bridge. A further one is refused. */
 export const COUNTED_MAX = 1024;
 
@@ -40,7 +42,7 @@ export class Shared {
 
   /** The daemon makes it, its child joins it: one that outlives the daemon leaves no new file. */
   constructor(path: string, entry: Entry) {
-    const [groups, nics, members, stats, meters, losses] = shareMemory(path, PARTS, entry);
+    const [groups, nics, members, stats, meters, losses] = shareMemory(path, PARTS, entry, LAYOUT);
     if (groups === undefined || nics === undefined || members === undefined || stats === undefined || meters === undefined || losses === undefined) {
       throw new Error(`${path} lacks a part`);
     }

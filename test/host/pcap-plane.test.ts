@@ -61,6 +61,28 @@ describe.skipIf(UNPRIVILEGED !== undefined)('the portable plane', () => {
     }, { plane: 'pcap' });
   });
 
+  it('a child that stays frozen: not ready, a cut is refused and not waited for; it goes on when the child does', async () => {
+    await withBed({}, async (bed) => {
+      const { api } = bed.daemon();
+      const engine = new Engine(api, 'g');
+      await engine.protect(bed.groupFile('g'));
+      const [child] = bed.daemon().children();
+      if (child === undefined) throw new Error('no child');
+      const body = { generation: engine.generation, epoch: engine.open };
+      process.kill(child, 'SIGSTOP');
+      try {
+        await until('readyz says it', async () => (await missing(bed)).includes('has not answered for'), 30_000);
+        const { status, body: refusal } = await api.call('POST', '/v1/groups/g/cut', body);
+        expect([status, JSON.stringify(refusal)]).toEqual([503, expect.stringContaining('plane_down')]);
+      } finally {
+        process.kill(child, 'SIGCONT');
+      }
+      await until('it is ready again', async () => (await api.call('GET', '/readyz')).status === 200, 30_000);
+      expect((await api.call('POST', '/v1/groups/g/cut', body)).status).toBe(200);
+      expect(String((await api.call('GET', '/metrics')).body)).toContain('sluice_plane_lost_frames_total{reason="notRead"}');
+    });
+  }, 90_000);
+
   it('SIGKILL of the daemon takes its child with it', async () => {
     const rig = await Rig.create({ plane: 'pcap' });
     try {

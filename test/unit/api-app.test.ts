@@ -244,6 +244,7 @@ describe('looking', () => {
     expect(text).toContain('sluice_refusals_total{code="fenced"} 1');
     expect(text).toContain('sluice_epoch{group="web",mark="open"} 1');
     expect(text).toContain('sluice_command_seconds_count{command="cut"} 1');
+    expect(text).toContain('sluice_plane_lost_frames_total{reason="starved"} 3');
     expect(text).toContain('process_resident_memory_bytes');
   });
 });

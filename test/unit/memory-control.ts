@@ -88,6 +88,7 @@ export function world(log: ApiLog = quiet): World {
     groups: () => control.list().map((state) => ({ state, counters: control.counters(state.spec.group) })),
     ports: () => [],
     eventClients: () => events.subscribers,
+    planeLost: () => ({ starved: 3, tooLong: 0 }),
   });
   const made: World = { control, missing: [], audited: [], deps: { control, events, health: { missing: () => made.missing }, metrics, log, audit: new Audit((entry) => made.audited.push(entry)), version: '0.1.0', host: 'h1' } };
   return made;
