@@ -10,7 +10,7 @@ set -euo pipefail
 case "${1:-}" in
   build) want=(g++ make python3 libpcap-dev) ;;
   run)   want=(iproute2 nftables libbpf1 libpcap0.8 ethtool iperf3 tcpdump iputils-ping procps kmod util-linux) ;;
-  test)  want=(clang libbpf-dev tshark openssl curl sockperf openmpi-bin netpipe-openmpi etcd-server etcd-client) ;;
+  test)  want=(clang libbpf-dev tshark openssl curl sockperf openmpi-bin netpipe-openmpi etcd-server etcd-client chromium) ;;
   bench) want=(sockperf openmpi-bin netpipe-openmpi hpcc) ;;
   vm)    want=(qemu-system-x86 ipxe-qemu gcc libc6-dev dpkg busybox-static iptables) ;;
   *) echo "usage: $0 build|run|test|bench|vm" >&2; exit 2 ;;
@@ -31,7 +31,7 @@ for package in "${want[@]}"; do
 done
 # A library or tool that came another way is as good as its package.
 have() { case "$1" in
-  g++|make|python3|clang|tshark|ethtool|iperf3|tcpdump|openssl|curl) command -v "$1" ;;
+  g++|make|python3|clang|tshark|chromium|ethtool|iperf3|tcpdump|openssl|curl) command -v "$1" ;;
   *) return 1 ;; esac; }
 need=()
 for package in "${missing[@]}"; do have "$package" >/dev/null 2>&1 || need+=("$package"); done
