@@ -59,6 +59,8 @@ function cliArgs(): readonly string[] {
   return ['--import', 'tsx', join(root, 'checkpoint-hooks/cli.ts')];
 }
 const cli = cliArgs();
+/** The same, for scripts that are told what to call. */
+export const cliCommand = (socket: string): string => [process.execPath, ...cli, '--socket', socket].join(' ');
 
 export interface Ran {
   readonly code: number;

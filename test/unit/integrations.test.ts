@@ -1,0 +1,121 @@
+/**
+ * The scripts that other programs call, called as these do: libvirt's hook with the arguments and
+ * the XML that a libvirtd 9.0 gave it (test/support/libvirt), Xen's netbuf script with xl's
+ * environment. The daemon is the real API over the real core; the Xen store is two small commands.
+ */
+import { spawn } from 'node:child_process';
+import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { buildProgram } from '../../checkpoint-hooks/program.ts';
+import { Context } from '../../checkpoint-hooks/commands/context.ts';
+import type { Command } from 'commander';
+import { SluiceClient } from '../../checkpoint-hooks/client.ts';
+import { Metrics } from '../../proxy/api/metrics.ts';
+import { cliCommand, serve } from './cli-world.ts';
+import type { Served } from './cli-world.ts';
+
+const root = resolve(import.meta.dirname, '../..');
+const STARTED = readFileSync(join(root, 'test/support/libvirt/started.xml'), 'utf8');
+
+let here: Served;
+let client: SluiceClient;
+beforeEach(async () => {
+  here = await serve();
+  client = new SluiceClient({ socket: here.socket });
+});
+afterEach(async () => {
+  await client.close();
+  await here.remove();
+});
+
+/** Not spawnSync: the daemon it talks to is in this process. */
+function script(path: string, args: readonly string[], env: Record<string, string>, input = ''): Promise<{ code: number | null; said: string }> {
+  return new Promise((done) => {
+    const all = { ...process.env, SLUICE_COMMAND: cliCommand(here.socket), SLUICE_HOOK_LOCK: join(here.dir, 'lock'), ...env };
+    const child = spawn(join(root, path), args, { env: all, stdio: ['pipe', 'pipe', 'pipe'] });
+    let said = '';
+    for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text: string) => (said += text));
+    child.once('close', (code) => done({ code, said }));
+    child.stdin.end(input);
+  });
+}
+const libvirt = (operation: string, suboperation: string, xml: string, name = 'front') => script('deploy/libvirt/sluice', [name, operation, suboperation, '-'], {}, xml);
+
+describe('the libvirt hook', () => {
+  test('a domain joins by its metadata when it starts and leaves when it ends', async () => {
+    for (const operation of ['prepare', 'start']) expect(await libvirt(operation, 'begin', STARTED)).toEqual({ code: 0, said: '' });
+    expect((await libvirt('started', 'begin', STARTED)).said).toMatch(/front joined web/);
+    expect((await client.group('web')).spec.members).toEqual([{ name: 'front', port: 'vnet0', mac: '52:54:00:00:00:01' }]);
+    const second = STARTED.replaceAll('vnet0', 'vnet1').replaceAll('52:54:00:00:00:01', '52:54:00:00:00:02');
+    expect((await libvirt('started', 'begin', second, 'store')).said).toMatch(/store joined web/);
+    await libvirt('stopped', 'end', second, 'store');
+    expect((await client.group('web')).members.map(({ name }) => name)).toEqual(['front']);
+    await libvirt('stopped', 'end', STARTED);
+    expect(await client.groups()).toEqual([]);
+  });
+
+  test('a member of a protected group stays, unless its metadata says otherwise', async () => {
+    await libvirt('started', 'begin', STARTED);
+    await client.protect('web');
+    expect((await libvirt('stopped', 'end', STARTED)).said).toMatch(/front stays in web/);
+    expect((await client.group('web')).phase).toBe('protected');
+    await libvirt('stopped', 'end', STARTED.replace('group="web"', 'group="web" stop="discard"'));
+    expect(await client.groups()).toEqual([]);
+  });
+
+  test('it never stands in a domain\'s way: no metadata, broken XML, no daemon', async () => {
+    expect(await libvirt('started', 'begin', STARTED.replace(/<sluice:member[^>]*>/, ''))).toEqual({ code: 0, said: '' });
+    expect(await libvirt('started', 'begin', '<domain')).toMatchObject({ code: 0, said: expect.stringMatching(/ParseError/) as string });
+    await here.stop();
+    expect(await libvirt('started', 'begin', STARTED)).toMatchObject({ code: 0, said: expect.stringMatching(/could not join/) as string });
+    await here.start();
+  });
+});
+
+test('the netbuf script of Remus, called as xl does: member and protection, and both gone again', async () => {
+  const store = join(here.dir, 'bin');
+  mkdirSync(store);
+  writeFileSync(join(store, 'xenstore-read'), '#!/bin/sh\ncase "$1" in /libxl/7/device/vif/0/mac) echo 00:16:3e:00:00:07;; *) exit 1;; esac\n');
+  writeFileSync(join(store, 'xenstore-write'), `#!/bin/sh\necho "$1 $2" >> ${here.dir}/store\n`);
+  for (const name of ['xenstore-read', 'xenstore-write']) chmodSync(join(store, name), 0o755);
+  const env = { vifname: 'vif7.0', XENBUS_PATH: '/libxl/7/remus/netbuf/0', PATH: `${store}:${process.env['PATH'] ?? ''}` };
+  expect(await script('deploy/xen/remus-netbuf-setup', ['setup'], env)).toMatchObject({ code: 0 });
+  expect(await client.group('remus-7')).toMatchObject({ phase: 'protected', spec: { members: [{ name: 'vif7.0', port: 'vif7.0', mac: '00:16:3e:00:00:07' }] } });
+  expect(readFileSync(join(here.dir, 'store'), 'utf8')).toBe('/libxl/7/remus/netbuf/0/ifb vif7.0\n');
+  for (let again = 0; again < 2; again++) expect(await script('deploy/xen/remus-netbuf-setup', ['teardown'], { ...env, REMUS_IFB: 'vif7.0' })).toMatchObject({ code: 0 });
+  expect((await client.groups()).map(({ phase }) => phase).filter((phase) => phase === 'protected')).toEqual([]);
+  expect(await script('deploy/xen/remus-netbuf-setup', ['setup'], { ...env, vifname: 'vif7.9' })).toMatchObject({ code: 1, said: expect.stringMatching(/MAC of vif7.9/) as string });
+});
+
+describe('what operators are given', () => {
+  test('every metric of the Grafana dashboard and of the alert rules is one that the daemon has', async () => {
+    const metrics = await new Metrics({ groups: () => [], ports: () => [], eventClients: () => 0 }).registry.getMetricsAsJSON();
+    const known = new Set(metrics.flatMap(({ name }) => [name, `${name}_bucket`, `${name}_sum`, `${name}_count`]));
+    for (const file of ['deploy/grafana/sluice.json', 'deploy/prometheus/sluice-alerts.yaml']) {
+      const named = [...readFileSync(join(root, file), 'utf8').matchAll(/\bsluice_[a-z_]+/g)].map(([name]) => name);
+      expect(named.length, file).toBeGreaterThan(5);
+      expect(named.filter((name) => !known.has(name)), file).toEqual([]);
+    }
+  });
+
+  test('every command says what it does and has an example', () => {
+    const lacking: string[] = [];
+    const walk = (command: Command, path: string): void => {
+      if (command.description() === '') lacking.push(`${path}: no description`);
+      let help = '';
+      command.configureOutput({ writeOut: (text) => (help += text) }).outputHelp();
+      const isLeaf = command.commands.length === 0;
+      if (isLeaf && !/Example[^\n]*:\n(.*\n)* {2}\$ (sudo )?(ip netns exec \w+ )?sluice /.test(help)) lacking.push(`${path}: no example`);
+      for (const child of command.commands) if (child.name() !== 'help') walk(child, `${path} ${child.name()}`);
+    };
+    walk(buildProgram(new Context()), 'sluice');
+    expect(lacking).toEqual([]);
+  });
+
+  test('every file that the pages point to is there', () => {
+    const pages = ['README.md', 'ARCHITECTURE.md', ...['operators', 'engine-writers', 'contributors', 'troubleshooting'].map((name) => `deploy/guides/${name}.md`)];
+    const dead = pages.flatMap((page) => [...readFileSync(join(root, page), 'utf8').matchAll(/\]\((?!https?:|#)([^)#\s]+)/g)].flatMap(([, target]) => (existsSync(resolve(root, page, '..', target ?? '')) ? [] : [`${page}: ${target}`])));
+    expect(dead).toEqual([]);
+  });
+});
