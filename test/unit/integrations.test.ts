@@ -11,9 +11,9 @@ import { buildProgram } from '../../checkpoint-hooks/program.ts';
 import { Context } from '../../checkpoint-hooks/commands/context.ts';
 import type { Command } from 'commander';
 import { SluiceClient } from '../../checkpoint-hooks/client.ts';
-import { Metrics } from '../../proxy/api/metrics.ts';
 import { cliCommand, serve } from './cli-world.ts';
 import type { Served } from './cli-world.ts';
+import { world } from './memory-control.ts';
 
 const root = resolve(import.meta.dirname, '../..');
 const STARTED = readFileSync(join(root, 'test/support/libvirt/started.xml'), 'utf8');
@@ -90,7 +90,7 @@ test('the netbuf script of Remus, called as xl does: member and protection, and 
 
 describe('what operators are given', () => {
   test('every metric of the Grafana dashboard and of the alert rules is one that the daemon has', async () => {
-    const metrics = await new Metrics({ groups: () => [], ports: () => [], eventClients: () => 0 }).registry.getMetricsAsJSON();
+    const metrics = await world().deps.metrics.registry.getMetricsAsJSON();
     const known = new Set(metrics.flatMap(({ name }) => [name, `${name}_bucket`, `${name}_sum`, `${name}_count`]));
     for (const file of ['deploy/grafana/sluice.json', 'deploy/prometheus/sluice-alerts.yaml']) {
       const named = [...readFileSync(join(root, file), 'utf8').matchAll(/\bsluice_[a-z_]+/g)].map(([name]) => name);
