@@ -32,7 +32,6 @@ export const retireMsOf = (groupsOpen: number): number => (groupsOpen < PROMPT_G
 /** One piece of a capture: about half a millisecond of the loop. */
 const PIECE_BYTES_MAX = 1 << 20;
 const PIECE_FRAMES_MAX = 1024;
-const AT_ONCE = 0;
 /** Of a group that is not open (any more) nothing is held. */
 const NOTHING: Dump = { rows: new Float64Array(0), bytes: new Uint8Array(0), next: undefined };
 
@@ -42,8 +41,6 @@ export interface HoldQueue extends FrameSource, FrameSink {
   readonly originSec: number;
   /** A frame or record on its way here has been handed over by then: a block's time, twice over. */
   readonly settleMs: number;
-  /** A block may be taken. */
-  readonly waiting: boolean;
   /** From here on frames arrive. */
   bind(): void;
   /** A copy of a frame, as it would leave. */
@@ -54,8 +51,6 @@ export interface OpenGroup {
   readonly id: GroupId;
   readonly queue: HoldQueue;
   readonly pump: Pump;
-  /** When it wants to breathe again, or earlier if a block waits. */
-  dueMs: number;
 }
 export interface GroupsOptions {
   readonly cells: { readonly groups: ArrayBuffer; readonly nics: ArrayBuffer };
@@ -93,24 +88,19 @@ export class Groups {
 
   /** An order (orders.ts); of a group that is not open it means nothing. */
   obey(kind: number, id: GroupId, colour: number, nic: number, value: number): void {
-    const group = this.open.get(id);
-    if (group === undefined) return;
-    const { pump } = group;
-    group.dueMs = AT_ONCE;
+    const pump = this.open.get(id)?.pump;
+    if (pump === undefined) return;
     if (kind === ADVANCE) pump.ring.advance(colour, value);
     else if (kind === RELEASE) pump.release(colour, value);
     else if (kind === RECEIVER) pump.ring.receiver(nic, colour);
     else throw new Error(`an order of unknown kind ${kind}`);
   }
 
-  /** A breath of each group that has anything to do, by turns; when the first of all wants to breathe again. */
+  /** A breath of each group, by turns; when the first of all wants to breathe again. */
   breathe(nowMs: number, wallMs: number): number {
     let againMs = NEVER;
-    for (const group of this.open.values()) {
-      if (group.dueMs <= nowMs || group.queue.waiting) {
-        group.dueMs = group.pump.breath({ nowMs, wallMs: wallMs - group.queue.originSec * 1000 });
-      }
-      againMs = Math.min(againMs, group.dueMs);
+    for (const { pump, queue } of this.open.values()) {
+      againMs = Math.min(againMs, pump.breath({ nowMs, wallMs: wallMs - queue.originSec * 1000 }));
     }
     return againMs;
   }
@@ -168,7 +158,6 @@ export class Groups {
   #ask(group: OpenGroup, request: Extract<Request, { op: 'restore' | 'drain' | 'held' }>): void {
     const { answer } = this.#options;
     const { call } = request;
-    group.dueMs = AT_ONCE;
     switch (request.op) {
       case 'restore':
         group.pump.restore(request.restored, request.next, request.epoch, clockMs(), () => { answer(call, undefined); });
@@ -196,7 +185,7 @@ export class Groups {
         queue, queue, kernel, this.#intake, meter, this.#options.fact,
       );
       queue.bind();
-      this.open.set(id, { id, queue, pump, dueMs: AT_ONCE });
+      this.open.set(id, { id, queue, pump });
     } catch (error) {
       queue.close();
       throw error;

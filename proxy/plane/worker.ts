@@ -1,7 +1,7 @@
 /**
  * The hold worker: one thread for all groups, on one CPU, that never returns to its event loop.
  *
- *   ┌─► orders and requests ───────────────► a breath of each group that wants ──┐
+ *   ┌─► orders and requests ───────────────► a breath of each group, by turns ───┐
  *   │                             a piece of one capture, if one is asked for ◄──┤
  *   └── sleep in epoll_wait while no group has anything to do: until a block ◄───┘
  *       is retired, the doorbell rings, or the earliest time a group asked for
@@ -80,7 +80,7 @@ function obey(): void {
   }
 }
 
-/** One breath of each group that wants one; returns when the loop is wanted again. */
+/** One breath of each group; returns when the loop is wanted again. */
 function breathe(offsetMs: number): number {
   if (groups.open.size === 0) return Number.POSITIVE_INFINITY;
   const wall = wallMs();
