@@ -30,6 +30,13 @@ export interface PortStats {
   readonly duplicate: number;
   readonly refused: number;
   readonly redelivered: number;
+  readonly remote: number;
+  readonly stale: number;
+  readonly unknown: number;
+  readonly foreign: number;
+  readonly elsewhere: number;
+  readonly skewed: number;
+  readonly forged: number;
 }
 export interface MetricsSource {
   groups(): readonly { readonly state: GroupState; readonly counters: HoldCounters | undefined }[];
@@ -74,6 +81,13 @@ const PORT_COUNTERS: readonly Row<PortStats>[] = [
   ['sluice_duplicate_frames_total', 'Released multicast a member already had', (p) => p.duplicate],
   ['sluice_release_refused_frames_total', 'Frames the kernel refused to release; must stay 0', (p) => p.refused],
   ['sluice_port_redelivered_frames_total', 'In-transit frames delivered again at this device', (p) => p.redelivered],
+  ['sluice_remote_frames_total', 'Frames and split copies of this port sent to members on other hosts', (p) => p.remote],
+  ['sluice_wire_stale_frames_total', 'Frames of another generation, dropped at the uplink', (p) => p.stale],
+  ['sluice_wire_unknown_frames_total', 'Tagged frames of no group here, dropped at the uplink', (p) => p.unknown],
+  ['sluice_wire_foreign_frames_total', 'Frames that claimed an address they could not have, dropped at the uplink', (p) => p.foreign],
+  ['sluice_wire_elsewhere_frames_total', 'Tagged frames for a member that is not here, dropped at the uplink', (p) => p.elsewhere],
+  ['sluice_wire_skewed_frames_total', 'Frames too many epochs away from their receiver', (p) => p.skewed],
+  ['sluice_wire_forged_frames_total', 'Frames with a group\'s outer tag that no classifier gave, stopped at a port', (p) => p.forged],
 ];
 
 interface ReadyCounts {
