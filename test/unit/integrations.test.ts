@@ -32,7 +32,7 @@ afterEach(async () => {
 /** Not spawnSync: the daemon it talks to is in this process. */
 function script(path: string, args: readonly string[], env: Record<string, string>, input = ''): Promise<{ code: number | null; said: string }> {
   return new Promise((done) => {
-    const all = { ...process.env, SLUICE_COMMAND: cliCommand(here.socket), SLUICE_HOOK_LOCK: join(here.dir, 'lock'), ...env };
+    const all = { ...process.env, SLUICE_COMMAND: cliCommand(here.socket), SLUICE_HOOK_LOCK: join(here.dir, 'lock'), SLUICE_HOOK_SECONDS: '60', ...env };
     const child = spawn(join(root, path), args, { env: all, stdio: ['pipe', 'pipe', 'pipe'] });
     let said = '';
     for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text: string) => (said += text));
