@@ -40,7 +40,18 @@ export interface Config {
   readonly mark: { readonly mask: number };
   /** undefined = ebpf. */
   readonly pcap: PcapConfig | undefined;
+  /** The bridge port by which other hosts are reached; needed by groups across hosts. */
+  readonly uplink?: string;
+  /** undefined = embedded. */
+  readonly ledger?: LedgerConfig;
   readonly worker: { readonly cpu: number | undefined };
+}
+
+/** etcd: where the record of groups across hosts is kept. */
+export interface LedgerConfig {
+  readonly endpoints: readonly string[];
+  readonly prefix: string;
+  readonly tls: { readonly ca: string; readonly cert: string | undefined; readonly key: string | undefined } | undefined;
 }
 
 /** The portable plane. */
@@ -153,12 +164,10 @@ function readPair(given: Given, pair: Pair<Node, Node | null>, prefix: string, k
   const node = pair.value;
   if (node === null || (isScalar(node) && node.value === null)) return; // `key:` alone = the default
   const name = SETTING_NAMES.find((one) => SETTINGS[one].key === key);
-  if (name === undefined) return readMap(given, node, key, at);
+  if (name === undefined || (name === 'ledger' && isMap(node))) return readMap(given, node, key, at);
   if (isScalar(node)) return take(given, name, textOf(node), `${where}: ${key}`);
-  if (isSeq(node) && name === 'ports' && node.items.every((item) => isScalar(item))) return take(given, name, node.items.map((item) => String(isScalar(item) ? item.value : '')).join(' '), `${where}: ${key}`);
-  // `ledger: { etcd: … }` is the one setting that may be a map: its first key says which it is.
-  const [first] = isMap(node) && name === 'ledger' ? node.items : [];
-  take(given, name, isScalar(first?.key) ? String(first.key.value) : 'a list or map', `${where}: ${key}`);
+  if (isSeq(node) && (name === 'ports' || name === 'endpoints') && node.items.every((item) => isScalar(item))) return take(given, name, node.items.map((item) => String(isScalar(item) ? item.value : '')).join(' '), `${where}: ${key}`);
+  take(given, name, 'a list or map', `${where}: ${key}`);
 }
 
 /** 0x70000000 as written, not as the number YAML made of it. */
@@ -177,6 +186,8 @@ function assemble(given: Given): Config {
     mark: { mask: given.mask ?? 0x70000000 },
     pcap: assemblePcap(given),
     worker: { cpu: given.cpu },
+    ...(given.uplink === undefined ? {} : { uplink: given.uplink }),
+    ...assembleLedger(given),
   };
 }
 
@@ -187,6 +198,18 @@ function assemblePcap({ plane, ports, memory }: Given): PcapConfig | undefined {
   }
   if (ports !== undefined || memory !== undefined) throw new ConfigError('pcap is set but plane is not pcap; add plane: pcap or take pcap out');
   return undefined;
+}
+
+function assembleLedger({ endpoints, prefix, ledgerCa, ledgerCert, ledgerKey }: Given): { ledger?: LedgerConfig } {
+  const lonely = Object.entries({ 'ledger.etcd.prefix': prefix, 'ledger.etcd.tls.ca': ledgerCa, 'ledger.etcd.tls.cert': ledgerCert, 'ledger.etcd.tls.key': ledgerKey }).find(([, is]) => is !== undefined);
+  if (endpoints === undefined) {
+    if (lonely !== undefined) throw new ConfigError(`${lonely[0]} is set but ledger.etcd.endpoints is not; add ledger.etcd.endpoints or take it out`);
+    return {};
+  }
+  if ((ledgerCert === undefined) !== (ledgerKey === undefined)) throw new ConfigError('ledger.etcd.tls needs both cert and key; add the missing one');
+  if (ledgerCa === undefined && ledgerCert !== undefined) throw new ConfigError('ledger.etcd.tls.cert needs ledger.etcd.tls.ca too; add it');
+  if (ledgerCa !== undefined && endpoints.some((url) => !url.startsWith('https://'))) throw new ConfigError('ledger.etcd.tls is set but an endpoint is http://; write https://');
+  return { ledger: { endpoints, prefix: prefix ?? '/sluice/', tls: ledgerCa === undefined ? undefined : { ca: ledgerCa, cert: ledgerCert, key: ledgerKey } } };
 }
 
 /** TCP is for those who prove who they are: a client certificate or a token; anything else is refused. */

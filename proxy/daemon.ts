@@ -24,6 +24,7 @@ import { Metrics } from './api/metrics.ts';
 import type { Config } from './config.ts';
 import { Control } from './control/control.ts';
 import { maybeHurry } from './edge/ffi/libc.ts';
+import { EtcdLedger } from './edge/etcd-ledger.ts';
 import { JournalFile } from './edge/journal-file.ts';
 import { openPlane, packageFile } from './gate.ts';
 import { peerName } from './edge/peer.ts';
@@ -97,8 +98,10 @@ async function compose(config: Config, around: Around, undo: Undo[]): Promise<((
   const plane = dataPlane.start();
   undo.push(() => plane.stop());
   await plane.close(0); // its first answer: it runs, and has the pinned maps in its memory
+  const ledger = openLedger(config, log);
+  if (ledger !== undefined) undo.push(() => ledger.close());
   const control = new Control({
-    journal, plane, gate, announcer,
+    journal, plane, gate, announcer, ...(ledger === undefined ? {} : { ledger }),
     trouble: (group, error) => log.error({ group, code: error.code, fix: error.fix }, error.message),
   });
   undo.push(() => closeControl(control));
@@ -107,10 +110,11 @@ async function compose(config: Config, around: Around, undo: Undo[]): Promise<((
   const seen = apiControl(control, plane);
   relay(control, (group) => seen.counters(group), events, log);
   keeper.onEvent(relayGate(control, events, log));
+  await ledger?.start();
   for (const { group, error } of await control.start(records)) log.error({ group, code: error.code, fix: error.fix }, error.message);
   undo.push(await settleWhenWhole(control, keeper, dataPlane, log), watchLosses(() => dataPlane.lost(), log));
   keeper.start();
-  const missing = (): string[] => [...control.missing(), ...keeper.ready(), ...dataPlane.missing(), ...(journal.writable ? [] : ['the journal can\'t be written'])];
+  const missing = (): string[] => [...control.missing(), ...keeper.ready(), ...dataPlane.missing(), ...(journal.writable ? [] : ['the journal can\'t be written']), ...(ledger?.ok === false ? ['the ledger (etcd) can\'t be reached: groups across hosts hold and commit nothing'] : [])];
   const metrics = new Metrics({
     groups: () => control.list().map((state) => ({ state, counters: seen.counters(state.spec.group) })),
     ports: () => portStats(control, keeper.stats()),
@@ -122,6 +126,16 @@ async function compose(config: Config, around: Around, undo: Undo[]): Promise<((
   const reload = await serve(config, { control: seen, events, metrics, log, audit, version, host: config.host, health: { missing } }, { control, tcp: around.tcp }, undo);
   log.info({ version, groups: records.length, socket: config.control.socket, kept, attach }, 'ready');
   return reload;
+}
+
+function openLedger({ host, ledger }: Config, log: Logger): EtcdLedger | undefined {
+  if (ledger === undefined) return undefined;
+  return new EtcdLedger({
+    ...ledger,
+    self: host,
+    onState: (ok, why) => (ok ? log.info({}, 'the ledger is there again') : log.error({}, why)),
+    onHost: (other, isAlive) => log.warn({ host: other }, isAlive ? 'a host is there' : 'a host is not heard of any more'),
+  });
 }
 
 /**

@@ -74,7 +74,7 @@ function openEbpf(config: Config, pins: string): OpenPlane {
     attach: config.attach,
     owner: `sluice ${pins}`,
   });
-  const keeper = new KernelGate(kernel, edgeError);
+  const keeper = new KernelGate(kernel, edgeError, config.uplink);
   return {
     keeper,
     gate: guarded(keeper),

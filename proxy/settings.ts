@@ -32,16 +32,6 @@ function choice<const C extends readonly string[]>(key: string, choices: C): Set
   return setting(key, choices.join(' or '), (text): C[number] | undefined => choices.find((one) => one === text));
 }
 
-/** A choice of which this version has only the first. */
-function only<C extends string>(key: string, has: C, lacks: readonly string[]): Setting<C> {
-  const plain = choice(key, [has]);
-  return {
-    ...plain,
-    read: (text) =>
-      lacks.includes(text) ? { ok: false, message: `"${text}" is not in this version; write ${has} or leave it out` } : plain.read(text),
-  };
-}
-
 export interface Listen {
   readonly host: string;
   readonly port: number;
@@ -69,6 +59,13 @@ function ports(text: string): readonly string[] | undefined {
   return fit && new Set(names).size === names.length ? names : undefined;
 }
 
+const ENDPOINTS_MAX = 16;
+function endpoints(text: string): readonly string[] | undefined {
+  const urls = text.split(/[\s,]+/).filter((url) => url !== '');
+  const fit = urls.length > 0 && urls.length <= ENDPOINTS_MAX && urls.every((url) => /^https?:\/\/[^/\s]+:[0-9]{1,5}$/.test(url));
+  return fit ? urls : undefined;
+}
+
 const CPUS_MAX = 4096;
 const LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
 
@@ -86,7 +83,13 @@ export const SETTINGS = {
   plane: choice('plane', ['ebpf', 'pcap']),
   ports: setting('pcap.ports', `1 to ${PORTS_MAX} names of devices, as tap0 or tap0, tap1, eth1`, ports),
   memory: setting('pcap.memory', 'an absolute path below /dev/shm', (text) => (/^\/dev\/shm\/[A-Za-z0-9._-]+$/.test(text) && !/\/\.+$/.test(text) ? text : undefined)),
-  ledger: only('ledger', 'embedded', ['etcd']),
+  uplink: setting('uplink', 'the name of the bridge port by which other hosts are reached', (text) => (/^[A-Za-z0-9._-]{1,15}$/.test(text) ? text : undefined)),
+  ledger: choice('ledger', ['embedded']),
+  endpoints: setting('ledger.etcd.endpoints', 'a list of 1 to 16 addresses, as http://10.0.0.1:2379', endpoints),
+  prefix: setting('ledger.etcd.prefix', 'where its keys are, beginning and ending with "/"; /sluice/ when left out', (text) => (/^\/([A-Za-z0-9._-]+\/)*$/.test(text) ? text : undefined)),
+  ledgerCa: path('ledger.etcd.tls.ca', 'the CA that signed etcd\'s certificate (PEM)'),
+  ledgerCert: path('ledger.etcd.tls.cert', 'the certificate that etcd knows this host by (PEM)'),
+  ledgerKey: path('ledger.etcd.tls.key', 'its private key (PEM)'),
   auditFile: path('audit.file', 'the audit log'),
   level: choice('log.level', LEVELS),
   format: choice('log.format', ['json', 'pretty']),

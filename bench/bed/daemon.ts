@@ -22,6 +22,8 @@ export interface DaemonOptions {
   /** `control.tcp` of its settings. */
   readonly tcp?: object;
   readonly auditFile?: string;
+  /** Of several hosts: its name, its uplink, where the ledger is. */
+  readonly across?: { readonly host: string; readonly uplink: string; readonly endpoints: readonly string[] };
 }
 
 /** The repository's root, from this file's place in the sources or in dist/. */
@@ -44,9 +46,10 @@ export class Daemon {
     this.socket = join(options.directory, 'control.sock');
     this.#config = join(options.directory, 'sluice.yaml');
     const config = {
-      host: 'bed',
+      host: options.across?.host ?? 'bed',
       control: { socket: this.socket, ...(options.tcp === undefined ? {} : { tcp: options.tcp }) },
       ...(options.auditFile === undefined ? {} : { audit: { file: options.auditFile } }),
+      ...(options.across === undefined ? {} : { uplink: options.across.uplink, ledger: { etcd: { endpoints: options.across.endpoints } } }),
       state: options.state ?? join(options.directory, 'state'),
       ...(options.pcap === undefined ? { pins: options.pins, attach: options.attach ?? 'auto' } : { plane: 'pcap', pcap: options.pcap }),
       log: { level: 'info', format: 'json' },

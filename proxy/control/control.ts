@@ -10,13 +10,14 @@
  * who waits is answered, and nothing is taken any more: the process should end, the kernel holds.
  */
 import type { Command, CoreEvent, GroupState, NicSpec } from '../core/types.ts';
-import { deny } from '../core/watermarks.ts';
+import { deny, localOf } from '../core/watermarks.ts';
 import { EdgeError } from '../ports.ts';
 import type { AttachResult, GroupId, JournalRecord, PlaneFact } from '../ports.ts';
 import { asEdgeError } from './executor.ts';
 import type { World } from './executor.ts';
 import { COMMANDS_MAX, Group } from './group.ts';
 import type { Answer } from './group.ts';
+import { Hosts } from './hosts.ts';
 import { MailboxFull } from './mailbox.ts';
 
 export type { Answer } from './group.ts';
@@ -56,10 +57,16 @@ export class Control {
   readonly #claims = new Map<string, string>();
   readonly #eventListeners = new Set<(event: ControlEvent) => void>();
   readonly #fatalListeners = new Set<(reason: Error) => void>();
+  readonly #hosts: Hosts | undefined;
   #closed: EdgeError | undefined;
 
   constructor(options: ControlOptions) {
     this.#options = options;
+    this.#hosts = options.ledger === undefined ? undefined : new Hosts(options.ledger, {
+      find: (name) => this.#groups.get(name),
+      make: (name) => this.#create(name),
+      claimed: (name, command) => this.#claimed(name, command),
+    });
     options.plane.onFact((fact) => {
       this.#fact(fact);
     });
@@ -78,6 +85,7 @@ export class Control {
       this.#reclaim(group);
       if (error !== undefined) failed.push({ group: name, error });
     }
+    this.#hosts?.follow();
     return failed;
   }
 
@@ -87,6 +95,7 @@ export class Control {
     if (command.kind === 'apply' && command.spec.group !== name) {
       return { reply: deny('bad_request', `the file is of group ${command.spec.group}, not of ${name}`), state: this.get(name) };
     }
+    if (this.#hosts?.isTheirs(this.get(name), command) === true) return this.#hosts.submit(name, command);
     const group = this.#groups.get(name) ?? (command.kind === 'apply' ? this.#create(name) : undefined);
     if (group === undefined) {
       const full = command.kind === 'apply';
@@ -183,20 +192,31 @@ export class Control {
    * Whether a MAC is free depends on bridge and VLAN, so the gate decides that when it attaches.
    */
   #claim(group: Group, command: Command): string | undefined {
-    const ports = portsOf(command);
-    for (const { port } of ports) {
+    const claimed = this.#claimed(group.name, command);
+    if (claimed === undefined) for (const { port } of this.#portsOf(command)) this.#claims.set(port, group.name);
+    return claimed;
+  }
+
+  #claimed(name: string, command: Command): string | undefined {
+    for (const { port } of this.#portsOf(command)) {
       const owner = this.#claims.get(port);
-      if (owner !== undefined && owner !== group.name) return `port ${port} belongs to group ${owner}: take it out there or use another`;
+      if (owner !== undefined && owner !== name) return `port ${port} belongs to group ${owner}: take it out there or use another`;
     }
-    for (const { port } of ports) this.#claims.set(port, group.name);
     return undefined;
+  }
+
+  /** Of this host. */
+  #portsOf(command: Command): readonly NicSpec[] {
+    const self = this.#options.ledger?.self;
+    if (command.kind === 'apply') return command.spec.members.flatMap(({ host, nics }) => (host === undefined || host === self ? nics : []));
+    return command.kind === 'join' ? command.member.nics : [];
   }
 
   #reclaim(group: Group): void {
     for (const [port, owner] of this.#claims) {
       if (owner === group.name) this.#claims.delete(port);
     }
-    for (const { nics } of group.state?.spec.members ?? []) {
+    for (const { nics } of group.state === undefined ? [] : localOf(group.state)) {
       for (const { port } of nics) this.#claims.set(port, group.name);
     }
   }
@@ -236,7 +256,3 @@ function planeEvent(fact: Exclude<PlaneFact, { kind: 'released' | 'dead' }>): Pl
   }
 }
 
-function portsOf(command: Command): readonly NicSpec[] {
-  if (command.kind === 'apply') return command.spec.members.flatMap(({ nics }) => nics);
-  return command.kind === 'join' ? command.member.nics : [];
-}

@@ -30,7 +30,7 @@
 import { colourDiff } from '../core/types.ts';
 import type { Colour, CoreEvent, Effect, Epoch, GroupState, MemberState, Step } from '../core/types.ts';
 import { steppedBack } from '../core/step.ts';
-import { colourOf, openOf } from '../core/watermarks.ts';
+import { colourOf, localOf, openOf } from '../core/watermarks.ts';
 import { EdgeError } from '../ports.ts';
 import type { Announcer, AttachResult, Gate, GateMember, GateWire, GroupId, HoldPlane, Journal, Ledger, NicIndex } from '../ports.ts';
 
@@ -286,7 +286,7 @@ export class Executor {
   /** The network learns the new place a little later by the guests' own frames: no reason to fail. */
   async #announce(state: GroupState): Promise<void> {
     try {
-      await this.#world.announcer.announce(this.id, state.spec, this.#attached?.nics ?? []);
+      await this.#world.announcer.announce(this.id, { ...state.spec, members: localOf(state) }, this.#attached?.nics ?? []);
     } catch (error) {
       this.#hooks.trouble(asEdgeError(error));
     }

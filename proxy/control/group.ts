@@ -9,7 +9,7 @@
  * lost, and nobody waits for it.
  */
 import { colourDiff } from '../core/types.ts';
-import type { Command, CoreEvent, Fact, GroupState, Reply } from '../core/types.ts';
+import type { Command, CoreEvent, Fact, GroupState, Input, Reply } from '../core/types.ts';
 import { resume } from '../core/resume.ts';
 import { step } from '../core/step.ts';
 import { deny } from '../core/watermarks.ts';
@@ -31,6 +31,8 @@ export interface Answer {
 /** holdLost: the ring's device is gone. */
 type Note = Fact | { readonly kind: 'settle' } | { readonly kind: 'holdLost' };
 
+export type View = Extract<Fact, { kind: 'ledger' }>;
+
 export interface GroupHooks {
   emit(event: CoreEvent, generation: number): void;
   trouble(error: EdgeError): void;
@@ -47,11 +49,13 @@ export interface GroupHooks {
 export class Group {
   readonly name: string;
   readonly #executor: Executor;
-  readonly #mailbox: Mailbox<Command, Answer, Note>;
+  readonly #mailbox: Mailbox<Command | View, Answer, Note>;
   readonly #hooks: GroupHooks;
   readonly #kept = new Map<string, Note>();
   #state: GroupState | undefined;
   #cancelReminder: (() => void) | undefined;
+  /** The newest of the ledger: said again after what may have kept it from being taken up. */
+  #view: View | undefined;
 
   constructor(id: GroupId, name: string, world: World, hooks: GroupHooks) {
     this.name = name;
@@ -67,7 +71,7 @@ export class Group {
         hooks.trouble(error);
       },
     });
-    this.#mailbox = new Mailbox<Command, Answer, Note>({
+    this.#mailbox = new Mailbox<Command | View, Answer, Note>({
       commandsMax: COMMANDS_MAX,
       serve: (command) => this.#serve(command),
       note: (note) => this.#heed(note),
@@ -105,6 +109,20 @@ export class Group {
     this.#mailbox.tell(fact);
   }
 
+  /** A view of the ledger, from its watch. */
+  see(view: View): void {
+    this.#view = view;
+    this.#mailbox.tell(view);
+  }
+  /** The same, waited for until nothing of it is left to do. */
+  async take(view: View): Promise<GroupState | undefined> {
+    this.#view = view;
+    for (;;) {
+      const { reply, state } = await this.#mailbox.send(view);
+      if (reply.outcome !== 'accepted') return state;
+    }
+  }
+
   /** What is held is lost; nothing more is accepted until the ring is open again. */
   holdLost(): void {
     this.#mailbox.tell({ kind: 'holdLost' });
@@ -131,7 +149,7 @@ export class Group {
     this.#cancelReminder?.();
   }
 
-  async #serve(command: Command): Promise<Answer> {
+  async #serve(command: Command | View): Promise<Answer> {
     try {
       await this.#executor.settle();
       return await this.#take(command);
@@ -141,8 +159,8 @@ export class Group {
     }
   }
 
-  async #take(command: Command): Promise<Answer> {
-    const claimed = this.#hooks.claim(command);
+  async #take(command: Command | View): Promise<Answer> {
+    const claimed = command.kind === 'ledger' ? undefined : this.#hooks.claim(command);
     if (claimed !== undefined) {
       return { reply: deny('port_claimed', claimed), state: this.#state };
     }
@@ -157,7 +175,14 @@ export class Group {
       }
     }
     this.#hooks.changed();
+    this.#again(command, taken.reply);
     return { reply: taken.reply, state: this.#state };
+  }
+
+  /** A view may take two steps, and what it waited for may have come: end of a drain, of a fence. */
+  #again({ kind }: Input, reply: Reply): void {
+    const frees = kind === 'ledger' || kind === 'drained' || kind === 'unprotect' || kind === 'takeover';
+    if (frees && reply.outcome === 'accepted' && this.#view !== undefined) this.#mailbox.tell(this.#view);
   }
 
   async #heed(note: Note): Promise<void> {
@@ -171,7 +196,7 @@ export class Group {
       const advanced = state === taken.state;
       this.#state = state;
       this.#hooks.changed();
-      if (error === undefined) return;
+      if (error === undefined) return this.#again(note, taken.reply);
       this.#hooks.trouble(error);
       this.#remind(advanced ? { kind: 'settle' } : note);
     } catch (error) {

@@ -67,6 +67,8 @@ export class EtcdLedger implements Ledger {
   #heardMs = 0;
   #ok = true;
   #closed = false;
+  /** The first reading has ended, well or not. */
+  #tried: () => void = () => undefined;
   #watching = new AbortController();
   #timers: NodeJS.Timeout[] = [];
   /** Transactions made, for those who want to know the load. */
@@ -79,10 +81,11 @@ export class EtcdLedger implements Ledger {
     this.#keys = new Keys(options.prefix);
   }
 
-  /** Reads what is there, then follows it until `close`. Throws EdgeError('ledger_down') where it can't be read. */
+  /** Reads what is there, and follows it until `close`; what can't be reached now is tried again for ever. */
   async start(): Promise<void> {
-    await this.#readAll();
+    const first = new Promise<void>((resolve) => (this.#tried = resolve));
     void this.#follow();
+    await first;
     await this.#beat();
     this.#timers.push(setInterval(() => void this.#beat(), HEARTBEAT_MS).unref());
   }
@@ -187,9 +190,12 @@ export class EtcdLedger implements Ledger {
   async #follow(): Promise<void> {
     while (!this.#closed) {
       try {
+        if (this.#revision === 0) await this.#readAll();
+        this.#tried();
         await this.#watch();
       } catch (error) {
         if (!(error instanceof EdgeError)) throw error;
+        this.#tried();
       }
       await new Promise((resolve) => setTimeout(resolve, LISTENS_AGAIN_MS));
     }
