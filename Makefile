@@ -5,7 +5,7 @@ NODE_STAMP := node_modules/.package-lock.json
 SOURCES := $(shell find proxy classifier checkpoint-hooks bench -name '*.ts' 2>/dev/null)
 PAGE := checkpoint-hooks/page
 
-.PHONY: help setup build check unit test explore fuzz demo demo-vm test-vm bench bench-quick longrun object clean
+.PHONY: help setup build check unit test explore fuzz deb audit demo demo-vm test-vm bench bench-quick longrun object clean
 
 help: ## what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,14 @@ test: setup dist/.built ## everything; as root also namespaces, kernel programs,
 
 fuzz: setup dist/.built ## the API: 50,000 requests from its schema and a flood of 100,000; SEED=n runs one again
 	SLUICE_FUZZ=50000 SLUICE_FLOOD=100000 SLUICE_SEED=$(SEED) node_modules/.bin/vitest run --project host test/host/fuzz-api.test.ts test/host/attacks-api.test.ts
+
+deb: dist/.built ## out/sluice_*.deb, looked at by lintian
+	@deploy/setup.sh deb
+	@deploy/deb.sh
+	lintian --fail-on error --suppress-tags script-not-executable out/sluice_*.deb
+
+audit: $(NODE_STAMP) ## known faults of the npm packages; says so where the registry can't be asked
+	@deploy/audit.sh
 
 demo: setup dist/.built ## two members, an outsider, real traffic; writes out/demo.json
 	@node dist/bench/demo.js

@@ -22,6 +22,14 @@ const NEEDED: readonly { readonly any: readonly number[]; readonly name: string;
   { any: [38, 21], name: 'CAP_PERFMON', what: 'to load kernel programs that read frames', only: 'ebpf' },
 ];
 
+/** Used where they are there: without them the API is not hurried, and the socket stays its maker's. */
+export const WELCOME: readonly { readonly name: string; readonly what: string }[] = [
+  { name: 'CAP_SYS_NICE', what: 'to go before the VMs\' load while a cut is answered (D22)' },
+  { name: 'CAP_CHOWN', what: 'to give the socket to its group' },
+];
+/** What deploy/sluiced.service grants; a test compares. */
+export const CAPABILITIES: readonly string[] = [...NEEDED, ...WELCOME].map(({ name }) => name);
+
 export function checkKernel(plane: Plane, version = release()): void {
   const [major = 0, minor = 0] = version.split('.').map(Number);
   const least = KERNEL_MIN[plane];
