@@ -26,7 +26,10 @@ export interface UiProxy {
   close(): Promise<void>;
 }
 
-const same = (a: string, b: string): boolean => a.length === b.length && timingSafeEqual(Buffer.from(a), Buffer.from(b));
+function same(a: string, b: string): boolean {
+  const [one, other] = [Buffer.from(a), Buffer.from(b)]; // as long in letters is not as long in bytes
+  return one.length === other.length && timingSafeEqual(one, other);
+}
 
 export async function startUiProxy(transport: Transport, port: number): Promise<UiProxy> {
   const key = randomBytes(24).toString('base64url');
@@ -34,10 +37,10 @@ export async function startUiProxy(transport: Transport, port: number): Promise<
   let isKeyUsed = false;
   let origin = '';
   const server = createServer((request, reply) => {
-    const url = new URL(request.url ?? '/', 'http://sluice');
     const cookie = `sluice-${portOf(server)}=${session}`;
     const refused = whyNot(request, origin);
     if (refused !== undefined) return say(reply, ...refused);
+    const url = new URL(`http://sluice${request.url}`);
     const given = url.searchParams.get('key');
     if (given !== null) {
       if (isKeyUsed || !same(given, key)) return say(reply, 403, 'This key was used already or is not right. Run sluice ui again for another one.');
@@ -68,6 +71,7 @@ function portOf(server: Server): number {
 
 function whyNot(request: IncomingMessage, origin: string): [number, string] | undefined {
   if (request.headers.host !== origin) return [403, 'This server answers to its own address only.'];
+  if (request.url?.startsWith('/') !== true) return [404, 'There is no such page.'];
   return request.method === 'GET' ? undefined : [405, 'This page only looks; commands go by the sluice command.'];
 }
 
