@@ -8,7 +8,7 @@ import { buildApp } from '../../proxy/api/app.ts';
 import type { App } from '../../proxy/api/commands.ts';
 import { ApiEvent, checker } from '../../proxy/api/contract.ts';
 import { EventHub } from '../../proxy/api/events.ts';
-import { OPEN, world } from './memory-control.ts';
+import { guarded, OPEN, world } from './memory-control.ts';
 import type { World } from './memory-control.ts';
 
 let here: World;
@@ -105,4 +105,32 @@ test('the history is bounded: what fell out of it is a gap', () => {
   expect(types('a-2')).toEqual([3, 4, 5]);
   expect(types('a-5')).toEqual([]);
   for (const id of ['a-1', 'a-6', 'b-3', 'a-', 'a-x', '', '-', 'a-1e9']) expect(types(id), id).toEqual(['gap']);
+});
+
+test('a message longer than the queue, as a picture of many groups is, reaches a client that reads', async () => {
+  const client = await follow();
+  for (let n = 1; n <= 3; n++) {
+    here.deps.events.publish({ type: 'port-lost', port: 'x'.repeat(1024 * 1024), atMs: n });
+    await vi.waitFor(() => expect(client.text.match(/"atMs":/g) ?? []).toHaveLength(n));
+  }
+  expect(client.ended).toBe(false);
+  client.response.destroy();
+});
+
+test('one caller of the network takes no more than half of the streams', async () => {
+  const lines = ['one', 'two'].map((who) => `${who} ${who}-0123456789abcdef observe:*`);
+  const remote = await buildApp(here.deps, { ...guarded(...lines), clientsMax: 4 });
+  const path = join(directory, 'remote.sock');
+  await remote.listen({ path });
+  const status = (who: string): Promise<number | undefined> => new Promise((resolve, reject) => {
+    get({ socketPath: path, path: '/v1/events', headers: { authorization: `Bearer ${who}-0123456789abcdef` }, agent: false }, (reply) => {
+      reply.resume().on('error', () => undefined);
+      resolve(reply.statusCode);
+    }).on('error', reject);
+  });
+  try {
+    expect([await status('one'), await status('one'), await status('one'), await status('two')]).toEqual([200, 200, 429, 200]);
+  } finally {
+    await remote.close();
+  }
 });
