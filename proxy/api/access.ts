@@ -123,6 +123,7 @@ const PAGE = /^GET \/ui(\/|$)/;
 export function askForRights(app: App, access: Access): void {
   app.addHook('onRequest', (request, reply, done) => {
     identify(access, request, reply);
+    mustNotBePage(request);
     if (request.routeOptions.url === undefined) return done(); // there is no such route, and that is all that is said
     const right = ROUTE_RIGHTS[routeOf(request)] ?? (PAGE.test(routeOf(request)) ? 'caller' : 'administer');
     if (right !== 'caller') mustHave(request, right, groupOf(request));
@@ -147,6 +148,15 @@ function identify(access: Access, request: FastifyRequest, reply: FastifyReply):
   }
   void reply.header('www-authenticate', 'Bearer');
   throw new Refused('unauthorized', 'who are you? Send "authorization: Bearer" with a token of this daemon, or come with a client certificate that it lists');
+}
+
+/**
+ * A browser that holds a client certificate shows it for any page that asks. No page of ours gives a
+ * command, so whatever changes something and says its `origin`, as browsers do, is of another's.
+ */
+function mustNotBePage({ method, headers }: FastifyRequest): void {
+  if (method === 'GET' || method === 'HEAD' || headers.origin === undefined) return;
+  throw new Refused('forbidden', 'commands are not taken from web pages; send them without the header "origin"');
 }
 
 function mustHave(request: FastifyRequest, right: Right, group: string | undefined): void {

@@ -113,8 +113,10 @@ function addHealthRoutes(app: App, deps: ApiDeps): void {
   app.get('/metrics', { schema: { summary: 'Prometheus metrics', produces: ['text/plain'], querystring: NoQuery, response: replies(Exposition) } }, async (_request, reply) =>
     reply.type(deps.metrics.registry.contentType).send(await deps.metrics.registry.metrics()));
 
+  let document: string | undefined; // made once: it costs as much as many commands
   app.get('/openapi.json', { schema: { summary: 'This document', querystring: NoQuery, response: replies(Document) } }, (_request, reply) => {
     void reply.type('application/json');
-    return JSON.stringify(app.swagger());
+    document ??= JSON.stringify(app.swagger());
+    return document;
   });
 }
