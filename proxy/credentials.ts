@@ -28,14 +28,16 @@ export function readCredentials(file: string): readonly Credential[] {
 export function parseCredentials(file: string, text: string): readonly Credential[] {
   const lines = text.split('\n').map((line, i) => ({ at: i + 1, words: line.replace(/(^|\s)#.*$/, '').trim().split(/\s+/).filter((word) => word !== '') }));
   const credentials: Credential[] = [];
+  const seen = new Set<string>();
   for (const { at, words } of lines) {
     if (words.length === 0) continue;
     const fail = (problem: string): never => {
       throw new ConfigError(`${TOKENS_KEY} ${file}:${at}: ${problem}`);
     };
-    credentials.push(credentialOf(words, at, fail));
+    const credential = credentialOf(words, at, fail);
+    credentials.push(credential);
     if (credentials.length > LINES_MAX) fail(`more than ${LINES_MAX} lines; take some out`);
-    mustDiffer(credentials, fail);
+    mustDiffer(credential, seen, fail);
   }
   if (credentials.length === 0) throw new ConfigError(`${TOKENS_KEY} ${file} has no token; write one a line, as from: openssl rand -hex 32`);
   return credentials;
@@ -50,9 +52,9 @@ function credentialOf(words: readonly string[], at: number, fail: FailLine): Cre
   if (grants.length === 0) fail('what may it do? Write NAME SECRET RIGHT:GROUP, as checkpoint:web or observe:*');
   const rights = new Map<string, Right>();
   for (const grant of grants) {
-    const [word = '', group] = grant.split(':');
+    const [word = '', group, more] = grant.split(':');
     const right = RIGHTS.find((one) => one === word);
-    if (right === undefined || group === undefined || !(group === EVERY_GROUP || /^[a-z0-9-]{1,32}$/.test(group))) {
+    if (right === undefined || group === undefined || more !== undefined || !(group === EVERY_GROUP || /^[a-z0-9-]{1,32}$/.test(group))) {
       return fail(`a right is ${RIGHTS.join(', ')}, then ":", then a group or "*", as checkpoint:web`);
     }
     const before = rights.get(group);
@@ -75,10 +77,10 @@ function proofOf(secret: string, fail: FailLine): Credential['proof'] {
   return { kind: 'token', sha256: sha256(secret) };
 }
 
-function mustDiffer(credentials: readonly Credential[], fail: FailLine): void {
-  const last = credentials.at(-1);
-  for (const other of credentials.slice(0, -1)) {
-    if (JSON.stringify(other.proof) === JSON.stringify(last?.proof)) fail('the same secret stands on an earlier line; whose it is can\'t be told');
-    if (other.caller.name === last?.caller.name) fail('the same name stands on an earlier line; give each its own');
-  }
+/** `seen`: proofs and names of the lines before. */
+function mustDiffer({ proof, caller }: Credential, seen: Set<string>, fail: FailLine): void {
+  const [secret, name] = [`secret ${JSON.stringify(proof)}`, `name ${caller.name}`];
+  if (seen.has(secret)) fail('the same secret stands on an earlier line; whose it is can\'t be told');
+  if (seen.has(name)) fail('the same name stands on an earlier line; give each its own');
+  seen.add(secret).add(name);
 }

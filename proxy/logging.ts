@@ -1,10 +1,14 @@
 /** The daemon's log: pino to standard output, one JSON object a line, or pretty for a person. */
+import { dirname } from 'node:path';
 import pino from 'pino';
 import type { Logger } from 'pino';
 import pretty from 'pino-pretty';
 import { ConfigError } from './config.ts';
 import type { Config } from './config.ts';
-import { codeOf } from './trust.ts';
+import { checkDirectory, codeOf } from './trust.ts';
+
+/** Waiting for a reader of our output that has stopped: later lines are dropped. */
+const UNREAD_BYTES_MAX = 8 * 1024 * 1024;
 
 export interface Log {
   readonly logger: Logger;
@@ -24,7 +28,7 @@ export function openLog(config: Config): Log {
     return { ...openAudit(config, logger), logger, flush: () => undefined };
   }
   // Not synchronous: a reader of our output that stops must not stop the API.
-  const destination = pino.destination({ dest: 1, sync: false, minLength: 0 });
+  const destination = pino.destination({ dest: 1, sync: false, minLength: 0, maxLength: UNREAD_BYTES_MAX });
   const logger = pino(options, destination);
   return {
     ...openAudit(config, logger),
@@ -52,8 +56,9 @@ function openAudit(config: Config, logger: Logger): Pick<Log, 'audit' | 'reopen'
 }
 
 function auditFile(file: string): ReturnType<typeof pino.destination> {
+  checkDirectory('audit.file', dirname(file));
   try {
-    return pino.destination({ dest: file, sync: true, mode: 0o640, append: true });
+    return pino.destination({ dest: file, sync: true, mode: 0o640, append: true, maxLength: UNREAD_BYTES_MAX });
   } catch (error) {
     throw new ConfigError(`audit.file ${file} can't be written (${codeOf(error)}); give a path in a directory that exists`);
   }

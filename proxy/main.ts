@@ -62,7 +62,11 @@ function endBySignal(daemon: Daemon, log: Log, manager: Manager): void {
 /** SIGHUP: tokens, certificates and a rotated audit file; nothing else changes without a restart. */
 function reloadBySignal(daemon: Daemon, log: Log): void {
   process.on('SIGHUP', () => {
-    log.reopen();
+    try {
+      log.reopen();
+    } catch (error) {
+      log.logger.error(`the audit file can't be opened anew: ${lineOf(error)}; lines go on into the old one`);
+    }
     try {
       daemon.reload();
       log.logger.info('tokens and certificates were read again');
