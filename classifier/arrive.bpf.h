@@ -74,6 +74,8 @@ always int arrive_tagged(struct __sk_buff *skb, struct origin *o, __u32 vlan, __
 	o->group = *id;
 	o->holdIfindex = ONCE(group->holdIfindex);
 	o->groupColour = ONCE(group->colour);
+	if (ONCE(group->wire) != o->wire) /* closed meanwhile: the colour may be the next generation's */
+		LOSE(o->stats, stale);
 	o->colour = o->groupColour + wire_ahead(o->wire, inner, o->groupColour);
 	return arrive_inside(o, group, verdict);
 }

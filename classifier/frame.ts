@@ -101,6 +101,19 @@ export function wireTags(bytes: Uint8Array, tag?: OuterTag): SeenTags | undefine
   return bytes.length < at + 4 || u16At(bytes, at) !== TYPE_8021Q ? { vlan } : { vlan, inner: u16At(bytes, at + 2) };
 }
 
+/** The id of an 802.1ad tag, the first or behind one 802.1Q tag, which a switch may take off. */
+export function wireId(bytes: Uint8Array, tag?: OuterTag): number | undefined {
+  let at = HEADER_BYTES - 2;
+  const next = (): OuterTag | undefined => {
+    if (bytes.length < at + 4) return undefined;
+    at += 4;
+    return { tpid: u16At(bytes, at - 4), tci: u16At(bytes, at - 2) };
+  };
+  let seen = tag ?? next();
+  if (seen?.tpid === TYPE_8021Q) seen = next();
+  return seen?.tpid === TYPE_8021AD ? seen.tci & 0xfff : undefined;
+}
+
 /**
  * The frame without its two outer tags; a third one then stands in the data. Undefined where too
  * little is left for a header and the tag it announces.

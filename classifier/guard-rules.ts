@@ -1,6 +1,6 @@
 /** Twin of guard.bpf.h: the programs at the bridge's edges. */
 import { MARK, NIC_FLAG } from './abi.ts';
-import { FrameCursor, wireTags } from './frame.ts';
+import { FrameCursor, wireId } from './frame.ts';
 import { Draft, flagged, markField, nicAt, nicBy, putField } from './tables.ts';
 import type { Decision, NicRow, Place, Tables } from './tables.ts';
 
@@ -11,8 +11,8 @@ const holds = (nic: NicRow | undefined): boolean =>
 
 export function guard(t: Tables, bytes: Uint8Array, place: Place): Decision {
   const draft = new Draft(place.mark);
-  const tags = wireTags(bytes, place.tag);
-  const tagged = tags === undefined ? undefined : t.wires.get(tags.vlan);
+  const id = wireId(bytes, place.tag);
+  const tagged = id === undefined ? undefined : t.wires.get(id);
   if (tagged !== undefined) {
     if (!goesAway(t, place, tagged)) return draft.block('forged');
     draft.mark = putField(t, place.mark, MARK.none);

@@ -54,12 +54,15 @@ always int stays_inside(struct __sk_buff *skb)
 			 (ONCE(group->uplink) && ONCE(group->uplink) == skb->ingress_ifindex));
 }
 
-/* Has a group's outer tag: the group's id + 1; 0 = it has none. */
+/*
+ * Has a group's outer tag, or would have where a switch takes one 802.1Q tag off (its native VLAN): the
+ * group's id + 1; 0 = it has none.
+ */
 always __u32 wire_group(struct __sk_buff *skb)
 {
-	__u32 vlan = 0, inner = 0, *id;
+	__u32 vlan, *id;
 
-	if (!wire_read(skb, &vlan, &inner))
+	if (!wire_id(skb, &vlan))
 		return 0;
 	id = bpf_map_lookup_elem(&wires, &vlan);
 	return id ? *id + 1 : 0;

@@ -41,6 +41,26 @@ always int wire_read(struct __sk_buff *skb, __u32 *vlan, __u32 *inner)
 	return 2;
 }
 
+/* The id of an 802.1ad tag, the first or behind one 802.1Q tag. 0 = there is none. */
+always int wire_id(struct __sk_buff *skb, __u32 *vlan)
+{
+	__u32 at = ETH_HLEN - sizeof(__be16);
+	struct tag tag;
+
+	if (skb->vlan_present) {
+		tag.type = skb->vlan_proto;
+		tag.tci = bpf_htons(skb->vlan_tci);
+	} else {
+		if (bpf_skb_load_bytes(skb, at, &tag, sizeof(tag)))
+			return 0;
+		at += VLAN_HLEN;
+	}
+	if (tag.type == bpf_htons(ETH_P_8021Q) && bpf_skb_load_bytes(skb, at, &tag, sizeof(tag)))
+		return 0;
+	*vlan = bpf_ntohs(tag.tci) & 0xfff;
+	return tag.type == bpf_htons(ETH_P_8021AD);
+}
+
 always int wire_closed(__u64 wire)
 {
 	return (__u32)(wire >> 32) > SLUICE_WIRE_GENERATION_MASK;

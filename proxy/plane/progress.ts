@@ -6,11 +6,11 @@
  *                    modulo 64) arrived as the kernel sent. Frames can be lost before us (a full
  *                    ring) or become several (a super-frame of a kind the ring cannot express is
  *                    segmented on the way): then the counts never agree, and when neither of them
- *                    has moved for 20 ms they are taken as agreed.
+ *                    has moved for QUIET they are taken as agreed.
  *   NicBalance       the same for each nic's queue (D5): what is neither here nor out and does not
- *                    move for 20 ms is lost (or was too many), and is added to the `gone` cells.
- *                    Too early would let a frame overtake one on its way; a block is handed over within 8 ms
- *                    and a frame crosses the pair in microseconds.
+ *                    move for QUIET is lost (or was too many), and is added to the `gone` cells.
+ *                    Too early would let a frame overtake one on its way: QUIET is 20 ms, or twice the time
+ *                    in which the ring hands a block over where that is more (`quietMs`).
  *
  * A conclusion from silence needs a breath that found the ring empty (`scanned`). The reported
  * colour only rises. Pure: time comes in.
@@ -20,23 +20,27 @@ import { NICS_MAX, RESIDUES } from '../ring/stamp.ts';
 import { diff, slotOf } from '../ring/window.ts';
 import type { GroupCells } from './cells.ts';
 
-export const QUIET_MS = 20;
+const QUIET_MS = 20;
+/** `settleMs`: a frame on its way to the ring is here by then. */
+export const quietMsOf = (settleMs: number): number => Math.max(QUIET_MS, 2 * settleMs);
 
 export class ReleaseProgress {
   /** Newest colour known clean. */
   reported: number;
-  /** It waits for a residue to fall silent: look again within QUIET_MS. */
+  /** It waits for a residue to fall silent: look again within `quietMs`. */
   waiting = false;
   readonly #store: FrameStore;
   readonly #cells: GroupCells;
+  readonly #quietMs: number;
   readonly #base = new Int32Array(RESIDUES);
   readonly #trace = new Int32Array(RESIDUES);
   readonly #sinceMs = new Float64Array(RESIDUES);
 
   /** Made before the ring is bound, so that no frame it will see is counted already. */
-  constructor(store: FrameStore, cells: GroupCells) {
+  constructor(store: FrameStore, cells: GroupCells, quietMs: number) {
     this.#store = store;
     this.#cells = cells;
+    this.#quietMs = quietMs;
     this.reported = store.window.committed;
     for (let r = 0; r < RESIDUES; r++) this.#base[r] = cells.heldIn(r);
   }
@@ -64,7 +68,7 @@ export class ReleaseProgress {
     if (trace !== this.#trace[residue]) {
       this.#trace[residue] = trace;
       this.#sinceMs[residue] = nowMs;
-    } else if (scanned && nowMs - this.#sinceMs[residue]! >= QUIET_MS) {
+    } else if (scanned && nowMs - this.#sinceMs[residue]! >= this.#quietMs) {
       this.#base[residue] = this.#base[residue]! + missing;
       return true;
     }
@@ -74,17 +78,19 @@ export class ReleaseProgress {
 }
 
 export class NicBalance {
-  /** Some nic's counts do not agree with what is here: look again within QUIET_MS. */
+  /** Some nic's counts do not agree with what is here: look again within `quietMs`. */
   waiting = true;
   readonly #store: FrameStore;
   readonly #cells: GroupCells;
+  readonly #quietMs: number;
   readonly #members = new Int32Array(256);
   readonly #trace = new Int32Array(NICS_MAX);
   readonly #sinceMs = new Float64Array(NICS_MAX);
 
-  constructor(store: FrameStore, cells: GroupCells) {
+  constructor(store: FrameStore, cells: GroupCells, quietMs: number) {
     this.#store = store;
     this.#cells = cells;
+    this.#quietMs = quietMs;
   }
 
   /** Tells the kernel of frames that ended here. Before anything else looks at the cells. */
@@ -130,7 +136,7 @@ export class NicBalance {
       this.#sinceMs[nic] = nowMs;
       return false;
     }
-    if (!scanned || nowMs - this.#sinceMs[nic]! < QUIET_MS) return false;
+    if (!scanned || nowMs - this.#sinceMs[nic]! < this.#quietMs) return false;
     this.#cells.addGone(nic, held, early);
     return true;
   }

@@ -26,7 +26,7 @@ import type { DrainFate, StoreOptions } from '../ring/store.ts';
 import { diff } from '../ring/window.ts';
 import type { GroupCells } from './cells.ts';
 import type { Meter } from './meter.ts';
-import { NicBalance, QUIET_MS, ReleaseProgress } from './progress.ts';
+import { NicBalance, ReleaseProgress, quietMsOf } from './progress.ts';
 
 const BLOCKS_MAX = 8;
 const IN_FRAMES_MAX = 2048;
@@ -44,7 +44,7 @@ const CALM_SHARE = 0.8;
 /**
  * Bounds of a drain that releases. What was here when it was asked for leaves; a sender that never
  * pauses would keep the queue from being empty at any one instant, so what comes later has TAIL,
- * and all of it MAX. Then the rest is dropped and counted, and what still comes is for QUIET.
+ * and all of it MAX. Then the rest is dropped and counted, and what still comes is for `quietMs`.
  */
 const DRAIN_TAIL_MS = 200;
 const DRAIN_MS_MAX = 5000;
@@ -99,6 +99,7 @@ export class Pump {
   readonly #batch: Int32Array;
   readonly #progress: ReleaseProgress;
   readonly #balance: NicBalance;
+  readonly #quietMs: number;
   #drains: PendingDrain[] = [];
   #restores: PendingRestore[] = [];
   #left = 0;
@@ -116,6 +117,7 @@ export class Pump {
 
   constructor(options: PumpOptions, source: FrameSource, sink: FrameSink, cells: GroupCells, intake: Intake, meter: Meter, emit: (fact: PlaneFact) => void) {
     this.#options = options;
+    this.#quietMs = quietMsOf(options.settleMs);
     this.#source = source;
     this.#sink = sink;
     this.#emit = emit;
@@ -123,8 +125,8 @@ export class Pump {
     this.#batch = new Int32Array(sink.batchMax);
     this.meter = meter;
     this.ring = new HoldRing(options, source);
-    this.#progress = new ReleaseProgress(this.ring.store, cells);
-    this.#balance = new NicBalance(this.ring.store, cells);
+    this.#progress = new ReleaseProgress(this.ring.store, cells, this.#quietMs);
+    this.#balance = new NicBalance(this.ring.store, cells, this.#quietMs);
   }
 
   /**
@@ -254,11 +256,11 @@ export class Pump {
     const traffic = this.ring.store.tally.arrived + this.#left;
     if (traffic !== this.#lastTraffic) {
       this.#lastTraffic = traffic;
-      this.#checkAtMs = Math.min(this.#checkAtMs, nowMs + QUIET_MS);
+      this.#checkAtMs = Math.min(this.#checkAtMs, nowMs + this.#quietMs);
     }
     if (nowMs < this.#checkAtMs) return;
     this.#balance.check(nowMs, scanned);
-    this.#checkAtMs = this.#balance.waiting ? nowMs + QUIET_MS / 2 : NEVER;
+    this.#checkAtMs = this.#balance.waiting ? nowMs + this.#quietMs / 2 : NEVER;
   }
 
   /** Drains and restores that have come to their end. */
@@ -282,13 +284,13 @@ export class Pump {
     drain.discardSinceMs = nowMs;
   }
 
-  /** A release ends when nothing is left anywhere; a discard does not wait for that longer than QUIET. */
+  /** A release ends when nothing is left anywhere; a discard does not wait for that longer than `quietMs`. */
   #atEnd(drain: PendingDrain, nowMs: number, scanned: boolean): boolean {
     const empty = this.#nicsOf(drain).every((nic) => this.#balance.empty(nic));
     if (drain.fate === DRAIN_RELEASE) return empty;
     const sinceMs = nowMs - drain.discardSinceMs;
     if (sinceMs >= DRAIN_TAIL_MS) return true; // so many frames of others come that no breath sees the end
-    return scanned && sinceMs >= (empty ? this.#options.settleMs : QUIET_MS);
+    return scanned && sinceMs >= (empty ? this.#options.settleMs : this.#quietMs);
   }
 
   #nicsOf(drain: PendingDrain): number[] {
@@ -333,7 +335,7 @@ export class Pump {
     if (ready && this.#retryAtMs <= nowMs) return nowMs;
     let again = ready ? this.#retryAtMs : NEVER;
     if (this.#restores.length > 0 || this.#drains.length > 0) again = Math.min(again, nowMs + RETRY_MS);
-    if (this.#progress.waiting) again = Math.min(again, nowMs + QUIET_MS / 4);
+    if (this.#progress.waiting) again = Math.min(again, nowMs + this.#quietMs / 4);
     if (this.#high || this.#dropped + this.ring.store.tally.overflow > this.#overflowSeen) again = Math.min(again, nowMs + OVERFLOW_FACT_EVERY_MS);
     return Math.min(again, this.#checkAtMs);
   }

@@ -310,7 +310,8 @@ function compareOne(
 function frameFor(random: Random, t: Tables, program: Program, ifindex: number): Uint8Array {
   if (program === 'classify') return plausible(random, t, randomFrame(random), ifindex);
   const wire = program === 'arrive' || (program === 'guard' && random(4) === 0);
-  return wire ? tagged(random, t, randomFrame(random)) : randomFrame(random);
+  const frame = wire ? tagged(random, t, randomFrame(random)) : randomFrame(random);
+  return wire && random(6) === 0 ? Uint8Array.from([...frame.subarray(0, 12), 0x81, 0x00, 0x00, random(3), ...frame.subarray(12)]) : frame;
 }
 /**
  * The bytes that go on: with the inner tag in them (the outer one is beside them), or without both.

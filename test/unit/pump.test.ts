@@ -65,8 +65,8 @@ class Bench {
   nowMs = 1000;
   #id = 0;
 
-  constructor(bytesMax = 1 << 20) {
-    const options = { id: 3, framesMax: 4096, bytesMax, colour: 100, epoch: 1, highWater: 0.5, originMs: 0, settleMs: 3, clockMs: () => this.nowMs + 0.25 };
+  constructor(bytesMax = 1 << 20, settleMs = 3) {
+    const options = { id: 3, framesMax: 4096, bytesMax, colour: 100, epoch: 1, highWater: 0.5, originMs: 0, settleMs, clockMs: () => this.nowMs + 0.25 };
     this.pump = new Pump(options, this.source, this.sink, this.cells, new Intake(1024), new Meter(), (fact) => {
       this.facts.push(fact);
       if (fact.kind === 'released') this.heldAtRelease.push(this.pump.meter.read(0).heldFrames);
@@ -136,6 +136,20 @@ test('released waits for frames on their way, and for 20 ms of silence after a l
   expect(bench.kinds()).toContain('released');
   expect(bench.cells.heldMissing(NIC)).toBe(0);
   expect(bench.cells.heldInOut.gone).toBe(5);
+});
+
+test('a ring of long blocks has a longer silence: what it hands over late is not taken for lost, and nothing overtakes it', () => {
+  const bench = new Bench(1 << 20, 17);
+  bench.cells.sent[100 & 63]! += 1;
+  bench.cells.heldInOut.in += 1;
+  bench.pump.ring.advance(101, 2);
+  bench.pump.release(100, bench.nowMs);
+  for (let ms = 0; ms < 33; ms++) bench.breathe(1);
+  expect(bench.cells.heldInOut.gone).toBe(0);
+  expect(bench.kinds()).not.toContain('released');
+  bench.run(40);
+  expect(bench.cells.heldInOut.gone).toBe(1);
+  expect(bench.kinds()).toContain('released');
 });
 
 test('a frame that is never taken is given up after 8 tries; those behind it leave', () => {
