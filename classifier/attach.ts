@@ -189,6 +189,7 @@ export class KernelGate {
       const inUse = this.#cells.holdIfindex(id) === group.pair.holdIfindex;
       this.#cells.openGroup(id, inUse ? group.pair.holdIfindex : 0, colour);
       group.nics = this.#roster.nicsFor(group, spec, members, this.#away(wire));
+      if (adopts) await this.#unplace(this.#unmoved(group.nics));
       await this.#rehome(group.nics);
       this.#cells.setWire(id, wire);
       await this.#bring(group, members);
@@ -210,10 +211,7 @@ export class KernelGate {
     group.leaving = [...group.leaving, ...before.filter((old) => !group.nics.some((nic) => nic.nic === old.nic))];
     for (const { nic } of group.leaving) this.#cells.setFlags(nic, 0);
     // Given another port (takeover): until that one is found, frames to the nic go nowhere.
-    for (const { nic } of before.filter((old) => group.nics.some((now) => now.nic === old.nic && now.port !== old.port))) {
-      this.#reports.trouble(await this.#performer.fence(nic));
-      this.#cells.place(nic, 0, this.#cells.nic(nic).bridge);
-    }
+    await this.#unplace(before.filter((old) => group.nics.some((now) => now.nic === old.nic && now.port !== old.port)));
     await this.#rehome(group.nics);
     try {
       await this.#bring(group, members);
@@ -229,11 +227,33 @@ export class KernelGate {
   #away(wire: WireView | undefined): Away | undefined {
     return wire === undefined || this.#uplink === undefined ? undefined : { self: wire.self, uplink: this.#uplink };
   }
-  /** A nic whose member has come here or has gone to another host: nowhere in between. */
-  async #rehome(nics: readonly NicEntry[]): Promise<void> {
-    for (const { nic, remote } of nics.filter((entry) => this.#cells.hasFlag(entry.nic, 'remote') !== entry.remote)) {
+  /** These are at no device from here on, and whoever speaks where they were is fenced. */
+  async #unplace(nics: readonly NicEntry[]): Promise<void> {
+    for (const { nic } of nics) {
       this.#reports.trouble(await this.#performer.fence(nic));
       this.#cells.place(nic, 0, this.#cells.nic(nic).bridge);
+    }
+  }
+  /**
+   * Nics of which the last daemon journalled a move (takeover) and died before it: at a device of
+   * another name, while a device of their port's name is in a bridge and nobody's. A tap that was
+   * renamed while another was made under its name looks the same, and loses: who speaks there may be
+   * of an old generation.
+   */
+  #unmoved(nics: readonly NicEntry[]): NicEntry[] {
+    const ports = this.#kernel.ports();
+    const owned = this.#performer.table('ports');
+    return nics.filter(({ nic, port, remote }) => {
+      const here = ports.find(({ ifindex }) => ifindex === this.#cells.nic(nic).ifindex);
+      const named = ports.find(({ name, master }) => name === port && master !== 0);
+      return !remote && here !== undefined && named !== undefined && here.name !== port && !owned.has(String(named.ifindex));
+    });
+  }
+  /** A nic whose member has come here or has gone to another host: nowhere in between. */
+  async #rehome(nics: readonly NicEntry[]): Promise<void> {
+    for (const entry of nics.filter((each) => this.#cells.hasFlag(each.nic, 'remote') !== each.remote)) {
+      const { nic, remote } = entry;
+      await this.#unplace([entry]);
       this.#cells.setFlags(nic, (this.#cells.flags(nic) & ~NIC_FLAG.remote) | (remote ? NIC_FLAG.remote : 0));
     }
   }

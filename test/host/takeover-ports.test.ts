@@ -7,6 +7,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { Bed } from '../../bench/bed/bed.ts';
 import { macBytes, parseProbe, probeFlow } from '../../bench/bed/probe.ts';
+import { namespacePath } from '../../bench/bed/commands.ts';
+import type { SpecView } from '../../classifier/kernel.ts';
+import { ownPins } from '../support/own-namespace.ts';
+import { gateIn } from '../support/wire-host.ts';
 import { UNPRIVILEGED } from './privilege.ts';
 
 const FOREIGN_MAC = '02:77:00:00:00:01';
@@ -55,6 +59,47 @@ describe.skipIf(UNPRIVILEGED !== undefined)('the port that a takeover left', () 
       expect(await heard(() => Promise.resolve()), 'unprotected: nothing is left').toEqual([0, 1, 10, 11]);
     } finally {
       await bed.close();
+    }
+  }, 60_000);
+
+  it('is left by the next daemon, where one died between the journal and the move', async () => {
+    const bed = await Bed.create({ members: ['tap', 'tap'] });
+    const pins = ownPins('unmoved');
+    try {
+      const path = namespacePath(bed.host);
+      const spec = (i: number): SpecView => ({
+        group: 'g', members: [{ name: 'm', nics: [{ port: bed.member(i).port, mac: bed.member(0).mac, vlan: 0 }] }], foreignSource: 'hold', intraPath: 'redirect',
+      });
+      const members = [{ name: 'm', colour: 1, ready: true }];
+      const outside = bed.outside();
+      const spokenAt = async (port: number): Promise<number> => {
+        const from = { ...bed.member(0).address, mac: macBytes(FOREIGN_MAC) };
+        outside.drain(() => undefined);
+        bed.tap(port).send(probeFlow(from, bed.outsider.address, port)(1));
+        await sleep(100);
+        let seen = 0;
+        outside.drain((frame) => { seen += parseProbe(frame)?.flow === port ? 1 : 0; });
+        return seen;
+      };
+      const first = gateIn(path, pins.dir);
+      const before = await first.attach(0, spec(0), 1, members);
+      await first.settle();
+      expect([await spokenAt(0), await spokenAt(1)], 'the member is held, port 2 is a stranger').toEqual([0, 1]);
+      await first.close();
+
+      const next = gateIn(path, pins.dir); // its journal says: at port 2
+      const after = await next.attach(0, spec(1), 1, members);
+      await next.settle();
+      expect(after.nics[0]?.nic).toBe(before.nics[0]?.nic);
+      expect(after.nics[0]?.ifindex).not.toBe(before.nics[0]?.ifindex);
+      expect(next.ready()).toEqual([]);
+      expect([await spokenAt(0), await spokenAt(1)], 'the old port is fenced, the new one held').toEqual([0, 0]);
+      await next.detach(0);
+      await next.close();
+      expect([await spokenAt(0), await spokenAt(1)], 'nothing is left').toEqual([1, 1]);
+    } finally {
+      await bed.close();
+      pins.remove();
     }
   }, 60_000);
 });

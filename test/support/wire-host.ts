@@ -51,6 +51,15 @@ function inside(path: string, kernel: Kernel<Program>): GateKernel {
   };
 }
 
+/** The real gate, at work in another namespace; what it pins is for the caller to remove. */
+export function gateIn(path: string, pinDir: string): KernelGate {
+  const kernel = inNamespace(path, () => new Kernel<Program>({
+    object: readFileSync('classifier/classify.bpf.o'), maps: MAPS, programs: PROGRAMS,
+    mark: { mask: MARK_MASK_DEFAULT, shift: MARK_SHIFT_DEFAULT }, pinDir, attach: 'auto', owner: `sluice test ${process.pid}`,
+  }));
+  return new KernelGate(inside(path, kernel), (code, message, fix, cause) => new EdgeError(code, message, fix, cause), 'uplink');
+}
+
 export interface WireHostOptions {
   /** Its name in the spec. */
   readonly self: string;
@@ -75,11 +84,7 @@ export class WireHost {
     this.#base = options.base;
     this.#pins = ownPins(`wire-${options.self}`);
     const path = namespacePath(options.namespace);
-    const kernel = inNamespace(path, () => new Kernel<Program>({
-      object: readFileSync('classifier/classify.bpf.o'), maps: MAPS, programs: PROGRAMS,
-      mark: { mask: MARK_MASK_DEFAULT, shift: MARK_SHIFT_DEFAULT }, pinDir: this.#pins.dir, attach: 'auto', owner: `sluice test ${process.pid}`,
-    }));
-    this.gate = new KernelGate(inside(path, kernel), (code, message, fix, cause) => new EdgeError(code, message, fix, cause), 'uplink');
+    this.gate = gateIn(path, this.#pins.dir);
     this.#plane = inNamespace(path, () => new HoldLink({ cpu: 1, pins: { groups: `${this.#pins.dir}/groups`, nics: `${this.#pins.dir}/nics` } }));
   }
 
