@@ -105,7 +105,7 @@ function readFlags(argv: readonly string[]): { kind: 'help' } | { kind: 'version
 }
 
 /** A misspelt variable of these families is an error; other SLUICE_ variables belong to other tools. */
-const FAMILY = /^SLUICE_(AUDIT|CONTROL|LOG|MARK|WORKER)_/;
+const FAMILY = /^SLUICE_(AUDIT|CONTROL|LEDGER|LOG|MARK|PCAP|WORKER)_/;
 
 function readEnvironment(env: Readonly<Record<string, string | undefined>>): Given {
   const given: Given = {};

@@ -5,7 +5,7 @@
  *
  * SLUICE_FLOOD: requests of the flood; `make attacks-api` sends 100,000.
  */
-import { chmodSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Bed } from '../../bench/bed/bed.ts';
@@ -243,6 +243,17 @@ describe.skipIf(UNPRIVILEGED !== undefined)('over TCP', () => {
     secret('tokens', 'web-eye another-secret-0123456789 observe:web\n', 0o600);
     bed.daemon().signal('SIGHUP');
     await until('the old token is nobody\'s', async () => (await ask({ method: 'GET', path: '/v1/groups/web', token: token('web-eye') })).status === 401);
+    expect((await ask({ method: 'GET', path: '/v1/groups/web', token: 'another-secret-0123456789' })).status).toBe(200);
+  });
+
+  test('an audit file that can\'t be opened anew is said in the log, and the daemon lives', async () => {
+    renameSync(audit(), `${audit()}.1`);
+    mkdirSync(audit());
+    bed.daemon().signal('SIGHUP');
+    await until('it is said', () => bed.daemon().log().includes('can\'t be opened anew'));
+    rmdirSync(audit());
+    bed.daemon().signal('SIGHUP');
+    await until('a new file', () => existsSync(audit()));
     expect((await ask({ method: 'GET', path: '/v1/groups/web', token: 'another-secret-0123456789' })).status).toBe(200);
   });
 

@@ -86,6 +86,11 @@ test('the netbuf script of Remus, called as xl does: member and protection, and 
   for (let again = 0; again < 2; again++) expect(await script('deploy/xen/remus-netbuf-setup', ['teardown'], { ...env, REMUS_IFB: 'vif7.0' })).toMatchObject({ code: 0 });
   expect((await client.groups()).map(({ phase }) => phase).filter((phase) => phase === 'protected')).toEqual([]);
   expect(await script('deploy/xen/remus-netbuf-setup', ['setup'], { ...env, vifname: 'vif7.9' })).toMatchObject({ code: 1, said: expect.stringMatching(/MAC of vif7.9/) as string });
+
+  // A group that is there is joined or left as it is: never written anew without its other members.
+  await client.apply('team', { members: [{ name: 'a', port: 'vif1.0', mac: '00:16:3e:00:00:01' }, { name: 'b', port: 'vif2.0', mac: '00:16:3e:00:00:02' }] });
+  expect(await script('deploy/xen/remus-netbuf-setup', ['setup'], { ...env, SLUICE_GROUP: 'team', SLUICE_MAC: '00:16:3e:00:00:01' })).toMatchObject({ code: 1, said: expect.stringMatching(/could not join team/) as string });
+  expect((await client.group('team')).spec.members.map(({ name }) => name)).toEqual(['a', 'b']);
 });
 
 describe('what operators are given', () => {
