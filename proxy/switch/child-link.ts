@@ -19,6 +19,7 @@ import { HoldDesk } from '../plane/desk.ts';
 import type { Meter } from '../plane/meter.ts';
 import type { Message, Request } from '../plane/protocol.ts';
 import { EdgeError } from '../ports.ts';
+import type { GroupId, HeldEpoch, HeldFrame } from '../ports.ts';
 import type { Shared } from './layout.ts';
 import { Unpacker, packed } from './protocol.ts';
 import type { PortWanted, SwitchRequest, ToChild } from './protocol.ts';
@@ -76,8 +77,7 @@ export class ChildLink extends HoldDesk {
   }
   /** Every frame that was at a port before has been decided. */
   async caughtUp(): Promise<void> {
-    const silence = this.silence();
-    if (silence !== undefined) throw silent(silence);
+    this.#mustAnswer();
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => { reject(silent(`the plane's child has not read its ports up within ${CAUGHT_UP_MS_MAX} ms`)); }, CAUGHT_UP_MS_MAX);
@@ -87,6 +87,18 @@ export class ChildLink extends HoldDesk {
     } finally {
       clearTimeout(timer);
     }
+  }
+  override async held(id: GroupId): Promise<readonly HeldEpoch[]> {
+    this.#mustAnswer();
+    return super.held(id);
+  }
+  override async *dump(id: GroupId, bytesMax: number): AsyncGenerator<readonly HeldFrame[], void, undefined> {
+    this.#mustAnswer();
+    yield* super.dump(id, bytesMax);
+  }
+  #mustAnswer(): void {
+    const silence = this.silence();
+    if (silence !== undefined) throw silent(silence);
   }
   /** One sentence while the child lives and does not answer. */
   silence(): string | undefined {

@@ -74,6 +74,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('the portable plane', () => {
         await until('readyz says it', async () => (await missing(bed)).includes('has not answered for'), 30_000);
         const { status, body: refusal } = await api.call('POST', '/v1/groups/g/cut', body);
         expect([status, JSON.stringify(refusal)]).toEqual([503, expect.stringContaining('plane_down')]);
+        expect((await api.call('GET', '/v1/groups/g/held')).status, 'what is held').toBe(503);
       } finally {
         process.kill(child, 'SIGCONT');
       }
