@@ -33,7 +33,7 @@ import type { Log } from './logging.ts';
 import { EdgeError } from './ports.ts';
 import type { JournalRecord } from './ports.ts';
 import { checkCapabilities, checkKernel } from './preflight.ts';
-import { checkState } from './trust.ts';
+import { checkState, readPublic, readSecret } from './trust.ts';
 
 export interface Daemon {
   /** Reads tokens and certificates again. Throws, and goes on with the old ones, where they are not right. */
@@ -128,8 +128,17 @@ async function compose(config: Config, around: Around, undo: Undo[]): Promise<((
   return reload;
 }
 
+/** What is wrong with them is one line with its fix, as for the files of control.tcp. */
+function checkLedgerFiles({ tls }: NonNullable<Config['ledger']>): void {
+  if (tls === undefined) return;
+  readPublic('ledger.etcd.tls.ca', tls.ca);
+  if (tls.cert !== undefined) readPublic('ledger.etcd.tls.cert', tls.cert);
+  if (tls.key !== undefined) readSecret('ledger.etcd.tls.key', tls.key);
+}
+
 function openLedger({ host, ledger }: Config, log: Logger): EtcdLedger | undefined {
   if (ledger === undefined) return undefined;
+  checkLedgerFiles(ledger);
   return new EtcdLedger({
     ...ledger,
     self: host,

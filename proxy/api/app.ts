@@ -65,6 +65,7 @@ export async function buildApp(deps: ApiDeps, options: AppOptions): Promise<App>
     timeWindow: 1000,
     keyGenerator: (request) => request.ip ?? 'unix', // a unix socket has no address
     addHeaders: { 'x-ratelimit-limit': false, 'x-ratelimit-remaining': false, 'x-ratelimit-reset': false },
+    addHeadersOnExceeding: { 'x-ratelimit-limit': false, 'x-ratelimit-remaining': false, 'x-ratelimit-reset': false }, // of every reply below it
     errorResponseBuilder: (_request, { max }) => new Refused('rate_limited', `more than ${max} requests in a second; slow down`),
   });
   app.addHook('onRequest', app.rateLimit());

@@ -270,6 +270,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('over TCP', () => {
       [['--control-socket', join(open, 's.sock')], /control\.socket: everyone may write .*chmod/],
       [['--control-socket', join(bed.directory, 'link.sock')], /is a symbolic link; remove it/],
       [[...tcp, '--control-tcp-tokens', secret('readable', TOKENS, 0o644)], /can be read by everyone; chmod 600/],
+      [['--ledger-etcd-endpoints', 'https://127.0.0.1:1', '--ledger-etcd-tls-ca', '/etc/hostname', '--ledger-etcd-tls-cert', '/etc/hostname', '--ledger-etcd-tls-key', secret('etcd-key', 'k', 0o644)], /ledger\.etcd\.tls\.key .* can be read by everyone; chmod 600/],
       [[...tcp, '--control-tcp-tokens', '/etc/hostname', '--control-tcp-tls-cert', '/etc/hostname', '--control-tcp-tls-key', secret('key', 'k', 0o604)], /can be read by everyone; chmod 600/],
       [['--control-tcp-listen', '192.0.2.1:1', '--control-tcp-tokens', secret('good', TOKENS, 0o600)], /tokens in the clear/],
     ];
