@@ -17,6 +17,8 @@ export interface Leaving {
   readonly id: string;
   readonly namespaces: readonly string[];
   readonly directory: string;
+  /** Where they are not `/sys/fs/bpf/sluice-<id>`. */
+  readonly pins?: readonly string[];
 }
 
 const MEMORY = '/dev/shm';
@@ -37,13 +39,13 @@ export function abandonOnSignal(): void {
 
 /** Takes down every open bed at once; what fails is said and does not stop the rest. */
 export function abandonBeds(): void {
-  for (const { id, namespaces, directory } of open) {
+  for (const { id, namespaces, directory, pins } of open) {
     for (const name of namespaces) {
       attempt(() => killIn(name));
       attempt(() => execFileSync('ip', ['netns', 'del', name], { stdio: 'pipe' }));
     }
     const memory = readdirSync(MEMORY).filter((name) => name === `sluice-${id}` || name.startsWith(`sl-${id}-`));
-    for (const path of [directory, `/sys/fs/bpf/sluice-${id}`, ...memory.map((name) => join(MEMORY, name))]) {
+    for (const path of [directory, ...(pins ?? [`/sys/fs/bpf/sluice-${id}`]), ...memory.map((name) => join(MEMORY, name))]) {
       attempt(() => rmSync(path, { recursive: true, force: true }));
     }
   }

@@ -9,6 +9,7 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { leaves, settled, type Leaving } from '../../bench/bed/abandon.ts';
 import { ipBatch, run, until } from '../../bench/bed/commands.ts';
 import { Daemon } from '../../bench/bed/daemon.ts';
 import { Etcd } from '../../bench/bed/etcd.ts';
@@ -16,6 +17,7 @@ import { Etcd } from '../../bench/bed/etcd.ts';
 export const NAMES = ['h1', 'h2', 'h3'] as const;
 const id = `sl-${process.pid}-x`;
 const ns = (name: string): string => `${id}-${name}`;
+const pinsOf = (host: string): string => `/sys/fs/bpf/${id}-${host}`;
 const macOf = (i: number): string => `02:00:00:00:33:0${i + 1}`;
 
 export class ThreeHosts {
@@ -24,13 +26,16 @@ export class ThreeHosts {
   readonly etcd: Etcd;
   readonly #namespaces = [ns('sw'), ns('out'), ...NAMES.flatMap((_, i) => [ns(`h${i + 1}`), ns(`m${i + 1}`)])];
 
+  readonly #leaving: Leaving = { id, namespaces: this.#namespaces, directory: this.directory, pins: NAMES.map(pinsOf) };
+
   constructor() {
+    leaves(this.#leaving);
     const hosts = NAMES.map((name) => ns(name));
     this.etcd = new Etcd({ directory: this.directory, port: 2379, addresses: ['10.77.0.1', '10.77.0.2', '10.77.0.3'], namespaces: hosts });
     this.daemons = NAMES.map((host, i) => {
       const directory = join(this.directory, host);
       mkdirSync(directory);
-      return new Daemon({ namespace: ns(host), directory, pins: `/sys/fs/bpf/${id}-${host}`, across: { host, uplink: 'uplink', endpoints: [...this.etcd.endpoints.slice(i), ...this.etcd.endpoints.slice(0, i)] } });
+      return new Daemon({ namespace: ns(host), directory, pins: pinsOf(host), across: { host, uplink: 'uplink', endpoints: [...this.etcd.endpoints.slice(i), ...this.etcd.endpoints.slice(0, i)] } });
     });
   }
 
@@ -73,5 +78,6 @@ export class ThreeHosts {
     await this.etcd.close();
     for (const name of this.#namespaces) await run('ip', ['netns', 'del', name]).catch(() => '');
     rmSync(this.directory, { recursive: true, force: true });
+    settled(this.#leaving);
   }
 }
