@@ -26,6 +26,7 @@ export function apiControl(control: Control, plane: HoldPlane): ApiControl {
     submit: (group, command) => control.submit(group, command),
     get: (group) => control.get(group),
     list: () => control.list(),
+    hosts: (group) => control.progress(group),
     counters,
     nics: (group) => control.attached(group)?.nics ?? [],
     held: async (group) => {

@@ -143,6 +143,7 @@ function openLedger({ host, ledger }: Config, log: Logger): EtcdLedger | undefin
     ...ledger,
     self: host,
     onState: (ok, why) => (ok ? log.info({}, 'the ledger is there again') : log.error({}, why)),
+    onOdd: (key) => log.error({ key }, 'what stands there in the ledger no host wrote: its group holds and commits nothing; put the right value back'),
     onHost: (other, isAlive) => log.warn({ host: other }, isAlive ? 'a host is there' : 'a host is not heard of any more'),
   });
 }

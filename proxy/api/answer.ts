@@ -1,5 +1,5 @@
 /** Core state in the API's shape: small pure functions, the only place where replies are made. */
-import type { GroupState } from '../core/types.ts';
+import type { GroupState, HostProgress } from '../core/types.ts';
 import type { HeldEpoch, HoldCounters } from '../ports.ts';
 import { groupFileOf } from './contract.ts';
 import type { CommandReply, GroupView, HeldView } from './contract.ts';
@@ -35,7 +35,7 @@ export function commandReply(outcome: CommandReply['outcome'], state: GroupState
   return { ...stateFields(state, counters), outcome };
 }
 
-export function groupView(state: GroupState, counters: HoldCounters | undefined): GroupView {
+export function groupView(state: GroupState, counters: HoldCounters | undefined, hosts?: readonly HostProgress[]): GroupView {
   return {
     ...stateFields(state, counters),
     members: state.members.map((member) => ({
@@ -45,6 +45,7 @@ export function groupView(state: GroupState, counters: HoldCounters | undefined)
       acked: member.acked,
       ready: member.ready,
     })),
+    ...(hosts === undefined ? {} : { hosts: hosts.map((one) => ({ ...one })) }),
     spec: groupFileOf(state.spec),
   };
 }

@@ -186,7 +186,9 @@ const stateFields = {
 export const CommandReply = Type.Object({ ...stateFields, outcome: Type.Enum(['accepted', 'ignored']) });
 const MemberView = Type.Object({ name: MemberName, open: Epoch, sealed: Epoch, acked: Epoch, ready: Type.Boolean() });
 /** GET /v1/groups/{g}: the state, each member's own epochs, and the group file it was made from. */
-export const GroupView = Type.Object({ ...stateFields, members: Type.Array(MemberView), spec: GroupFile });
+const HostView = Type.Object({ host: HostName, acked: Epoch, late: Type.Boolean({ description: 'the others wait for it: nobody has acked less, somebody more' }) });
+const HostViews = Type.Array(HostView, { description: 'of a protected group across hosts: how far each is, as this daemon last heard from the ledger' });
+export const GroupView = Type.Object({ ...stateFields, members: Type.Array(MemberView), hosts: Type.Optional(HostViews), spec: GroupFile });
 export const GroupList = Type.Array(GroupView);
 export const HeldView = Type.Object({
   group: GroupName,

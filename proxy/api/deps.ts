@@ -2,7 +2,7 @@
  * What the API asks of the daemon. `main` adapts the real parts to these; tests give their own.
  * Everything here answers at once or by promise; nothing here may block the event loop.
  */
-import type { Command, GroupState, Reply } from '../core/types.ts';
+import type { Command, GroupState, HostProgress, Reply } from '../core/types.ts';
 import type { HeldEpoch, HeldFrame, HoldCounters, NicPlace } from '../ports.ts';
 import type { Audit } from './audit.ts';
 import type { EventHub } from './events.ts';
@@ -19,6 +19,8 @@ export interface ApiControl {
   submit(group: string, command: Command): Promise<Answer>;
   get(group: string): GroupState | undefined;
   list(): readonly GroupState[];
+  /** Of a group across hosts, as the ledger last said; undefined of any other. */
+  hosts(group: string): readonly HostProgress[] | undefined;
   /** undefined while nothing of the group is attached; so with `nics`, `held` and `dump` (empty). */
   counters(group: string): HoldCounters | undefined;
   nics(group: string): readonly NicPlace[];

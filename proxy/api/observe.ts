@@ -50,10 +50,10 @@ function must(deps: ApiDeps, group: string): GroupState {
 
 function addStateRoutes(app: App, deps: ApiDeps): void {
   app.get('/v1/groups', { schema: { summary: 'All groups', querystring: NoQuery, response: replies(GroupList) } }, (request) =>
-    deps.control.list().filter(({ spec }) => may(callerOf(request), 'observe', spec.group)).map((state) => groupView(state, deps.control.counters(state.spec.group))));
+    deps.control.list().filter(({ spec }) => may(callerOf(request), 'observe', spec.group)).map((state) => groupView(state, deps.control.counters(state.spec.group), deps.control.hosts(state.spec.group))));
 
   app.get('/v1/groups/:group', { schema: { summary: 'One group', params: GroupParams, querystring: NoQuery, response: replies(GroupView) } }, ({ params }) =>
-    groupView(must(deps, params.group), deps.control.counters(params.group)));
+    groupView(must(deps, params.group), deps.control.counters(params.group), deps.control.hosts(params.group)));
 
   app.get('/v1/groups/:group/held', {
     schema: { summary: 'What is held, by epoch', params: GroupParams, querystring: NoQuery, response: replies(HeldView) },

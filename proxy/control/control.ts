@@ -9,7 +9,7 @@
  * A fault of the program (a broken invariant) or a dead hold loop is told to `onFatal`, everybody
  * who waits is answered, and nothing is taken any more: the process should end, the kernel holds.
  */
-import type { Command, CoreEvent, GroupState, NicSpec } from '../core/types.ts';
+import type { Command, CoreEvent, GroupState, HostProgress, NicSpec } from '../core/types.ts';
 import { deny, localOf } from '../core/watermarks.ts';
 import { EdgeError } from '../ports.ts';
 import type { AttachResult, GroupId, JournalRecord, PlaneFact } from '../ports.ts';
@@ -114,6 +114,10 @@ export class Control {
   }
   list(): readonly GroupState[] {
     return [...this.#groups.values()].flatMap(({ state }) => (state === undefined ? [] : [state]));
+  }
+  /** How far each host is, of a group across hosts. */
+  progress(name: string): readonly HostProgress[] | undefined {
+    return this.#groups.get(name)?.progress;
   }
   idOf(name: string): GroupId | undefined {
     return this.#groups.get(name)?.id;

@@ -9,7 +9,8 @@
  * lost, and nobody waits for it.
  */
 import { colourDiff } from '../core/types.ts';
-import type { Command, CoreEvent, Fact, GroupState, Input, Reply } from '../core/types.ts';
+import type { Command, CoreEvent, Fact, GroupState, HostProgress, Input, Reply } from '../core/types.ts';
+import { progressOf } from '../core/hosts.ts';
 import { resume } from '../core/resume.ts';
 import { step } from '../core/step.ts';
 import { deny } from '../core/watermarks.ts';
@@ -96,6 +97,10 @@ export class Group {
   }
   get owes(): EdgeError | undefined {
     return this.#executor.owes;
+  }
+  get progress(): readonly HostProgress[] | undefined {
+    const view = this.#state?.across === undefined ? undefined : this.#view?.view;
+    return view?.head?.phase === 'protected' ? progressOf(view.head, view) : undefined;
   }
   get idle(): boolean {
     return this.#mailbox.idle;

@@ -41,7 +41,7 @@ export function heed(state: GroupState | undefined, { self, view }: LedgerFact):
   if (across === undefined || head.serial < across.serial || state.phase === 'draining') return undefined;
   const isNew = head.serial > across.serial;
   switch (state.phase) {
-    case 'idle': return heedIdle(state, across, head, isNew);
+    case 'idle': return heedIdle(state, across, view, head, isNew);
     case 'fenced': return isNew ? fence(state, across, head) : undefined;
     case 'protected': return isNew ? heedChange(state, across, head) : follow(state, head, view);
   }
@@ -65,7 +65,7 @@ function under(state: GroupState, spec: GroupSpec, across: Across): GroupState {
   return { ...next, members: levelled(next, state.sealed, state.acked) };
 }
 
-function heedIdle(state: GroupState, { self, serial, pending }: Across, head: Head, isNew: boolean): Change | undefined {
+function heedIdle(state: GroupState, { self, serial, pending }: Across, view: LedgerView, head: Head, isNew: boolean): Change | undefined {
   if (head.phase === 'deleted' || !names(head, self)) return { state: undefined, effects: [{ kind: 'forget' }], onFailure: 'back' };
   if (head.phase === 'idle') {
     if (!isNew) return undefined;
@@ -73,10 +73,22 @@ function heedIdle(state: GroupState, { self, serial, pending }: Across, head: He
   }
   if (head.begun === 'protect' && head.generation > state.generation) {
     const next = { ...begun(under(state, head.spec, { self, serial: head.serial }), head.generation, head.start), across: { self, serial: head.serial } };
+    if ((view.acks[self] ?? head.start) > head.start) return forgotten(next, head);
     return { state: next, effects: [PERSIST, { kind: 'attach', colour: colourOf(next, epoch(head.start + 1)), epoch: epoch(head.start + 1) }, { kind: 'emit', event: { type: 'protected' } }], onFailure: 'back' };
   }
   if (head.begun === 'protect' || (pending?.serial === head.serial && serial === head.serial)) return undefined;
   return { state: under(state, head.spec, { self, serial: head.serial, pending: head }), effects: [PERSIST], onFailure: 'back' };
+}
+
+/**
+ * It acked in this generation and knows nothing of it: its journal is lost. What is committed there
+ * was of an execution that this host can't tell from the one that speaks now, so it holds, releases
+ * nothing, and goes on by a takeover or ends by its own unprotect.
+ */
+function forgotten(begun: GroupState, head: Head): Change {
+  const next: GroupState = { ...begun, phase: 'fenced', across: { self: begun.across?.self ?? '', serial: head.serial, pending: head } };
+  const open = epoch(head.start + 1);
+  return { state: next, effects: [PERSIST, { kind: 'attach', colour: colourOf(next, open), epoch: open }, { kind: 'emit', event: { type: 'fenced', epoch: head.start } }], onFailure: 'back' };
 }
 
 /** The group's committed has risen: what the ledger shows of this generation's acks. */

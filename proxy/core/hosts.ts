@@ -17,7 +17,7 @@
  * `across.ts` is what a host does about it. Neither knows how the ledger keeps its word.
  */
 import { NUMBER_MAX, epoch, generation } from './types.ts';
-import type { Command, Epoch, Generation, GroupSpec, Head, LedgerView, Reply, Swap } from './types.ts';
+import type { Command, Epoch, Generation, GroupSpec, Head, HostProgress, LedgerView, Reply, Swap } from './types.ts';
 import { isAcross, movedTo, sameSpec, specFault } from './spec.ts';
 import { ACCEPTED, IGNORED, deny } from './watermarks.ts';
 import type { CommandOf } from './watermarks.ts';
@@ -40,6 +40,14 @@ export function committedOf(head: Head, view: LedgerView): Epoch {
 
 /** Who keeps the group from committing this epoch. */
 export const lateHosts = (head: Head, view: LedgerView, e: Epoch): readonly string[] => hostsOf(head.spec).filter((host) => ackOf(head, view, host) < e);
+
+/** Each host of the newest generation, as this view knows. */
+export function progressOf(head: Head, view: LedgerView): readonly HostProgress[] {
+  const acks = hostsOf(head.spec).map((host) => ({ host, acked: ackOf(head, view, host) }));
+  const most = acks.reduce((newest, { acked }) => Math.max(newest, acked), 0);
+  const committed = committedOf(head, view);
+  return acks.map(({ host, acked }) => ({ host, acked, late: acked === committed && acked < most }));
+}
 
 export type Decision = { readonly reply: Reply; readonly swap?: Swap };
 
@@ -80,6 +88,7 @@ function decideBegin(view: LedgerView, head: Head, given: Generation | undefined
   }
   const raised = given ?? generation(head.generation + 1);
   if (raised <= head.generation) return { reply: fencedBy(head, raised) };
+  if (looksLike(head, raised)) return { reply: alike(head, raised) };
   const begun: Head = { ...head, phase: 'protected', generation: raised, begun: 'protect', from: generation(0), start: epoch(0) };
   return changed(view, begun, { begins: hostsOf(head.spec) });
 }
@@ -93,6 +102,7 @@ function decideRaise(view: LedgerView, head: Head, takeover: CommandOf<'takeover
     return { reply: again ? IGNORED : fencedBy(head, takeover.generation) };
   }
   if (Math.max(takeover.generation, takeover.epoch) > NUMBER_MAX) return { reply: deny('bad_request', `use numbers up to ${NUMBER_MAX}`) };
+  if (looksLike(head, takeover.generation)) return { reply: alike(head, takeover.generation) };
   const to = committedOf(head, view);
   if (takeover.epoch < to) return { reply: deny('epoch_out_of_order', `all hosts have acked epoch ${to}, the world may have seen it: take over there`) };
   if (takeover.epoch > to) return { reply: deny('not_acked', `epoch ${takeover.epoch} is not acked by ${lateHosts(head, view, takeover.epoch).join(', ')}: take over at ${to}`) };
@@ -113,6 +123,12 @@ function decideRemoval(view: LedgerView, head: Head): Decision {
   if (head.phase !== 'idle') return { reply: deny('already_protected', `group ${head.spec.group} is protected: unprotect it before you delete it`) };
   return changed(view, { ...head, phase: 'deleted' }, { begins: [] });
 }
+
+/** Between hosts a generation has four bits: frames of the one before must not pass for the new one's (I7). */
+const WIRE_GENERATIONS = 16;
+const looksLike = (head: Head, raised: Generation): boolean => head.generation > 0 && (raised - head.generation) % WIRE_GENERATIONS === 0;
+const alike = (head: Head, raised: Generation): Reply =>
+  deny('bad_request', `between hosts generation ${raised} looks like ${head.generation}, which it replaces: use another, best ${head.generation + 1}`);
 
 export const fencedBy = (head: Head, given: Generation): Reply =>
   deny('fenced', given < head.generation ? `generation ${given} is over, the group is at ${head.generation}: this engine was replaced` : `the group is at generation ${head.generation}: a takeover needs a higher one`);

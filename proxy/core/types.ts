@@ -155,6 +155,13 @@ export interface LedgerView {
   readonly acks: Readonly<Record<string, Epoch>>;
 }
 
+/** How far a host is in the newest generation. late: others wait for it, it keeps the least ack. */
+export interface HostProgress {
+  readonly host: string;
+  readonly acked: Epoch;
+  readonly late: boolean;
+}
+
 /**
  * A change of a group's head in the ledger: one transaction, all or nothing. It happens only if the
  * head is still of `revision` and the witness's ack is still what it was. With a new generation the

@@ -83,5 +83,31 @@ export class Keys {
   }
 }
 
-export const readEpoch = (value: string): Epoch => Number(value) as Epoch;
-export const readHead = (value: string): Head => JSON.parse(value) as Head;
+/** undefined = not one that a host wrote. */
+export const readEpoch = (value: string): Epoch | undefined => (/^\d{16}$/.test(value) && Number.isSafeInteger(Number(value)) ? (Number(value) as Epoch) : undefined);
+
+/** undefined = not one that a host wrote; whoever may write there may be a hand or another version. */
+export function readHead(value: string): Head | undefined {
+  try {
+    const head: unknown = JSON.parse(value);
+    return isHead(head) ? head : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+const isCount = (n: unknown): boolean => typeof n === 'number' && Number.isSafeInteger(n) && n >= 0;
+const oneOf = (given: unknown, ...these: readonly string[]): boolean => typeof given === 'string' && these.includes(given);
+
+function isHead(head: unknown): head is Head {
+  if (typeof head !== 'object' || head === null) return false;
+  const of = head as Readonly<Record<string, unknown>>;
+  const numbers = [of['serial'], of['generation'], of['from'], of['start']].every(isCount);
+  const words = oneOf(of['phase'], 'idle', 'protected', 'deleted') && oneOf(of['begun'], 'protect', 'takeover') && oneOf(of['held'], 'release', 'discard');
+  const spec = of['spec'];
+  return numbers && words && typeof spec === 'object' && spec !== null && 'members' in spec && Array.isArray(spec.members) && spec.members.every(isMember)
+    && 'group' in spec && typeof spec.group === 'string' && 'hold' in spec && 'wire' in spec;
+}
+
+const isMember = (member: unknown): boolean =>
+  typeof member === 'object' && member !== null && 'name' in member && typeof member.name === 'string' && 'host' in member && typeof member.host === 'string' && 'nics' in member && Array.isArray(member.nics);

@@ -47,6 +47,8 @@ export interface EtcdLedgerOptions extends EtcdConfig {
   readonly prefix: string;
   /** It could not be reached, or can be again; once a change. */
   readonly onState?: (ok: boolean, why: string) => void;
+  /** A key whose value no host wrote: it counts as missing, its group commits nothing. */
+  readonly onOdd?: (key: string) => void;
   /** A host's lease ran out, or it is there again. */
   readonly onHost?: (host: string, isAlive: boolean) => void;
 }
@@ -241,14 +243,20 @@ export class EtcdLedger implements Ledger {
     if (place.kind === 'head') {
       if (revision <= record.headRevision) return undefined;
       const value = readHead(textOf(kv['value']));
-      record.head = { value, revision };
       record.headRevision = revision;
+      record.head = value === undefined ? undefined : { value, revision };
+      if (value === undefined) {
+        this.#options.onOdd?.(textOf(kv['key']));
+        return place.group;
+      }
       for (const [key, { acked }] of record.acks) if (acked.generation < value.generation) record.acks.delete(key);
       return place.group;
     }
     const key = `${place.generation}/${place.host}`;
     if (revision <= (record.acks.get(key)?.revision ?? 0) || place.generation < (record.head?.value.generation ?? 0)) return undefined;
-    record.acks.set(key, { acked: { ...place, epoch: readEpoch(textOf(kv['value'])) }, revision });
+    const epoch = readEpoch(textOf(kv['value']));
+    if (epoch === undefined) this.#options.onOdd?.(textOf(kv['key']));
+    else record.acks.set(key, { acked: { host: place.host, generation: place.generation, epoch }, revision });
     return place.group;
   }
 

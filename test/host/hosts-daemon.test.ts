@@ -10,6 +10,7 @@ interface Said {
   readonly generation?: number;
   readonly committed?: number;
   readonly released?: number;
+  readonly hosts?: readonly { readonly host: string; readonly acked: number; readonly late: boolean }[];
   readonly held?: { readonly frames: number };
 }
 const bed = new ThreeHosts();
@@ -50,6 +51,10 @@ describe.skipIf(UNPRIVILEGED)('a group on three hosts', () => {
     for (const host of [0, 1]) await say(host, 'POST', '/ack', { generation: 1, epoch: 1 });
     await sleep(300);
     expect(await Promise.all([0, 1, 2].map(async (host) => (await state(host)).committed)), 'h3 has not acked').toEqual([0, 0, 0]);
+    await until('h3 is seen to be late', async () => {
+      const hosts = (await state(0)).hosts ?? [];
+      return hosts.length === 3 && hosts.every(({ host, acked, late }) => (host === 'h3' ? late && acked === 0 : !late && acked === 1));
+    }, 20_000);
     expect((await say(0, 'POST', '/commit', { generation: 1, epoch: 1 })).code).toBe('not_acked');
     expect((await say(0, 'POST', '/rollback', { generation: 1, epoch: 0 })).code).toBe('bad_request');
     await say(2, 'POST', '/ack', { generation: 1, epoch: 1 });

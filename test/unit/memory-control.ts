@@ -43,6 +43,10 @@ export class MemoryControl implements ApiControl {
   get(group: string): GroupState | undefined {
     return this.groups.get(group);
   }
+  /** Its groups are of one host. */
+  hosts(): undefined {
+    return undefined;
+  }
   list(): readonly GroupState[] {
     return [...this.groups.values()];
   }

@@ -1,0 +1,82 @@
+import { describe, expect, test } from 'vitest';
+import { decideHead, progressOf } from '../../proxy/core/hosts.ts';
+import { resume } from '../../proxy/core/resume.ts';
+import { step } from '../../proxy/core/step.ts';
+import { epoch, generation } from '../../proxy/core/types.ts';
+import type { Epoch, GroupState, Head, LedgerView } from '../../proxy/core/types.ts';
+import { readEpoch, readHead } from '../../proxy/edge/etcd-keys.ts';
+import { specFor } from '../sim/hosts-world.ts';
+
+const HEAD: Head = { serial: 2, phase: 'protected', generation: generation(1), begun: 'protect', from: generation(0), start: epoch(0), held: 'discard', spec: specFor(['h1', 'h2', 'h3']) };
+const viewOf = (head: Head, acks: readonly [number, number, number]): LedgerView =>
+  ({ head, revision: head.serial, acks: Object.fromEntries(acks.map((acked, i) => [`h${i + 1}`, epoch(acked)])) });
+const takeover = (of: number, at: number): { kind: 'takeover'; generation: GroupState['generation']; epoch: Epoch } => ({ kind: 'takeover', generation: generation(of), epoch: epoch(at) });
+
+/** What h1 makes of it, said again until nothing is left to do. */
+function heard(state: GroupState | undefined, view: LedgerView): { state: GroupState | undefined; effects: readonly string[] } {
+  const effects: string[] = [];
+  for (let times = 0; times < 8; times += 1) {
+    const taken = step(state, { kind: 'ledger', self: 'h1', view });
+    if (taken.reply.outcome !== 'accepted') return { state, effects };
+    state = taken.state;
+    effects.push(...taken.effects.map(({ kind }) => kind));
+  }
+  throw new Error('a view is never at an end');
+}
+
+describe('a host whose journal is lost, and which had acked in this generation', () => {
+  const view = viewOf(HEAD, [7, 7, 9]);
+  const lost = heard(undefined, view);
+
+  test('holds, releases nothing, takes no cut, also after it starts again', () => {
+    expect(lost.state).toMatchObject({ phase: 'fenced', committed: 0, acked: 0 });
+    expect(lost.effects).toContain('attach');
+    expect(lost.effects).not.toContain('release');
+    if (lost.state === undefined) throw new Error('it has the group');
+    const again = heard(resume(lost.state).state, viewOf(HEAD, [7, 8, 9]));
+    expect(again).toMatchObject({ state: { phase: 'fenced', committed: 0 }, effects: [] });
+    expect(step(again.state, { kind: 'cut', generation: generation(1), epoch: epoch(1) }).reply).toMatchObject({ outcome: 'denied', denial: { code: 'fenced' } });
+  });
+
+  test('goes on by a takeover, or gives up by its own unprotect', () => {
+    const { swap } = decideHead(view, takeover(2, 7));
+    if (swap === undefined) throw new Error('the takeover is refused');
+    const told = heard(lost.state, viewOf(swap.head, [7, 7, 7]));
+    expect(told.state).toMatchObject({ phase: 'fenced', generation: 1, committed: 0 });
+    const opened = step(told.state, takeover(2, 7));
+    expect(opened).toMatchObject({ reply: { outcome: 'accepted' }, state: { phase: 'protected', generation: 2, sealed: 7, committed: 7 } });
+    const ended = step(lost.state, { kind: 'unprotect', generation: generation(1), held: 'discard' });
+    expect(ended.state?.phase).toBe('idle');
+    expect(heard(ended.state, view), 'the same head does not bring it back').toMatchObject({ state: { phase: 'idle' }, effects: [] });
+  });
+
+  test('one that has not acked yet begins as all do', () => {
+    expect(heard(undefined, viewOf(HEAD, [0, 7, 9])).state).toMatchObject({ phase: 'protected', committed: 0 });
+  });
+});
+
+test('a generation that has the same four bits on the wire as the one it replaces is refused', () => {
+  const view = viewOf(HEAD, [7, 7, 7]);
+  expect(decideHead(view, takeover(17, 7))).toMatchObject({ reply: { denial: { code: 'bad_request' } } });
+  expect(decideHead(view, takeover(18, 7)).swap?.head.generation).toBe(18);
+  const idle = viewOf({ ...HEAD, phase: 'idle' }, [7, 7, 7]);
+  expect(decideHead(idle, { kind: 'protect', generation: generation(33) }).swap).toBeUndefined();
+  expect(decideHead(viewOf({ ...HEAD, phase: 'idle', generation: generation(0) }, [0, 0, 0]), { kind: 'protect', generation: generation(16) }).swap?.head.generation).toBe(16);
+});
+
+test('late is who keeps the others waiting', () => {
+  expect(progressOf(HEAD, viewOf(HEAD, [5, 4, 7]))).toEqual([{ host: 'h1', acked: 5, late: false }, { host: 'h2', acked: 4, late: true }, { host: 'h3', acked: 7, late: false }]);
+  expect(progressOf(HEAD, viewOf(HEAD, [4, 4, 4])).some(({ late }) => late)).toBe(false);
+  expect(progressOf(HEAD, { head: HEAD, revision: 2, acks: { h1: epoch(1) } }).map(({ acked, late }) => [acked, late])).toEqual([[1, false], [0, true], [0, true]]);
+});
+
+test('what no host wrote into the ledger is not taken for a head or an ack', () => {
+  expect(readHead(JSON.stringify(HEAD))).toEqual(HEAD);
+  const { wire, ...noWire } = HEAD.spec;
+  expect(wire).toBeDefined();
+  for (const odd of ['', '{', 'null', '[]', '{}', JSON.stringify({ ...HEAD, start: -1 }), JSON.stringify({ ...HEAD, phase: 'on' }), JSON.stringify({ ...HEAD, spec: { members: {} } }), JSON.stringify({ ...HEAD, spec: noWire })]) {
+    expect(readHead(odd), odd).toBeUndefined();
+  }
+  expect(readEpoch('0000000000000007')).toBe(7);
+  for (const odd of ['', '7', '-000000000000007', '00000000000000x7', '9999999999999999']) expect(readEpoch(odd), odd).toBeUndefined();
+});
