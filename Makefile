@@ -5,7 +5,7 @@ NODE_STAMP := node_modules/.package-lock.json
 SOURCES := $(shell find proxy classifier checkpoint-hooks bench -name '*.ts' 2>/dev/null)
 PAGE := checkpoint-hooks/page
 
-.PHONY: help setup build check unit test explore fuzz deb audit demo demo-vm test-vm bench bench-quick longrun object clean
+.PHONY: help setup build check unit test explore fuzz deb audit demo demo-hosts demo-vm test-vm bench bench-quick longrun object clean
 
 help: ## what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ audit: $(NODE_STAMP) ## known faults of the npm packages; says so where the regi
 
 demo: setup dist/.built ## two members, an outsider, real traffic; writes out/demo.json
 	@node dist/bench/demo.js
+
+demo-hosts: setup dist/.built ## one group on three hosts with an etcd: leader killed, host cut off, host killed; writes out/demo-hosts.json
+	@deploy/setup.sh hosts
+	@node dist/bench/demo-hosts.js
 
 demo-vm: setup dist/.built ## two real VMs die and go on, a client counts through it; writes out/demo-vm.json
 	@deploy/setup.sh vm

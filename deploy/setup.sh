@@ -4,6 +4,7 @@
 #   setup.sh run     to run the daemon and the demo
 #   setup.sh test    to run the tests
 #   setup.sh bench   to run the bench
+#   setup.sh hosts   to run the demo of several hosts
 #   setup.sh deb     to build the Debian package
 #   setup.sh vm      to run real guests and the bench's peers: their kernel is downloaded by the guest kit, not installed
 set -euo pipefail
@@ -14,8 +15,9 @@ case "${1:-}" in
   test)  want=(clang libbpf-dev tshark openssl curl sockperf openmpi-bin netpipe-openmpi etcd-server etcd-client chromium) ;;
   bench) want=(sockperf openmpi-bin netpipe-openmpi hpcc) ;;
   vm)    want=(qemu-system-x86 ipxe-qemu gcc libc6-dev dpkg busybox-static iptables) ;;
+  hosts) want=(etcd-server etcd-client nftables) ;;
   deb)   want=(dpkg rsync binutils lintian) ;;
-  *) echo "usage: $0 build|run|test|bench|vm|deb" >&2; exit 2 ;;
+  *) echo "usage: $0 build|run|test|bench|hosts|vm|deb" >&2; exit 2 ;;
 esac
 
 node_major=$(node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0)

@@ -13,6 +13,7 @@ export interface Answer {
 
 /** A group's state as every command answers it (the part the bed reads). */
 export interface GroupAnswer {
+  readonly phase: string;
   readonly generation: number;
   readonly open: number;
   readonly sealed: number;
@@ -83,7 +84,7 @@ export class Api {
 const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null;
 
 const isGroupAnswer = (value: unknown): value is GroupAnswer =>
-  isObject(value) && typeof value['generation'] === 'number' && typeof value['open'] === 'number'
+  isObject(value) && typeof value['phase'] === 'string' && typeof value['generation'] === 'number' && typeof value['open'] === 'number'
   && isObject(value['held']) && isObject(value['dropped']);
 
 function parse(raw: string): unknown {

@@ -51,7 +51,8 @@ export class HostsBed {
   readonly members: readonly HomedPlace[];
   readonly outsider: Place;
   readonly directory: string;
-  readonly #switch: string;
+  /** The switch's namespace. */
+  readonly switch: string;
   readonly #options: HostsOptions;
   readonly #namespaces: string[] = [];
   readonly #leaving: Leaving;
@@ -62,9 +63,9 @@ export class HostsBed {
     this.#options = options;
     this.id = `${process.pid}-${Date.now().toString(36).slice(-4)}h${beds++}`;
     this.hosts = Array.from({ length: options.hosts }, (_, i) => `sl-${this.id}-h${i + 1}`);
-    this.#switch = `sl-${this.id}-switch`;
+    this.switch = `sl-${this.id}-switch`;
     this.directory = mkdtempSync(join(tmpdir(), `sl-${this.id}-`));
-    this.#leaving = { id: this.id, namespaces: this.#namespaces, directory: this.directory };
+    this.#leaving = { id: this.id, namespaces: this.#namespaces, directory: this.directory, pins: this.hosts.map((_, i) => this.pins(i)) };
     leaves(this.#leaving);
     this.members = options.members.map(({ kind, host }, i) =>
       ({ ...place(`m${i + 1}`, `port${i + 1}`, kind === 'veth' ? `sl-${this.id}-m${i + 1}` : undefined, i + 1), host }));
@@ -87,6 +88,10 @@ export class HostsBed {
     if (host === undefined) throw new Error(`the bed has no host ${i}`);
     return host;
   }
+  /** Where a daemon of host `i` pins. */
+  pins(i: number): string {
+    return `/sys/fs/bpf/sluice-${this.id}-h${i + 1}`;
+  }
   member(i: number): HomedPlace {
     const member = this.members[i];
     if (member === undefined) throw new Error(`the bed has no member ${i}`);
@@ -107,15 +112,15 @@ export class HostsBed {
   }
   /** On the switch, at the port to host `i`: what is sent there is what the host's uplink gets. */
   port(i: number): PacketPort {
-    return this.#packet(this.#switch, `p${i + 1}`);
+    return this.#packet(this.switch, `p${i + 1}`);
   }
   /** Whether the outsider's port carries the groups' VLANs. */
   async trunk(open: boolean): Promise<void> {
-    await runIn(this.#switch, 'nft', ['-f', '-'], open ? 'flush ruleset\n' : RULES);
+    await runIn(this.switch, 'nft', ['-f', '-'], open ? 'flush ruleset\n' : RULES);
   }
   /** Host `i`'s cable. */
   async cable(i: number, plugged: boolean): Promise<void> {
-    await ipBatch(this.#switch, [`link set p${i + 1} ${plugged ? 'up' : 'down'}`]);
+    await ipBatch(this.switch, [`link set p${i + 1} ${plugged ? 'up' : 'down'}`]);
   }
 
   async close(): Promise<void> {
@@ -130,19 +135,19 @@ export class HostsBed {
 
   async #build(): Promise<void> {
     const away = [...this.members, this.outsider].flatMap(({ namespace }) => namespace ?? []);
-    for (const name of [this.#switch, ...this.hosts, ...away]) {
+    for (const name of [this.switch, ...this.hosts, ...away]) {
       await run('ip', ['netns', 'add', name]);
       this.#namespaces.push(name);
       inNamespace(namespacePath(name), quiet);
     }
     const mtu = this.#options.mtu ?? 1500;
     const wide = mtu + TAGS_BYTES;
-    await ipBatch(this.#switch, [`link add sw0 mtu ${wide} type bridge stp_state 0 forward_delay 0 mcast_snooping 0`, `link set sw0 up`]);
+    await ipBatch(this.switch, [`link add sw0 mtu ${wide} type bridge stp_state 0 forward_delay 0 mcast_snooping 0`, `link set sw0 up`]);
     for (const [i, host] of this.hosts.entries()) {
-      await ipBatch(this.#switch, [`link add p${i + 1} mtu ${wide} type veth peer name uplink mtu ${wide} netns ${host}`, `link set p${i + 1} master sw0 up`]);
+      await ipBatch(this.switch, [`link add p${i + 1} mtu ${wide} type veth peer name uplink mtu ${wide} netns ${host}`, `link set p${i + 1} master sw0 up`]);
       await ipBatch(host, [`link add br0 mtu ${mtu} type bridge stp_state 0 forward_delay 0 mcast_snooping 0`, 'link set br0 up', 'link set uplink master br0 up']);
     }
-    await this.#join(this.#switch, this.outsider, 'sw0', mtu);
+    await this.#join(this.switch, this.outsider, 'sw0', mtu);
     for (const [i, member] of this.members.entries()) {
       const host = this.host(member.host);
       if (member.namespace !== undefined) {

@@ -1,0 +1,86 @@
+/**
+ * Several hosts with a sluiced each, and an etcd node each: the bed of hosts.ts and, beside its
+ * uplinks, a network of its own for the ledger, so that a host can lose one and keep the other.
+ *
+ *   [h1: br0 ─ uplink] ═ switch: sw0 ─ outsider        members' frames
+ *   [h1: mg 10.77.0.1] ═ switch: ledger                etcd and its clients
+ *
+ * `close()` ends and removes all; a signal: abandon.ts, which finds daemons and etcd by namespace.
+ */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { ipBatch, until } from './commands.ts';
+import { Daemon } from './daemon.ts';
+import { Etcd } from './etcd.ts';
+import { HostsBed, type HostsOptions } from './hosts.ts';
+
+const READY_MS = 30_000;
+
+export class Cluster {
+  readonly bed: HostsBed;
+  readonly etcd: Etcd;
+  readonly daemons: readonly Daemon[];
+
+  private constructor(bed: HostsBed) {
+    this.bed = bed;
+    const addresses = bed.hosts.map((_, i) => `10.77.0.${i + 1}`);
+    this.etcd = new Etcd({ directory: bed.directory, port: 2379, nodes: bed.hosts.length, addresses, namespaces: bed.hosts });
+    this.daemons = bed.hosts.map((namespace, i) => this.#daemon(namespace, i));
+  }
+
+  static async create(options: HostsOptions): Promise<Cluster> {
+    const bed = await HostsBed.create(options);
+    let cluster: Cluster | undefined;
+    try {
+      cluster = new Cluster(bed);
+      await cluster.#start();
+      return cluster;
+    } catch (error) {
+      await (cluster ?? bed).close();
+      throw error;
+    }
+  }
+
+  daemon(host: number): Daemon {
+    const daemon = this.daemons[host];
+    if (daemon === undefined) throw new Error(`the bed has no host ${host}`);
+    return daemon;
+  }
+  /** A host's way to the ledger; its etcd node is behind it too. */
+  async ledger(host: number, connected: boolean): Promise<void> {
+    await ipBatch(this.bed.host(host), [`link set mg ${connected ? 'up' : 'down'}`]);
+  }
+  /** The ports of members, as a host's end or its beginning sets them. */
+  async ports(host: number, up: boolean): Promise<void> {
+    const mine = this.bed.members.filter((member) => member.host === host);
+    await ipBatch(this.bed.host(host), mine.map(({ port }) => `link set ${port} ${up ? 'up' : 'down'}`));
+  }
+
+  async close(): Promise<void> {
+    for (const daemon of this.daemons) await daemon.close();
+    await this.etcd.close();
+    await this.bed.close();
+  }
+
+  #daemon(namespace: string, i: number): Daemon {
+    const host = `h${i + 1}`;
+    const directory = join(this.bed.directory, host);
+    mkdirSync(directory);
+    const { endpoints } = this.etcd;
+    return new Daemon({
+      namespace, directory, pins: this.bed.pins(i),
+      across: { host, uplink: 'uplink', endpoints: [...endpoints.slice(i), ...endpoints.slice(0, i)] },
+    });
+  }
+
+  async #start(): Promise<void> {
+    await ipBatch(this.bed.switch, ['link add name ledger type bridge', 'link set ledger up', 'link set lo up']);
+    for (const [i, host] of this.bed.hosts.entries()) {
+      await ipBatch(this.bed.switch, [`link add mg${i} type veth peer name mg netns ${host}`, `link set mg${i} master ledger up`]);
+      await ipBatch(host, ['link set lo up', `addr add 10.77.0.${i + 1}/24 dev mg`, 'link set mg up']);
+    }
+    await this.etcd.start();
+    await Promise.all(this.daemons.map((daemon) => daemon.start('live')));
+    for (const { api } of this.daemons) await until('sluiced has the ledger', async () => (await api.call('GET', '/readyz')).status === 200, READY_MS);
+  }
+}
