@@ -189,7 +189,7 @@ async function play(story: Story): Promise<boolean> {
     ['a host killed, to the first frame of generation 2 outside', `${death.firstOutsideMs.toFixed(0)} ms`],
     ['the killed host wakes', `${ghost.phase}; its engine is answered '${ghost.code}'; the group goes on at ${ghost.epochsPerS.toFixed(1)} epochs a second`],
     ['frames inside', `${inside.delivered} of ${inside.sent} delivered`],
-    ['frames to the outside, judged by the oracle', `${probes.seen} of ${probes.sent} let out, ${probes.held} discarded with the old execution, ${probes.lost} committed but lost (never seen: ${json.unseenByHost.map((count, i) => `${count} of h${i + 1}`).join(', ')})`],
+    ['frames to the outside, judged by the oracle', `${probes.seen} of ${probes.sent} let out, ${probes.held} discarded with the old execution, ${probes.lost} whose ack was asked of all hosts and which were lost (never seen: ${json.unseenByHost.map((count, i) => `${count} of h${i + 1}`).join(', ')})`],
     ['leaked', String(json.leaked)],
     ['orphans', String(json.orphans)],
     [`old-generation frames delivered, of ${ghost.sent} sent`, String(json.oldDelivered)],
