@@ -114,7 +114,7 @@ async function compose(config: Config, around: Around, undo: Undo[]): Promise<((
   for (const { group, error } of await control.start(records)) log.error({ group, code: error.code, fix: error.fix }, error.message);
   undo.push(await settleWhenWhole(control, keeper, dataPlane, log), watchLosses(() => dataPlane.lost(), log));
   keeper.start();
-  const missing = (): string[] => [...control.missing(), ...keeper.ready(), ...dataPlane.missing(), ...(journal.writable ? [] : ['the journal can\'t be written']), ...(ledger?.ok === false ? ['the ledger (etcd) can\'t be reached: groups across hosts hold and commit nothing'] : [])];
+  const missing = (): string[] => [...control.missing(), ...control.behind(), ...keeper.ready(), ...dataPlane.missing(), ...(journal.writable ? [] : ['the journal can\'t be written']), ...(ledger?.ok === false ? ['the ledger (etcd) can\'t be reached: groups across hosts hold and commit nothing'] : [])];
   const metrics = new Metrics({
     groups: () => control.list().map((state) => ({ state, counters: seen.counters(state.spec.group) })),
     ports: () => portStats(control, keeper.stats()),

@@ -126,6 +126,11 @@ export class Control {
   attached(name: string): AttachResult | undefined {
     return this.#groups.get(name)?.attached;
   }
+  /** Groups that the ledger has in another state, and that could not follow, one sentence each. */
+  behind(): readonly string[] {
+    return [...this.#groups.values()].flatMap(({ name, behind }) =>
+      (behind === undefined ? [] : [`group ${name} is not as its ledger says, its members here may be unprotected: ${behind.message}; ${behind.fix}`]));
+  }
   /** What is not in place, one sentence each. */
   missing(): readonly string[] {
     return [...this.#groups.values()].flatMap(({ name, owes }) => (owes === undefined ? [] : [`group ${name}: ${owes.message}`]));

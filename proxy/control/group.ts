@@ -57,6 +57,7 @@ export class Group {
   #cancelReminder: (() => void) | undefined;
   /** The newest of the ledger: said again after what may have kept it from being taken up. */
   #view: View | undefined;
+  #behind: EdgeError | undefined;
 
   constructor(id: GroupId, name: string, world: World, hooks: GroupHooks) {
     this.name = name;
@@ -97,6 +98,10 @@ export class Group {
   }
   get owes(): EdgeError | undefined {
     return this.#executor.owes;
+  }
+  /** What keeps this host from taking up what the ledger says. */
+  get behind(): EdgeError | undefined {
+    return this.#behind;
   }
   get progress(): readonly HostProgress[] | undefined {
     const view = this.#state?.across === undefined ? undefined : this.#view?.view;
@@ -192,22 +197,33 @@ export class Group {
 
   async #heed(note: Note): Promise<void> {
     try {
-      if (note.kind === 'holdLost') this.#executor.reopen(this.#state);
-      await this.#executor.settle();
-      if (note.kind === 'settle' || note.kind === 'holdLost') return;
-      const taken = step(this.#state, note);
-      if (taken.reply.outcome !== 'accepted') return;
-      const { state, error } = await this.#executor.perform(this.#state, taken);
-      const advanced = state === taken.state;
-      this.#state = state;
-      this.#hooks.changed();
-      if (error === undefined) return this.#again(note, taken.reply);
-      this.#hooks.trouble(error);
-      this.#remind(advanced ? { kind: 'settle' } : note);
+      const error = await this.#heedNow(note);
+      if (note.kind === 'ledger') this.#behind = error;
     } catch (error) {
       if (!(error instanceof EdgeError)) throw error;
+      if (note.kind === 'ledger') this.#behind = error;
       this.#remind(note.kind === 'holdLost' ? { kind: 'settle' } : note);
     }
+  }
+
+  /** What kept this host from taking the step; said once, and tried again. */
+  async #heedNow(note: Note): Promise<EdgeError | undefined> {
+    if (note.kind === 'holdLost') this.#executor.reopen(this.#state);
+    await this.#executor.settle();
+    if (note.kind === 'settle' || note.kind === 'holdLost') return undefined;
+    const taken = step(this.#state, note);
+    if (taken.reply.outcome !== 'accepted') return undefined;
+    const { state, error } = await this.#executor.perform(this.#state, taken);
+    const advanced = state === taken.state;
+    this.#state = state;
+    this.#hooks.changed();
+    if (error === undefined) {
+      this.#again(note, taken.reply);
+      return undefined;
+    }
+    if (error.message !== this.#behind?.message) this.#hooks.trouble(error);
+    this.#remind(advanced ? { kind: 'settle' } : note);
+    return advanced ? undefined : error;
   }
 
   /** One timer a group; what it should be reminded of is kept, the newest of each kind. */

@@ -5,9 +5,10 @@ import { Executor } from '../../proxy/control/executor.ts';
 import { COMMANDS_MAX } from '../../proxy/control/group.ts';
 import { Mailbox, MailboxFull } from '../../proxy/control/mailbox.ts';
 import { colour, epoch, generation } from '../../proxy/core/types.ts';
-import type { Command, Effect, GroupSpec, GroupState } from '../../proxy/core/types.ts';
+import type { Command, Effect, GroupSpec, GroupState, Head, LedgerView } from '../../proxy/core/types.ts';
 import { EdgeError } from '../../proxy/ports.ts';
 import type { AttachResult, Gate, HoldCounters, HoldPlane, Journal, JournalRecord, PlaneFact } from '../../proxy/ports.ts';
+import { specFor } from '../sim/hosts-world.ts';
 import { specOf } from './core-world.ts';
 
 /** Ports that write down what they are asked, and fail where told. */
@@ -21,7 +22,13 @@ class Ports {
   /** Until it is called, appends don't end. */
   hold: Promise<void> | undefined;
 
+  /** The ledger's watch: what it says of a group across hosts, of which this host is h1. */
+  view: (group: string, view: LedgerView) => void = () => undefined;
   readonly control = new Control({
+    ledger: {
+      self: 'h1', read: () => Promise.reject(new Error('not asked')), swap: () => Promise.resolve(false), publish: () => undefined,
+      onView: (listener) => (this.view = listener),
+    },
     journal: this.#journal(),
     gate: this.#gate(),
     plane: this.#plane(),
@@ -187,6 +194,24 @@ describe('what fails', () => {
     ports.failing = undefined;
     await ports.ask({ kind: 'protect' });
     expect(ports.calls).toContain('attach 3'); // the colour of the first try stays used
+  });
+
+  test('attach, of what the ledger decided: said while it lasts, and tried again', async () => {
+    const head: Head = {
+      serial: 1, phase: 'protected', generation: g, begun: 'protect', from: generation(0), start: epoch(0), held: 'discard', spec: { ...specFor(['h1', 'h2']), group: 'far' },
+    };
+    await ports.control.start([]);
+    ports.failing = 'attach';
+    ports.view('far', { head, revision: 1, acks: {} });
+    await turn();
+    await turn();
+    expect(ports.control.behind()).toEqual([expect.stringMatching(/^group far is not as its ledger says.*attach \d+ failed; mend it$/)]);
+    expect(ports.control.get('far')?.phase).not.toBe('protected');
+    ports.failing = undefined;
+    for (const run of ports.timers.splice(0)) run();
+    for (let turns = 0; turns < 10; turns += 1) await turn();
+    expect(ports.control.behind()).toEqual([]);
+    expect(ports.state('far').phase).toBe('protected');
   });
 
   test('restore: it is decided, and done before anything else', async () => {
