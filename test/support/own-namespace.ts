@@ -5,6 +5,7 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readdirSync, rmSync, rmdirSync } from 'node:fs';
 import koffi from 'koffi';
+import { leaves, settled } from '../../bench/bed/abandon.ts';
 
 const CLONE_NEWNET = 0x40000000;
 const lib = koffi.load('libc.so.6');
@@ -18,15 +19,19 @@ export const ip = (line: string): string => execFileSync('ip', line.split(' '), 
 
 export const HERE = '/proc/self/ns/net';
 
-/** A pin directory of this process's own; the second function removes it with all that is in it. */
+/** A pin directory of this process's own; `remove` takes it away with all that is in it, a signal to the test runner too. */
 export function ownPins(name: string): { readonly dir: string; readonly remove: () => void } {
-  const dir = `/sys/fs/bpf/sl-${process.pid}-${name}`;
+  const id = `${process.pid}-${name}`;
+  const dir = `/sys/fs/bpf/sl-${id}`;
+  const leaving = { id, namespaces: [], directory: dir, pins: [] };
+  leaves(leaving);
   return {
     dir,
     remove: () => {
       mkdirSync(dir, { recursive: true });
       for (const pin of readdirSync(dir)) rmSync(`${dir}/${pin}`);
       rmdirSync(dir);
+      settled(leaving);
     },
   };
 }
