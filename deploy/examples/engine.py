@@ -14,10 +14,10 @@ class Sluice(http.client.HTTPConnection):
 
 sluice = Sluice("sluice")
 paths = sluice.ask("GET", "/openapi.json")["paths"]        # what the daemon can do, in its own words
-def do(verb, group, **given):
+def do(verb, group, query="", **given):
     path = next(path for path in paths if path.endswith("/" + verb) and "post" in paths[path])
     known = paths[path]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
-    return sluice.ask("POST", path.replace("{group}", group), {key: given[key] for key in known if key in given})
+    return sluice.ask("POST", path.replace("{group}", group) + query, {key: given[key] for key in known if key in given})
 
 group, epochs = (sys.argv[1:] + ["web", "100"][len(sys.argv) - 1:])[:2]
 now = sluice.ask("GET", f"/v1/groups/{group}")
@@ -27,6 +27,6 @@ for epoch in range(now["open"], now["open"] + int(epochs)):
     # your part: stop the VMs, save what changed since the last checkpoint
     do("cut", group, generation=now["generation"], epoch=epoch)
     # your part: let the VMs run; ship the checkpoint, wait until it is durable
-    do("commit", group, generation=now["generation"], epoch=epoch)
+    do("commit", group, "?wait=released", generation=now["generation"], epoch=epoch)  # answered when they are outside
 state = sluice.ask("GET", f"/v1/groups/{group}")
 print(f"released {state['released']}, still held {state['held']['frames']}")

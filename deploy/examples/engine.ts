@@ -12,7 +12,7 @@ try {
     // your part: stop the VMs, save what changed since the last checkpoint
     await sluice.cut(group, { generation, epoch }); // what they sent until here belongs to this checkpoint
     // your part: let the VMs run; ship the checkpoint, wait until it is durable
-    await sluice.commit(group, { generation, epoch }); // now the world may see what they sent
+    await sluice.commit(group, { generation, epoch }, { wait: true }); // now the world sees what they sent
   }
   const { released, held } = await sluice.group(group);
   console.log(`released ${released}, still held ${held.frames}`);

@@ -133,7 +133,8 @@ describe('table', () => {
 
 describe('report', () => {
   it('bounds held TCP by the smallest window over the round trip', () => {
-    const raw = JSON.stringify({ intervals: [{ streams: [{ rtt: 8000, snd_cwnd: 16e6, snd_wnd: 8e6 }] }] });
+    const interval = (omitted: boolean, rtt: number) => ({ streams: [{ rtt, snd_cwnd: 16e6, snd_wnd: 8e6, omitted }] });
+    const raw = JSON.stringify({ intervals: [interval(true, 100), interval(false, 8000)] });
     expect(tcpBound(raw, 4e6)).toEqual({ boundGbps: 4, roundTripMs: 8 });
     expect(tcpBound(raw, 64e6)).toEqual({ boundGbps: 8, roundTripMs: 8 });
   });
