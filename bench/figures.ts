@@ -3,7 +3,9 @@
  *
  * A figure is one quantity of one variant beside its baseline. Each demand of the table makes a
  * figure of its own; a variant without a demand is a figure without a floor. `ratio` is always what
- * is judged by a ratio or a speed-up, and value / baseline otherwise.
+ * is judged by a ratio or a speed-up, and value / baseline otherwise: the median over the laps of
+ * what each lap's own neighbours were, since a shared machine changes its speed threefold within a
+ * minute and a lap's variants stand side by side. So it is not the quotient of the two medians shown.
  *
  * A floor is missed for the exit code only beyond the room for noise: laps of a shared machine
  * scatter, and a quick bench has one.
@@ -78,7 +80,7 @@ interface Parts {
 function figure({ scenario, quantity, variant, against, demand, samples, baselineSamples, room }: Parts): Figure {
   const value = median(samples);
   const baseline = against === undefined ? null : median(baselineSamples);
-  const ratio = baseline === null ? null : demand?.by === 'speed-up' ? baseline / value : value / baseline;
+  const ratio = baseline === null ? null : paired(samples, baselineSamples, demand?.by === 'speed-up');
   const judged = demand?.by === 'value' ? value : ratio;
   const least = quantity.lowerIsBetter !== true || demand?.by === 'speed-up';
   const reaches = (bound: number | undefined, slack: number): boolean | null =>
@@ -90,6 +92,13 @@ function figure({ scenario, quantity, variant, against, demand, samples, baselin
     section: scenario.section, scenario: scenario.name, quantity: quantity.key, variant, against: against ?? null,
     spread: [quantile(samples, 0.25), quantile(samples, 0.75)], samples, baselineSamples,
   };
+}
+
+/** Median of the laps' own quotients; of the medians, where the laps are not the same. */
+function paired(samples: readonly number[], baselineSamples: readonly number[], inverse: boolean): number {
+  const quotient = (value: number, baseline: number): number => (inverse ? baseline / value : value / baseline);
+  if (samples.length !== baselineSamples.length) return quotient(median(samples), median(baselineSamples));
+  return median(samples.map((value, lap) => quotient(value, baselineSamples[lap] ?? Number.NaN)));
 }
 
 /** 'group' is Sluice as it is meant to be used: its figures need no suffix. */

@@ -49,9 +49,12 @@ const RAW_BYTES_MAX = 1 << 20;
 
 export const slug = (name: string): string => name.toLowerCase().replace(/[^a-z0-9]+/g, '-').replace(/^-|-$/g, '');
 
+/** A quick run's single lap stays one. */
+const lapsOf = ({ lapsMin = 1, lapsMax = Infinity }: Scenario, laps: number): number => Math.min(laps === 1 ? 1 : Math.max(laps, lapsMin), lapsMax);
+
 export async function measure(scenario: Scenario, options: RunOptions): Promise<ScenarioResult> {
   const began = Date.now();
-  const laps = Math.min(options.laps, scenario.lapsMax ?? options.laps);
+  const laps = lapsOf(scenario, options.laps);
   const variants: Record<string, VariantResult> = {};
   const missing: Record<string, string> = {};
   const ended = await attempt(async () => {

@@ -65,6 +65,8 @@ export interface Scenario {
   readonly quick?: boolean;
   /** Variants that `make bench-quick` takes; all unless told. */
   readonly quickVariants?: readonly string[];
+  /** Least laps of a full run, where the machine's noise is larger than what is judged. */
+  readonly lapsMin?: number;
   /** Most laps, where one is dear; the runner's number unless told. */
   readonly lapsMax?: number;
   /** Label of the x axis, where variants have an x. */

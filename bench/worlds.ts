@@ -1,9 +1,14 @@
 /**
- * The beds a scenario compares, side by side: a plain bridge, one group, every member its own
- * group (per-VM buffering: what Remus-style systems do). A bed is made when its first lap needs it
- * and stays until the scenario ends.
+ * The worlds a scenario compares: a plain bridge, one group, every member its own group (per-VM
+ * buffering: what Remus-style systems do). All of them are one bed after the other in one state:
  *
- *   lap ─► the variant's bed ─► engines run at the variant's cadence ─► job ─► engines stop, all leaves
+ *   plain ─► daemon starts, protects ─► group ─► unprotects, ends, its pins go ─► plain …
+ *
+ * because two beds of the same making differ by more than what is measured (which was made first,
+ * whose pages lie where: 20 % at 20 Gbit/s). A bed is made when its first lap needs it and stays
+ * until the scenario ends. The portable plane has a bed of its own.
+ *
+ *   lap ─► the bed in the variant's state ─► engines run at the variant's cadence ─► job ─► engines stop, all leaves
  *
  * Per-VM engines have clocks of their own: their phases are spread evenly over the interval, so a
  * chain of hops waits half an interval a hop on average, neither the best nor the worst case.
@@ -27,12 +32,16 @@ export interface World {
   readonly cadence?: Cadence;
 }
 
-export interface Place {
-  readonly bed: Bed;
+interface Protection {
   readonly daemon: Daemon | undefined;
   readonly engines: readonly Engine[];
   /** The engines' connections. */
   readonly calls: readonly WireApi[];
+}
+const NO_PROTECTION: Protection = { daemon: undefined, engines: [], calls: [] };
+
+export interface Place extends Protection {
+  readonly bed: Bed;
 }
 
 export interface WorldsOptions {
@@ -45,27 +54,21 @@ export interface WorldsOptions {
 
 export class Worlds {
   readonly #options: WorldsOptions;
-  readonly #places = new Map<string, Place>();
+  readonly #beds = new Map<Plane, { readonly bed: Bed; protect: World['protect']; protection: Protection }>();
 
   constructor(options: WorldsOptions) {
     this.#options = options;
   }
 
-  /** The variant's bed with nothing running. */
+  /** The bed in the world's state, with nothing running. */
   async place({ protect, plane = 'ebpf' }: World): Promise<Place> {
-    const key = `${protect} ${plane}`;
-    const known = this.#places.get(key);
-    if (known !== undefined) return known;
-    const bed = await Bed.create({ ...this.#options.bed, plane });
-    try {
-      await setWindow(bed, this.#options.windowMb);
-      const place = protect === 'none' ? { bed, daemon: undefined, engines: [], calls: [] } : await this.#protect(bed, protect);
-      this.#places.set(key, place);
-      return place;
-    } catch (error) {
-      await bed.close();
-      throw error;
+    const one = this.#beds.get(plane) ?? (await this.#make(plane));
+    if (one.protect !== protect) {
+      await expose(one.protection);
+      [one.protect, one.protection] = ['none', NO_PROTECTION];
+      if (protect !== 'none') [one.protection, one.protect] = [await this.#protect(one.bed, protect), protect];
     }
+    return { bed: one.bed, ...one.protection };
   }
 
   /** Runs `job` in the variant's world. @throws what ended an engine. */
@@ -86,14 +89,22 @@ export class Worlds {
   }
 
   async close(): Promise<void> {
-    for (const { bed, calls } of this.#places.values()) {
-      for (const api of calls) api.close();
+    for (const { bed, protection } of this.#beds.values()) {
+      for (const api of protection.calls) api.close();
       await bed.close();
     }
-    this.#places.clear();
+    this.#beds.clear();
   }
 
-  async #protect(bed: Bed, protect: 'group' | 'per-VM'): Promise<Place> {
+  async #make(plane: Plane): Promise<{ bed: Bed; protect: World['protect']; protection: Protection }> {
+    const bed = await Bed.create({ ...this.#options.bed, plane });
+    const one = { bed, protect: 'none' as const, protection: NO_PROTECTION };
+    this.#beds.set(plane, one);
+    await setWindow(bed, this.#options.windowMb);
+    return one;
+  }
+
+  async #protect(bed: Bed, protect: 'group' | 'per-VM'): Promise<Protection> {
     const daemon = bed.daemon();
     await daemon.start('live');
     const engines: Engine[] = [];
@@ -106,8 +117,18 @@ export class Worlds {
       await engine.protect(bed.groupFile(engine.group, { ...this.#options.group, members: members.map(({ name, port, mac }) => ({ name, port, mac })) }));
       engines.push(engine);
     }
-    return { bed, daemon, engines, calls };
+    return { daemon, engines, calls };
   }
+}
+
+/** Protection ends, and what the daemon has in the kernel goes with it: the bridge is as it was. */
+async function expose({ daemon, engines, calls }: Protection): Promise<void> {
+  for (const engine of engines) {
+    await engine.unprotect('discard');
+    await daemon?.api.must('DELETE', `/v1/groups/${engine.group}`);
+  }
+  for (const api of calls) api.close();
+  await daemon?.close();
 }
 
 export async function setWindow(bed: Bed, megabytes: number | undefined): Promise<void> {

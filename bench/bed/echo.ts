@@ -25,6 +25,13 @@ interface RawModule {
 }
 const raw = createRequire(import.meta.url)('raw-socket') as RawModule;
 
+/**
+ * Sockets in use. The package's native half is no root for the collector: while a request is under
+ * way nothing else leads to its socket or to the promises that wait for it, and a collection then
+ * takes all of them together. Nobody is ever called back.
+ */
+const inUse = new Set<RawSocket>();
+
 export interface EchoResult {
   readonly roundTripMs: readonly number[];
   readonly lost: number;
@@ -40,6 +47,7 @@ export interface EchoOptions {
 
 export async function echo(bed: Bed, to: Pick<Place, 'ip'>, options: EchoOptions): Promise<EchoResult> {
   const socket = inNamespace(namespacePath(bed.outsider.namespace ?? bed.host), () => raw.createSocket({ protocol: raw.Protocol.ICMP }));
+  inUse.add(socket);
   const id = process.pid & 0xffff;
   const replies = new Map<number, number>();
   let failure: Error | undefined;
@@ -61,6 +69,7 @@ export async function echo(bed: Bed, to: Pick<Place, 'ip'>, options: EchoOptions
     if (failure !== undefined) throw failure;
     return { roundTripMs, lost: options.count - roundTripMs.length };
   } finally {
+    inUse.delete(socket);
     socket.close();
   }
 }

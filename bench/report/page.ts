@@ -50,7 +50,7 @@ export function page({ outcomes, figures, charts, machineLine, room }: PageInput
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Sluice bench</title><style>${STYLE}</style></head><body>
 <h1>Sluice beside the plain bridge and its peers</h1>
 <p class="soft">${escape(machineLine)}</p>
-<p class="soft">${outcomes.length} scenarios, ${escape(times[0] ?? '')} to ${escape(times.at(-1) ?? '')}. Every value is the median of laps that alternate with its baseline; a row's tip has the spread. A floor is missed where it is missed by more than ${Math.round((1 - room) * 100)} %.</p>
+<p class="soft">${outcomes.length} scenarios, ${escape(times[0] ?? '')} to ${escape(times.at(-1) ?? '')}. Every value is the median of laps that alternate with its baseline, and a ratio the median of the laps' own ratios; a row's tip has the spread. A floor is missed where it is missed by more than ${Math.round((1 - room) * 100)} %.</p>
 ${list('Missed', wrong, 'No floor is missed.')}
 ${list('Not measured here', gaps(outcomes), '')}
 <h2>Charts</h2>

@@ -3,10 +3,11 @@
  */
 import { describe, expect, it } from 'vitest';
 import { Bed } from '../../bench/bed/bed.ts';
-import { sleep, until } from '../../bench/bed/commands.ts';
+import { until } from '../../bench/bed/commands.ts';
 import { Engine } from '../../bench/bed/engine.ts';
 import { parseProbe, probeFlow } from '../../bench/bed/probe.ts';
 import { tag, tagged } from '../corpus/bytes.ts';
+import { gather } from '../support/gather.ts';
 import { PLANES } from '../support/planes.ts';
 import { UNPRIVILEGED } from './privilege.ts';
 
@@ -19,8 +20,8 @@ describe.skipIf(UNPRIVILEGED !== undefined).each(PLANES)('membership over %s', (
     readonly engine: Engine;
     /** From member 0's tap to the outside. */
     readonly send: (from: number) => void;
-    /** Sequence numbers seen outside since the last look. */
-    readonly outside: () => Promise<number[]>;
+    /** Sequence numbers seen outside since the last look; so many are waited for. */
+    readonly outside: (least?: number) => Promise<number[]>;
     readonly call: (method: 'DELETE' | 'POST' | 'PUT', path: string, body?: object) => Promise<void>;
   }
   async function onStage(members: number, group: (bed: Bed) => object, job: (stage: Stage) => Promise<void>): Promise<void> {
@@ -37,10 +38,9 @@ describe.skipIf(UNPRIVILEGED !== undefined).each(PLANES)('membership over %s', (
         send: (from) => {
           for (const seq of upTo(FRAMES, from)) expect(bed.tap(0).send(flow(seq))).toBe(true);
         },
-        outside: async () => {
-          await sleep(120);
+        outside: async (least = 0) => {
           const seen: number[] = [];
-          eye.drain((frame) => { seen.push(parseProbe(frame)?.seq ?? -1); });
+          await gather(() => eye.drain((frame) => { seen.push(parseProbe(frame)?.seq ?? -1); }), least);
           return seen;
         },
         call: async (method, path, body) => { await daemon.api.must(method, `/v1/groups/g${path}`, body); },
@@ -58,7 +58,7 @@ describe.skipIf(UNPRIVILEGED !== undefined).each(PLANES)('membership over %s', (
       await call('POST', '/unprotect', { generation: engine.generation, held });
       await until('it is idle', async () => JSON.stringify((await bed.daemon().api.call('GET', '/v1/groups/g')).body).includes('"phase":"idle"'));
       send(FRAMES);
-      expect(await outside()).toEqual(held === 'release' ? upTo(2 * FRAMES) : upTo(FRAMES, FRAMES));
+      expect(await outside(held === 'release' ? 2 * FRAMES : FRAMES)).toEqual(held === 'release' ? upTo(2 * FRAMES) : upTo(FRAMES, FRAMES));
     });
   });
 
@@ -71,21 +71,21 @@ describe.skipIf(UNPRIVILEGED !== undefined).each(PLANES)('membership over %s', (
       await call('DELETE', '/members/m1?held=release');
       send(FRAMES);
       bed.tap(1).send(other(1));
-      expect(await outside()).toEqual(upTo(2 * FRAMES));
+      expect(await outside(2 * FRAMES)).toEqual(upTo(2 * FRAMES));
     });
   });
 
   it('a member joins: what it sends from then on is held', async () => {
     await onStage(2, (bed) => bed.groupFile('g', { members: [{ name: 'm2', port: bed.member(1).port, mac: bed.member(1).mac }] }), async ({ engine, send, outside, call, bed }) => {
       send(0);
-      expect(await outside(), 'not yet a member').toEqual(upTo(FRAMES));
+      expect(await outside(FRAMES), 'not yet a member').toEqual(upTo(FRAMES));
       await call('PUT', '/members/m1', { port: bed.member(0).port, mac: bed.member(0).mac });
       send(FRAMES);
       expect(await outside()).toEqual([]);
       await engine.sync();
       await engine.cut();
       await engine.commit(engine.open - 1, '?wait=released');
-      expect(await outside()).toEqual(upTo(FRAMES, FRAMES));
+      expect(await outside(FRAMES)).toEqual(upTo(FRAMES, FRAMES));
     });
   });
 
@@ -95,9 +95,8 @@ describe.skipIf(UNPRIVILEGED !== undefined).each(PLANES)('membership over %s', (
       const flow = probeFlow(bed.member(0).address, bed.member(1).address, 3);
       bed.tap(0).send(tagged(flow(0), vlan));
       bed.tap(0).send(flow(1));
-      await sleep(120);
       const seen: string[] = [];
-      bed.tap(1).drain((frame) => { seen.push(Buffer.from(frame).toString('hex')); });
+      await gather(() => bed.tap(1).drain((frame) => { seen.push(Buffer.from(frame).toString('hex')); }), 1);
       expect(seen).toEqual([Buffer.from(tagged(flow(0), vlan)).toString('hex')]);
     });
   });
