@@ -4,8 +4,10 @@
  *   controls     failovers done wrong on purpose: each must stop the client; the same done right must not
  *   failovers    RUNS in a row, every moment, groups of two and three, with the outside oracle
  *   intra        traffic inside the group, measured in the guests, plain and under protection
+ *   between      the same under the QEMU engine, in the stretches between its checkpoints
+ *   reprotect    bytes moved and the group's stop: first protection, one of three changed, one's image lost
  *
- *   test-vm.js [SEED] [PART…] [FROM-TO]    the seed is printed; a part is one of the three names
+ *   test-vm.js [SEED] [PART…] [FROM-TO]    the seed is printed; a part is one of the five names
  *                                          above; FROM-TO picks runs of the failovers, from 1
  *
  * Writes out/test-vm.json and prints a line each. Exit 1 where one failover had a fault or one
@@ -15,11 +17,13 @@ import { abandonOnSignal } from './bed/abandon.ts';
 import { VmBed } from './vm/bed.ts';
 import { CONTROLS, control, controlFault } from './vm/controls.ts';
 import { MOMENTS, failover, faults, type Failover, type Moment } from './vm/failover.ts';
-import { intraTraffic } from './vm/intra.ts';
+import { betweenCheckpoints, intraTraffic, type Intra } from './vm/intra.ts';
+import { WAYS, reprotections } from './vm/reprotect.ts';
 import { mustBeRoot, spread, spreadText, tenth, writeOut } from './vm/report.ts';
 
 const RUNS = 20;
-const PARTS = ['controls', 'failovers', 'intra'] as const;
+const ROUNDS = 5;
+const PARTS = ['controls', 'failovers', 'intra', 'between', 'reprotect'] as const;
 type Part = (typeof PARTS)[number];
 const TARGETS_MS = { killToRunning: 50, stop: 40, gap: 250 } as const;
 
@@ -90,19 +94,47 @@ function account(rows: readonly Row[]): object {
 const stops = (rows: readonly Row[], n: 2 | 3): ReturnType<typeof spread> =>
   spread(rows.filter(({ guests }) => guests === n).flatMap(({ run }) => run.stopsMs));
 
-async function intra(): Promise<object> {
-  const bed = await VmBed.create({ guests: 2 });
+/** Guests that serve, a daemon that runs, nothing protected. */
+async function onBed<T>(guests: 2 | 3, work: (bed: VmBed) => Promise<T>): Promise<T> {
+  const bed = await VmBed.create({ guests });
   try {
     await bed.startGuests();
     await bed.bed.daemon().start('live');
-    const result = await intraTraffic(bed, 5);
-    console.log(`intra-group      ${tenth(result.plain.mbps)} Mbit/s plain, ${tenth(result.protected.mbps)} protected (${result.ratio.toFixed(2)}); `
-      + `round trip ${result.plain.pingUs} us plain, ${result.protected.pingUs} protected (${result.pingRatio.toFixed(2)})`);
-    return result;
+    return await work(bed);
   } finally {
     await bed.close();
   }
 }
+
+const intraLine = (name: string, { plain, protected: held, ratio, pingRatio }: Intra): void =>
+  console.log(`${name.padEnd(16)} ${tenth(plain.mbps)} Mbit/s plain, ${tenth(held.mbps)} protected (${ratio.toFixed(2)}); `
+    + `round trip ${plain.pingUs} us plain, ${held.pingUs} protected (${pingRatio.toFixed(2)})`);
+
+const intra = (): Promise<object> => onBed(2, async (bed) => {
+  const result = await intraTraffic(bed, ROUNDS);
+  intraLine('intra-group', result);
+  return result;
+});
+
+const between = (): Promise<object> => onBed(2, async (bed) => {
+  const result = await betweenCheckpoints(bed, ROUNDS);
+  intraLine('between', result);
+  return result;
+});
+
+const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+
+const reprotect = (): Promise<object> => onBed(3, async (bed) => {
+  const result = await reprotections(bed, 'middle');
+  const { copy, ways } = result;
+  console.log(`copy while stopped  ${mib(copy.movedBytes)} moved, group stop ${tenth(copy.stopMs)} ms`);
+  for (const way of WAYS) {
+    const { copiedInFull, baseBytes, deltaBytes, standbyBytes, movedBytes, stopMs } = ways[way];
+    console.log(`${way.padEnd(18)}  ${mib(movedBytes)} moved (${(movedBytes / ways.full.movedBytes).toFixed(2)} of full: images ${mib(baseBytes)}, delta ${mib(deltaBytes)}, standbys ${mib(standbyBytes)}), `
+      + `group stop ${tenth(stopMs)} ms (${(stopMs / copy.stopMs).toFixed(2)} of the copy's), in full: ${copiedInFull.join(', ') || 'none'}`);
+  }
+  return result;
+});
 
 /** 1 to RUNS where nothing was asked for. */
 function runsOf(args: readonly string[]): readonly [number, number] {
@@ -122,6 +154,8 @@ async function main(args: readonly string[]): Promise<void> {
   if (parts.includes('controls')) out['controls'] = await controls(found);
   if (parts.includes('failovers')) out['failovers'] = await failovers(seed, found, runsOf(args));
   if (parts.includes('intra')) out['intra'] = await intra();
+  if (parts.includes('between')) out['between'] = await between();
+  if (parts.includes('reprotect')) out['reprotect'] = await reprotect();
   writeOut('test-vm.json', { ...out, faults: found });
   console.log(found.length === 0 ? 'no faults' : found.map((fault) => `FAULT ${fault}`).join('\n'));
   if (found.length > 0) process.exitCode = 1;

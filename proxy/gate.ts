@@ -8,7 +8,7 @@
 import { createHash } from 'node:crypto';
 import { closeSync, existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { MAPS, PROGRAMS } from '../classifier/abi.ts';
+import { MAPS, MARK, PROGRAMS } from '../classifier/abi.ts';
 import { KernelGate } from '../classifier/attach.ts';
 import type { Fail } from '../classifier/kernel.ts';
 import type { Config, PcapConfig } from './config.ts';
@@ -65,20 +65,22 @@ export function openPlane(config: Config, name: string): OpenPlane {
 }
 
 function openEbpf(config: Config, pins: string): OpenPlane {
+  const shift = 31 - Math.clz32(config.mark.mask & -config.mark.mask);
   const kernel = new Kernel({
     object: readFileSync(packageFile('classifier/classify.bpf.o')),
     maps: MAPS,
     programs: PROGRAMS,
-    mark: { mask: config.mark.mask, shift: 31 - Math.clz32(config.mark.mask & -config.mark.mask) },
+    mark: { mask: config.mark.mask, shift },
     pinDir: pins,
     attach: config.attach,
     owner: `sluice ${pins}`,
   });
   const keeper = new KernelGate(kernel, edgeError, config.uplink);
+  const announcer = new BridgeAnnouncer({ links: () => kernel.ports() }, (MARK.releasedSplit << shift) >>> 0);
   return {
     keeper,
     gate: guarded(keeper),
-    announcer: new BridgeAnnouncer({ links: () => kernel.ports() }),
+    announcer,
     attach: kernel.attachMode,
     kept: pins,
     // The maps are pinned until `settle`.
@@ -86,7 +88,7 @@ function openEbpf(config: Config, pins: string): OpenPlane {
     begin: () => Promise.resolve(),
     missing: () => [],
     lost: () => ({}),
-    close: () => undefined,
+    close: () => announcer.close(),
   };
 }
 
@@ -97,11 +99,12 @@ function openPcap({ ports }: PcapConfig, memory: string): OpenPlane {
   const child = new ChildLink(memory, shared);
   const kernel = new SoftKernel(child, shared, memory, ports);
   const keeper = new KernelGate(kernel, edgeError);
+  const announcer = new SwitchAnnouncer(child);
   const served = new ServedPorts(ports, { links: () => kernel.links(), watch: (listener) => kernel.watch(listener) }, child, fence, () => keeper.reconcile());
   return {
     keeper,
     gate: overSwitch(guarded(keeper), child, kernel, ports),
-    announcer: new SwitchAnnouncer(child),
+    announcer,
     attach: 'pcap',
     kept: memory,
     start: () => {
@@ -112,6 +115,7 @@ function openPcap({ ports }: PcapConfig, memory: string): OpenPlane {
     missing: () => [...served.missing(), ...[child.silence()].filter((one) => one !== undefined)],
     lost: () => shared.lost(),
     close: () => {
+      announcer.close();
       served.close();
       if (!kernel.pinned) fence.remove();
       closeSync(claim);

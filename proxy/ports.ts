@@ -119,9 +119,12 @@ export interface GateWire {
   readonly base: Colour;
 }
 
-/** Tells the network where a group now lives: one RARP from each nic's port, as if its VM sent it. */
+/**
+ * Tells the network where a group now lives: each nic's MAC, and the addresses the spec gives it. Said
+ * once when it resolves, and again later while `isStill` says so: a frame on a wire may be lost.
+ */
 export interface Announcer {
-  announce(id: GroupId, spec: GroupSpec, nics: readonly NicPlace[]): Promise<void>;
+  announce(id: GroupId, spec: GroupSpec, nics: readonly NicPlace[], isStill: () => boolean): Promise<void>;
 }
 
 export interface GateMember {

@@ -15,8 +15,8 @@
  * byte for byte, what its dead self had sent. A frame seen is therefore explained when *any* frame
  * of the same bytes explains it, and all is judged afterwards, from the whole record.
  *
- * Sluice, QEMU and the engine announce addresses themselves, with the same bytes: RARP and gratuitous
- * ARP, which say nothing of a guest's state, are counted apart where nothing explains them.
+ * Sluice, QEMU and the engine announce addresses themselves, with the same bytes: RARP, gratuitous
+ * ARP and advertisements to all, which say nothing of a guest's state, are counted apart where nothing explains them.
  */
 import type { Command } from './relay.ts';
 
@@ -25,7 +25,7 @@ export interface WireFrame {
   /** What it is, for who has to find out why. */
   readonly text: string;
   readonly atUs: number;
-  /** An address announcement: RARP, gratuitous ARP. */
+  /** An address announcement: RARP, gratuitous ARP, an unsolicited neighbour advertisement. */
   readonly announcement: boolean;
 }
 

@@ -26,6 +26,8 @@ export interface Image {
 export interface Checkpoint {
   readonly epoch: number;
   readonly images: ReadonlyMap<string, Image>;
+  /** From the first guest's stop until all run again. */
+  readonly stopMs: number;
 }
 
 export class Hand {
@@ -61,13 +63,15 @@ export class Hand {
   async checkpoint(): Promise<Checkpoint> {
     const { group, guests } = this.#bed.group;
     const machines = [...this.#machines.values()];
+    const beganMs = performance.now();
     await Promise.all(machines.map((machine) => machine.stop()));
     const saved = await Promise.all(guests.map(async (guest) => [guest.name, await this.#save(guest)] as const));
     const epoch = this.open;
     if (epoch > 0) this.open = (await this.client.cut(group, { generation: this.generation, epoch })).open;
     await Promise.all(machines.map((machine) => machine.cont()));
+    const stopMs = performance.now() - beganMs;
     if (epoch > 0) await this.client.commit(group, { generation: this.generation, epoch });
-    return { epoch, images: new Map(saved) };
+    return { epoch, images: new Map(saved), stopMs };
   }
 
   async start(names: readonly string[]): Promise<void> {

@@ -28,6 +28,12 @@ export async function countOf(bed: VmBed, guest: string): Promise<number> {
   return numbers(/^count (\d+)$/, await ask(bed, guest, 'count'))[0] ?? Number.NaN;
 }
 
+/** Changes a word of every page of that much of the guest's memory, 8 MiB at most. */
+export async function dirtyKib(bed: VmBed, guest: string, kib: number): Promise<void> {
+  const [done] = numbers(/^dirty (\d+) KiB$/, await ask(bed, guest, `dirty ${kib}`));
+  if (done !== kib) throw new Error(`guest ${guest} changed ${done} of ${kib} KiB`);
+}
+
 /** TCP from one guest to another, by the sender's clock and the receiver's bytes. */
 export const sendMbps = (bed: VmBed, from: string, to: string, ms: number): Promise<number> => sendTo(bed, from, bed.ip(to), ms);
 

@@ -14,6 +14,9 @@ import type { WireFrame } from './explain.ts';
 
 const DRAIN_MS = 4;
 const ETH_RARP = 0x8035;
+const ETH_IPV6 = 0x86dd;
+const ICMPV6 = 58;
+const ADVERTISEMENT = 136;
 const ETH_ARP = 0x0806;
 const ETH_IPV4 = 0x0800;
 
@@ -62,6 +65,7 @@ export class Wire {
 
 function isAnnouncement(frame: Buffer): boolean {
   const type = frame.readUInt16BE(12);
+  if (type === ETH_IPV6) return frame[20] === ICMPV6 && frame[54] === ADVERTISEMENT && frame[38] === 0xff;
   return type === ETH_RARP || (type === ETH_ARP && frame.subarray(28, 32).equals(frame.subarray(38, 42)));
 }
 

@@ -42,6 +42,7 @@ export function eventText(event: EngineEvent): string | undefined {
   switch (event.event) {
     case 'phase': case 'committed': case 'checkpoint': return undefined;
     case 'skipped': return `checkpoint skipped: ${event.why}`;
+    case 'base-lost': return `${event.member}: it is copied anew, since ${event.why}`;
     case 'based': return event.how === 'kept' ? `${event.member}: the store has its image` : `${event.member}: ${bytesText(event.movedBytes)} copied while it ran, in ${msText(event.tookMs)}`;
     case 'protected': return `protected, generation ${event.generation}`;
     case 'standby': return `${event.member}: standby ready, ${bytesText(event.movedBytes)} copied, in ${msText(event.tookMs)}`;

@@ -48,8 +48,8 @@ export function groupText(group: GroupView): string {
   ]);
   const rows = spec.members.map((member) => {
     const view = group.members.find(({ name }) => name === member.name);
-    const nics = member.nics ?? [{ port: member.port ?? '', mac: member.mac ?? '', vlan: member.vlan }];
-    const places = nics.map((nic) => `${nic.port} ${nic.mac}${nic.vlan === undefined ? '' : ` vlan ${nic.vlan}`}`).join(', ');
+    const nics = member.nics ?? [{ port: member.port ?? '', mac: member.mac ?? '', vlan: member.vlan, addresses: member.addresses }];
+    const places = nics.map((nic) => [nic.port, nic.mac, ...(nic.vlan === undefined ? [] : ['vlan', nic.vlan]), ...(nic.addresses ?? [])].join(' ')).join(', ');
     return [member.name, String(view?.open ?? ''), String(view?.acked ?? ''), view?.ready === false ? 'joining' : 'ready', places];
   });
   return `${state}\n\n${table(['member', 'open', 'acked', '', 'nics'], rows, ['left', 'right', 'right'])}`;

@@ -71,11 +71,12 @@ export function parseMember(input: unknown, nameInPath: string): Parsed<MemberSp
 }
 
 function memberOf(entry: MemberBody, name: string, path: readonly (string | number)[]): Parsed<MemberSpec> {
-  const single = entry.port !== undefined || entry.mac !== undefined || entry.vlan !== undefined;
+  const single = entry.port !== undefined || entry.mac !== undefined || entry.vlan !== undefined || entry.addresses !== undefined;
   if (single && entry.nics !== undefined) return bad(path, `member "${name}" has both port/mac and nics; write one of the two`);
   if (single && entry.port === undefined) return bad(path, `member "${name}" has no "port"; expected the name of its bridge port`);
   if (single && entry.mac === undefined) return bad(path, `member "${name}" has no "mac"; expected a MAC address in quotes`);
-  const list = entry.nics ?? [{ port: entry.port ?? '', mac: entry.mac ?? '', ...(entry.vlan === undefined ? {} : { vlan: entry.vlan }) }];
+  const { port = '', mac: ownMac = '', vlan, addresses } = entry;
+  const list = entry.nics ?? [{ port, mac: ownMac, ...(vlan === undefined ? {} : { vlan }), ...(addresses === undefined ? {} : { addresses }) }];
   if (entry.nics === undefined && !single) return bad(path, `member "${name}" has no port; write port and mac, or nics`);
   const nics: NicSpec[] = [];
   for (const [index, nic] of list.entries()) {
@@ -84,9 +85,37 @@ function memberOf(entry: MemberBody, name: string, path: readonly (string | numb
     if (mac === '00:00:00:00:00:00' || (parseInt(mac.slice(0, 2), 16) & 1) === 1) {
       return bad(place, `"${nic.mac}" is not an address of a NIC; expected a unicast MAC address`);
     }
-    nics.push({ port: nic.port, mac, vlan: nic.vlan ?? 0 });
+    const announced = addressesOf(nic.addresses ?? [], [...place.slice(0, -1), 'addresses']);
+    if (!announced.ok) return announced;
+    nics.push({ port: nic.port, mac, vlan: nic.vlan ?? 0, ...(announced.value.length === 0 ? {} : { addresses: announced.value }) });
   }
   return good({ name, ...(entry.host === undefined ? {} : { host: entry.host }), nics });
+}
+
+/** In their shortest form, so that two ways to write one address are the same address. */
+function addressesOf(texts: readonly string[], path: readonly (string | number)[]): Parsed<readonly string[]> {
+  const addresses: string[] = [];
+  for (const [index, text] of texts.entries()) {
+    const address = shortest(text);
+    if (address === undefined) return bad([...path, index], `"${text}" is no address that a NIC has; expected an IPv4 or IPv6 unicast address, without prefix length or zone`);
+    if (!addresses.includes(address)) addresses.push(address);
+  }
+  return good(addresses);
+}
+
+const IPV4 = /^\d{1,3}(\.\d{1,3}){3}$/;
+const IPV4_OTHER = /^(0|127|22[4-9]|2[34]\d|25\d)\./;
+const IPV6 = /^[0-9a-f:.]+$/i;
+const IPV6_OTHER = /^(ff..:|::1?$|::ffff:)/;
+
+/** Of a unicast address; undefined for anything else. A URL's host is where the platform writes the shortest form. */
+function shortest(text: string): string | undefined {
+  const [host, other] = IPV4.test(text) ? [text, IPV4_OTHER] : [`[${text}]`, IPV6_OTHER];
+  if (other === IPV6_OTHER && !IPV6.test(text)) return undefined;
+  if (!URL.canParse(`http://${host}`)) return undefined;
+  const address = new URL(`http://${host}`).hostname.replace(/^\[|\]$/g, '');
+  if (other === IPV4_OTHER && address !== text) return undefined;
+  return other.test(address) ? undefined : address;
 }
 
 /** Names, ports (of a host) and MACs are one member's only (D1). The second one is reported. */
@@ -125,7 +154,8 @@ export function groupFileOf(spec: GroupSpec): GroupFile {
 }
 
 function memberFileOf(member: MemberSpec): MemberFile {
-  const nics = member.nics.map(({ port, mac, vlan }) => ({ port, mac, ...(vlan === 0 ? {} : { vlan }) }));
+  const nics = member.nics.map(({ port, mac, vlan, addresses }) =>
+    ({ port, mac, ...(vlan === 0 ? {} : { vlan }), ...(addresses === undefined ? {} : { addresses: [...addresses] }) }));
   const [first] = nics;
   const who = { name: member.name, ...(member.host === undefined ? {} : { host: member.host }) };
   return nics.length === 1 && first !== undefined ? { ...who, ...first } : { ...who, nics };

@@ -44,6 +44,7 @@ const ERROR_CODES = Object.keys(ERROR_STATUS).filter((code): code is ErrorCode =
 export const LIMITS = {
   membersMax: 256,
   nicsMax: 256,
+  addressesMax: 16,
   holdBytesMin: 1024 * 1024,
   holdBytesMax: 4 * 1024 * 1024 * 1024,
   holdBytesDefault: 64 * 1024 * 1024,
@@ -83,6 +84,10 @@ const HeldFate = Type.Enum(['release', 'discard'], {
 const Size = Type.Union([Type.Integer({ minimum: 0 }), Type.String({ pattern: '^[0-9]+(\\.[0-9]+)? ?(KiB|MiB|GiB|B)?$' })], {
   description: 'a size, as 64MiB or a number of bytes (1MiB to 4GiB)',
 });
+const Addresses = Type.Array(Type.String(), {
+  maxItems: LIMITS.addressesMax,
+  description: 'a list of up to 16 IPv4 and IPv6 addresses of the NIC, as ["10.0.0.1", "2001:db8::1"]; they are announced after a takeover',
+});
 const HostName = Type.String({
   pattern: '^[A-Za-z0-9._-]{1,64}$',
   description: 'the name of a host, as its sluiced has it: 1 to 64 letters, digits, ".", "_" or "-"',
@@ -90,8 +95,8 @@ const HostName = Type.String({
 const Count = Type.Integer({ minimum: 0 });
 
 const Nic = Type.Object(
-  { port: PortName, mac: Mac, vlan: Type.Optional(Vlan) },
-  { ...strict, description: 'a NIC: { port, mac } and, where it is tagged, vlan' },
+  { port: PortName, mac: Mac, vlan: Type.Optional(Vlan), addresses: Type.Optional(Addresses) },
+  { ...strict, description: 'a NIC: { port, mac }, where it is tagged vlan, and the addresses to announce' },
 );
 const memberFields = {
   port: Type.Optional(PortName),
@@ -99,8 +104,9 @@ const memberFields = {
   vlan: Type.Optional(Vlan),
   nics: Type.Optional(Type.Array(Nic, { minItems: 1, maxItems: LIMITS.nicsMax, description: 'a list of NICs, each { port, mac, vlan? }' })),
   host: Type.Optional(HostName),
+  addresses: Type.Optional(Addresses),
 };
-const memberHint = 'a member: { name, host?, port, mac, vlan? } or, with several NICs, { name, host?, nics: [ { port, mac, vlan? } ] }';
+const memberHint = 'a member: { name, host?, port, mac, vlan?, addresses? } or, with several NICs, { name, host?, nics: [ { port, mac, vlan?, addresses? } ] }';
 export const MemberFile = Type.Object({ name: MemberName, ...memberFields }, { ...strict, description: memberHint });
 /** Body of PUT …/members/{m}: the name may be left out, and must be the path's when given. */
 export const MemberBody = Type.Object({ name: Type.Optional(MemberName), ...memberFields }, { ...strict, description: memberHint });

@@ -78,6 +78,8 @@ export class Executor {
   /** Counts attachments, so that the end of an earlier one's drain is not taken for this one's. */
   #session = 0;
   #cellsFollowed: Colour | undefined;
+  /** Of the effects performed last: what an announcement that is said again is compared with. */
+  #latest: GroupState | undefined;
   #owed: Owed | undefined;
   #owedWhy: EdgeError | undefined;
 
@@ -153,6 +155,7 @@ export class Executor {
 
   /** undefined = all done. Only operating errors are values; a fault of the program goes through. */
   async #run(effects: readonly Effect[], state: GroupState | undefined): Promise<{ at: number; error: EdgeError } | undefined> {
+    this.#latest = state;
     for (const [at, effect] of effects.entries()) {
       try {
         const done = this.#perform(effect, state);
@@ -286,7 +289,7 @@ export class Executor {
   /** The network learns the new place a little later by the guests' own frames: no reason to fail. */
   async #announce(state: GroupState): Promise<void> {
     try {
-      await this.#world.announcer.announce(this.id, { ...state.spec, members: localOf(state) }, this.#attached?.nics ?? []);
+      await this.#world.announcer.announce(this.id, { ...state.spec, members: localOf(state) }, this.#attached?.nics ?? [], () => isStillAt(state, this.#latest));
     } catch (error) {
       this.#hooks.trouble(asEdgeError(error));
     }
@@ -296,6 +299,10 @@ export class Executor {
     return (this.#attached?.nics ?? []).filter(({ member }) => members.includes(member)).map(({ nic }) => nic);
   }
 }
+
+/** The group is where it was announced to be: nobody has taken it over since, and no member has left. */
+const isStillAt = (announced: GroupState, now: GroupState | undefined): boolean =>
+  now?.phase === 'protected' && now.generation === announced.generation && now.spec === announced.spec;
 
 const gateMembers = (state: GroupState): readonly GateMember[] =>
   state.members.map((member) => ({ name: member.name, colour: colourOf(state, openOf(member)), ready: member.ready }));

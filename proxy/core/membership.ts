@@ -14,7 +14,7 @@
 import { colour, epoch, generation } from './types.ts';
 import type { Effect, GroupSpec, GroupState, MemberSpec, MemberState, Reply } from './types.ts';
 import { groupCut, memberOf, noSuchMember } from './epochs.ts';
-import { isAcross, lostMembers, newMembers, sameHold, sameNics, sameSpec, specFault } from './spec.ts';
+import { isAcross, lostMembers, newMembers, sameAddresses, sameHold, sameNics, sameSpec, specFault } from './spec.ts';
 import { ACCEPTED, IGNORED, deny, followAcks, levelled, newestOpenOf, withMembers } from './watermarks.ts';
 import type { Change, CommandOf } from './watermarks.ts';
 
@@ -56,7 +56,8 @@ export function applyApply(state: GroupState | undefined, { spec }: CommandOf<'a
   if (state === undefined) return { state: fresh(spec), effects: [persist], onFailure: 'back' };
   if (state.phase === 'idle') return { state: relevel({ ...state, spec }), effects: [persist], onFailure: 'back' };
   const joining = newMembers(state.spec, spec);
-  const kept = state.spec.members;
+  // None is lost: who stays has the nics it had, and maybe other addresses to announce.
+  const kept = state.spec.members.map((now) => spec.members.find(({ name }) => name === now.name) ?? now);
   const ordered = { ...spec, members: [...kept, ...joining] };
   return joined({ ...state, spec: ordered }, joining);
 }
@@ -79,9 +80,10 @@ function joined(state: GroupState, joining: readonly MemberSpec[]): Change {
 
 export function decideJoin(state: GroupState, { member }: CommandOf<'join'>): Reply {
   const now = state.spec.members.find(({ name }) => name === member.name);
-  if (now !== undefined && sameNics(now, member)) return IGNORED;
+  const keepsNics = now !== undefined && sameNics(now, member);
+  if (keepsNics && sameAddresses(now, member)) return IGNORED;
   if (state.phase === 'draining') return draining(state);
-  if (now !== undefined && state.phase === 'protected') {
+  if (now !== undefined && !keepsNics && state.phase === 'protected') {
     return deny('member_held', `${member.name} is protected with other nics: let it leave with held=release or held=discard first`);
   }
   const fault = specFault(specWith(state, member));
@@ -97,7 +99,8 @@ function specWith(state: GroupState, member: MemberSpec): GroupSpec {
 export function applyJoin(state: GroupState, { member }: CommandOf<'join'>): Change {
   const next = { ...state, spec: specWith(state, member) };
   if (state.phase === 'idle') return { state: relevel(next), effects: [{ kind: 'persist', durable: true }], onFailure: 'back' };
-  return joined(next, [member]);
+  const isKnown = state.members.some(({ name }) => name === member.name);
+  return joined(next, isKnown ? [] : [member]);
 }
 
 export function decideLeave(state: GroupState, { member, held }: CommandOf<'leave'>): Reply {

@@ -45,6 +45,10 @@ export function sameNics(a: MemberSpec, b: MemberSpec): boolean {
   return a.nics.length === b.nics.length && a.nics.every((nic, i) => b.nics.some((other, j) => i === j && sameNic(nic, other)));
 }
 
+/** The same addresses in the same order: what is announced, and nothing that holds or passes a frame. */
+export const sameAddresses = (a: MemberSpec, b: MemberSpec): boolean =>
+  a.nics.every((nic, i) => (nic.addresses ?? []).join() === (b.nics[i]?.addresses ?? []).join());
+
 export const sameHold = (a: GroupSpec, b: GroupSpec): boolean =>
   a.hold.bytes === b.hold.bytes && a.hold.highWater === b.hold.highWater;
 
@@ -58,7 +62,7 @@ export function sameSpec(a: GroupSpec, b: GroupSpec): boolean {
     sameHold(a, b) &&
     a.wire?.vlan === b.wire?.vlan &&
     a.members.length === b.members.length &&
-    a.members.every((member) => b.members.some((other) => other.name === member.name && other.host === member.host && sameNics(member, other)))
+    a.members.every((member) => b.members.some((other) => other.name === member.name && other.host === member.host && sameNics(member, other) && sameAddresses(member, other)))
   );
 }
 
@@ -67,6 +71,10 @@ export function lostMembers(now: GroupSpec, wanted: GroupSpec): readonly MemberS
   return now.members.filter((member) => !wanted.members.some((other) => other.name === member.name && sameNics(member, other)));
 }
 
+/** Who moves and says nothing of its addresses keeps them. */
+const keepingAddresses = (then: MemberSpec, now: MemberSpec): MemberSpec =>
+  ({ ...then, nics: then.nics.map((nic, i) => ({ ...now.nics[i], ...nic })) });
+
 /** The spec with its members at the ports that `moved` gives them; a sentence when they are not the same members. */
 export function movedTo(spec: GroupSpec, moved: readonly MemberSpec[]): GroupSpec | string {
   const found = spec.members.map(({ name }) => moved.find((other) => other.name === name));
@@ -74,7 +82,7 @@ export function movedTo(spec: GroupSpec, moved: readonly MemberSpec[]): GroupSpe
   const isSame = moved.length === spec.members.length && spec.members.every(({ nics }, i) =>
     nics.length === found[i]?.nics.length && nics.every((nic, j) => stays(nic, found[i]?.nics[j])));
   if (!isSame) return 'a takeover moves members to other ports and nothing else: name every member with its nics in order';
-  const next = { ...spec, members: found.filter((member) => member !== undefined) };
+  const next = { ...spec, members: spec.members.flatMap((now, i) => (found[i] === undefined ? [] : [keepingAddresses(found[i], now)])) };
   return specFault(next) ?? next;
 }
 

@@ -52,6 +52,8 @@ export interface NicSpec {
   readonly mac: string;
   /** 0 = untagged. */
   readonly vlan: number;
+  /** IP addresses to announce after a takeover, in their shortest form; absent = none. They decide nothing. */
+  readonly addresses?: readonly string[];
 }
 export interface MemberSpec {
   readonly name: string;
@@ -268,7 +270,7 @@ export type Effect =
   | { readonly kind: 'drain' }
   /** Across hosts: this host's members are durable up to here. Written until it is there or fenced. */
   | { readonly kind: 'publish'; readonly generation: Generation; readonly epoch: Epoch }
-  /** Announce the members' addresses through the bridge (RARP from each nic). */
+  /** Announce the members' places through the bridge: each nic's MAC, and the addresses it is given. */
   | { readonly kind: 'announce' }
   | { readonly kind: 'emit'; readonly event: CoreEvent };
 

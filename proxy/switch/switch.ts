@@ -84,7 +84,8 @@ export class Switch {
   }
 
   announce(frame: Uint8Array, except: number): void {
-    const mark = (MARK.local << this.#tables.markShift) >>> 0;
+    // As a released multicast that the group's members have had: their guards drop it.
+    const mark = (MARK.releasedSplit << this.#tables.markShift) >>> 0;
     for (const to of this.ports.keys()) if (to !== except) this.#leave(to, 0, frame, mark);
   }
 

@@ -27,6 +27,29 @@ describe('a good group file', () => {
   });
 });
 
+describe('addresses to announce', () => {
+  const specOf = (over: object): unknown => {
+    const result = parseGroup(file({ members: [{ name: 'a', ...nic, ...over }] }));
+    return result.ok ? result.value.members[0]?.nics[0] : problemText(result.problem);
+  };
+
+  test('are kept in their shortest form, each once, and come back', () => {
+    expect(specOf({ addresses: ['10.0.0.1', '2001:DB8:0::0:1', '2001:db8::1', 'fe80::1'] })).toMatchObject({ addresses: ['10.0.0.1', '2001:db8::1', 'fe80::1'] });
+    expect(specOf({ addresses: [] })).toEqual({ ...nic, vlan: 0 });
+    const result = parseGroup(file({ members: [{ name: 'a', nics: [{ ...nic, addresses: ['fd00::a'] }, { port: 'tap9', mac: '02:00:00:00:00:09' }] }] }));
+    expect(result.ok && parseGroup(groupFileOf(result.value))).toEqual(result);
+  });
+
+  test.each(['10.0.0.0/24', '10.0.0', '224.0.0.1', '255.255.255.255', '0.0.0.0', '127.0.0.1', '::', '::1', 'ff02::1', 'fe80::1%eth0', '010.0.0.1', '10.0.0.256', '1:2', '::1]:80/[', '::ffff:10.0.0.1', 'host', ''])('"%s" is none', (text) => {
+    expect(specOf({ addresses: ['10.0.0.1', text] })).toMatch(/^members\[0\]\.addresses\[1\]: .*unicast/);
+  });
+
+  test('are bounded, and belong to the form with port and mac', () => {
+    expect(specOf({ addresses: Array.from({ length: 17 }, (_, i) => `10.0.0.${i + 1}`) })).toMatch(/^members\[0\]\.addresses: .*16/);
+    expect(refusalOf(file({ members: [{ name: 'a', nics: [nic], addresses: ['10.0.0.1'] }] }))).toMatch(/both port\/mac and nics/);
+  });
+});
+
 describe('a wrong group file is refused in one sentence', () => {
   const table: readonly [string, unknown, RegExp][] = [
     ['nothing', undefined, /expected a group file/],

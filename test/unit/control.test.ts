@@ -22,6 +22,9 @@ class Ports {
   /** Until it is called, appends don't end. */
   hold: Promise<void> | undefined;
 
+  /** Whether the last announcement would be said again now. */
+  isStill: () => boolean = () => false;
+
   /** The ledger's watch: what it says of a group across hosts, of which this host is h1. */
   view: (group: string, view: LedgerView) => void = () => undefined;
   readonly control = new Control({
@@ -32,7 +35,12 @@ class Ports {
     journal: this.#journal(),
     gate: this.#gate(),
     plane: this.#plane(),
-    announcer: { announce: () => this.#call('announce') },
+    announcer: {
+      announce: (_id, _spec, _nics, isStill) => {
+        this.isStill = isStill;
+        return this.#call('announce');
+      },
+    },
     trouble: () => undefined,
     later: (run) => {
       this.timers.push(run);
@@ -170,6 +178,25 @@ describe('the order of effects', () => {
     expect(await cutAt(2 ** 20 + 3)).toEqual([]);
     expect(await cutAt(2 ** 21 + 9)).toHaveLength(2);
   });
+});
+
+test('an announcement is said again while the group is where it was said to be', async () => {
+  const taken = async (n: number, from = 1): Promise<boolean> => {
+    expect(await ports.ask({ kind: 'takeover', generation: generation(n), epoch: epoch(from) })).toBe('accepted');
+    return ports.isStill();
+  };
+  expect(await taken(3, 0)).toBe(true);
+  await ports.ask({ kind: 'cut', generation: generation(3), epoch: epoch(1) });
+  await ports.ask({ kind: 'commit', generation: generation(3), epoch: epoch(1) });
+  expect(ports.isStill()).toBe(true);
+  const before = ports.isStill;
+  expect(await taken(4)).toBe(true);
+  expect(before(), 'taken over since').toBe(false);
+  await ports.ask({ kind: 'leave', member: 'b', held: 'discard' });
+  expect(ports.isStill(), 'a member may be elsewhere').toBe(false);
+  expect(await taken(5)).toBe(true);
+  await ports.ask({ kind: 'unprotect', generation: generation(5), held: 'discard' });
+  expect(ports.isStill(), 'no longer protected').toBe(false);
 });
 
 describe('what fails', () => {

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { step } from '../../proxy/core/step.ts';
 import { COLOURS_IN_FLIGHT_MAX, EPOCHS_IN_FLIGHT_MAX, MEMBER_LEAD_MAX, colour, colourDiff, epoch, generation } from '../../proxy/core/types.ts';
-import type { Command, GroupState, Input, Step } from '../../proxy/core/types.ts';
+import type { Command, GroupSpec, GroupState, Input, Step } from '../../proxy/core/types.ts';
 import { checkState } from '../../proxy/core/invariants.ts';
 import { resume } from '../../proxy/core/resume.ts';
 import { accept, specOf } from './core-world.ts';
@@ -273,5 +273,23 @@ describe('facts and rollbacks', () => {
     for (const members of others) expect(verdictOf(step(state, { ...takeover, members }))).toBe('bad_request');
     const idle = accept(undefined, { kind: 'apply', spec });
     expect(step(idle, { ...takeover, members: moved }).state?.spec.members).toEqual(moved);
+  });
+
+  test('addresses are announced and decide nothing: they change under protection, and who moves without naming them keeps them', () => {
+    const bare = specOf(['a', 'b']);
+    const at = (address: string): GroupSpec => ({ ...bare, members: bare.members.map((one) => ({ ...one, nics: one.nics.map((nic) => ({ ...nic, addresses: [address] })) })) });
+    let state = accept(accept(undefined, { kind: 'apply', spec: at('10.0.0.1') }), { kind: 'protect' });
+    expect(verdictOf(step(state, { kind: 'apply', spec: at('10.0.0.1') }))).toBe('ignored');
+    const applied = step(state, { kind: 'apply', spec: at('10.0.0.2') });
+    expect(applied.state?.spec).toEqual(at('10.0.0.2'));
+    expect([applied.state?.members, applied.effects.map(({ kind }) => kind)]).toEqual([state.members, ['persist', 'reattach']]);
+    const [first] = at('10.0.0.3').members;
+    if (first === undefined) throw new Error('no member');
+    const joined = accept(state, { kind: 'join', member: first });
+    expect(joined.members).toEqual(state.members);
+    expect(joined.spec.members.map(({ nics }) => nics[0]?.addresses?.[0])).toEqual(['10.0.0.3', '10.0.0.1']);
+    expect(verdictOf(step(joined, { kind: 'join', member: first }))).toBe('ignored');
+    state = accept(state, { kind: 'takeover', generation: generation(9), epoch: epoch(0), members: bare.members });
+    expect(state.spec).toEqual(at('10.0.0.1'));
   });
 });

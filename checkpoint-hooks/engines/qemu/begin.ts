@@ -3,7 +3,8 @@
  *
  *     find      which side of each guest runs
  *     base      a member that the store has an image of keeps it (`kept`): what differs is in the
- *               next delta, however much time has passed; any other is copied while it runs (`full`)
+ *               next delta, however much time has passed; any other, and one whose image is damaged,
+ *               is copied while it runs (`full`)
  *     protect   only then does Sluice hold: the group stands still for one short checkpoint, never
  *               for a copy
  *
@@ -18,6 +19,7 @@ import { memberAt } from './guest.ts';
 import { sideIn } from './heirs.ts';
 import type { PlacesView } from './heirs.ts';
 import { Machine, pidOf, processOf } from './machine.ts';
+import { Damaged } from './part.ts';
 import { GuestRam } from './ram.ts';
 import type { Store } from './store.ts';
 import { Unit } from './unit.ts';
@@ -66,22 +68,42 @@ export function mustBeProtected(found: readonly Found[], { newest }: Pick<Store,
 }
 
 /** With a base image, prepared for its first checkpoint, and running. */
-export async function takeOn({ spec, side, machine }: Found, store: Store, tell: Tell): Promise<Unit> {
-  const ram = new GuestRam(spec.name, { ram: spec.sides[side].ram, ramBytes: spec.ramBytes });
+export async function takeOn(found: Found, store: Store, tell: Tell): Promise<Unit> {
+  const { spec, side, machine } = found;
   await machine.prepareSave();
   if ((await machine.runState()) !== 'running') await machine.cont();
-  const kept = store.newest?.members[spec.name];
-  if (kept?.ramBytes === spec.ramBytes) {
-    const source = store.sourcesOf([spec.name]).get(spec.name);
-    const { tookMs } = await ram.ask({ do: 'adopt', base: store.basePath(kept.base), parts: source?.parts ?? [] });
-    tell({ event: 'based', member: spec.name, how: 'kept', movedBytes: 0, tookMs });
-    return new Unit(spec, side, machine, ram, kept.base);
-  }
+  const kept = await maybeKept(found, store, tell);
+  if (kept !== undefined) return kept;
+  const ram = ramOf(found);
   const base = store.newBase(spec.name);
   store.seeding.add(base);
   const { count, tookMs } = await ram.ask({ do: 'seed', base: store.basePath(base) });
   tell({ event: 'based', member: spec.name, how: 'full', movedBytes: count, tookMs });
   return new Unit(spec, side, machine, ram, base);
+}
+
+const ramOf = ({ spec, side }: Found): GuestRam => new GuestRam(spec.name, { ram: spec.sides[side].ram, ramBytes: spec.ramBytes });
+
+/**
+ * With the image that the store has of it. A damaged one is told and given up: its guest runs, and a new
+ * picture of it is the way out; nobody goes back to anything by that, and the other members keep theirs.
+ */
+async function maybeKept(found: Found, store: Store, tell: Tell): Promise<Unit | undefined> {
+  const { spec, side, machine } = found;
+  const kept = store.newest?.members[spec.name];
+  if (kept?.ramBytes !== spec.ramBytes) return undefined;
+  const ram = ramOf(found);
+  try {
+    const source = store.sourcesOf([spec.name]).get(spec.name);
+    const { tookMs } = await ram.ask({ do: 'adopt', base: store.basePath(kept.base), parts: source?.parts ?? [] });
+    tell({ event: 'based', member: spec.name, how: 'kept', movedBytes: 0, tookMs });
+    return new Unit(spec, side, machine, ram, kept.base);
+  } catch (error) {
+    await ram.close();
+    if (!(error instanceof Damaged)) throw error;
+    tell({ event: 'base-lost', member: spec.name, why: error.message });
+    return undefined;
+  }
 }
 
 /** undefined: the daemon knows no such group. */

@@ -23,6 +23,8 @@ export type EngineEvent =
   | { readonly event: 'committed'; readonly epoch: number }
   /** How a member's base came to be: `full` = copied while it ran, `kept` = the store had one. */
   | { readonly event: 'based'; readonly member: string; readonly how: 'full' | 'kept'; readonly movedBytes: number; readonly tookMs: number }
+  /** The store's image of a member is damaged: it is copied anew. */
+  | { readonly event: 'base-lost'; readonly member: string; readonly why: string }
   | { readonly event: 'protected'; readonly generation: number }
   | { readonly event: 'standby'; readonly member: string; readonly movedBytes: number; readonly tookMs: number }
   | { readonly event: 'standby-failed'; readonly member: string; readonly why: string }

@@ -7,7 +7,7 @@
  *     guests:
  *       - name: front                      # the member's name
  *         ramBytes: 75497472
- *         nics: [ { mac: "02:…:01", addresses: ["10.0.0.1"] } ]      # addresses: told to who reads the file; the announcement is Sluice's RARP, by MAC
+ *         nics: [ { mac: "02:…:01", addresses: ["10.0.0.1", "fd00::1"] } ]      # addresses (optional): announced after a takeover
  *         sides:
  *           - { argv: [qemu-system-x86_64, …], qmp: /run/a0.qmp, pidFile: /run/a0.pid, ram: /dev/shm/a0, ports: [tap0] }
  *           - { argv: [qemu-system-x86_64, …], qmp: /run/a1.qmp, pidFile: /run/a1.pid, ram: /dev/shm/a1, ports: [tap1] }
@@ -41,7 +41,7 @@ const Nic = Type.Object(
   {
     mac: Type.String(),
     vlan: Type.Optional(Type.Integer({ minimum: 1, maximum: 4094 })),
-    addresses: Type.Optional(Type.Array(Type.String(), { description: 'IPv4 and IPv6 addresses, for who reads the file; the engine announces none of them' })),
+    addresses: Type.Optional(Type.Array(Type.String(), { maxItems: 16, description: 'up to 16 IPv4 and IPv6 addresses, which Sluice announces after a takeover' })),
   },
   { ...strict, description: '{ mac, vlan?, addresses? }' },
 );
@@ -85,6 +85,7 @@ export function mustGuests(value: unknown): GuestGroup {
 /** The member a guest is to Sluice while that side runs. */
 export function memberAt(guest: GuestSpec, side: SideIndex): MemberFile {
   const { ports } = guest.sides[side];
-  const nics = guest.nics.map(({ mac, vlan }, i) => ({ port: ports[i] ?? '', mac, ...(vlan === undefined ? {} : { vlan }) }));
+  const nics = guest.nics.map(({ mac, vlan, addresses }, i) =>
+    ({ port: ports[i] ?? '', mac, ...(vlan === undefined ? {} : { vlan }), ...(addresses === undefined ? {} : { addresses }) }));
   return { name: guest.name, nics };
 }

@@ -129,13 +129,23 @@ export class RamImage {
 
   private openBase(path: string, flags: string): void {
     if (this.base !== undefined) closeSync(this.base);
-    this.base = openSync(path, flags, 0o600);
+    this.base = undefined;
+    this.base = flags === 'wx+' ? openSync(path, flags, 0o600) : openKept(path, flags);
     if (flags === 'wx+') ftruncateSync(this.base, this.bytes);
   }
 
   private writeBase(at: number, bytes: number): void {
     if (this.base === undefined) throw new Error('a delta before the first picture');
     if (writeSync(this.base, this.shadow.view(at, bytes), 0, bytes, at) !== bytes) throw new Error('the disk did not take a base image: is it full?');
+  }
+}
+
+function openKept(path: string, flags: string): number {
+  try {
+    return openSync(path, flags);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    throw new Damaged(`${path} is missing`);
   }
 }
 
@@ -153,7 +163,7 @@ function copyDifferent(to: Memory, from: Memory, at: number, bytes: number): num
 
 /** What the store has of a guest's memory, into `to`. */
 export function* readImage(to: Memory, basePath: string, parts: readonly PartPath[], bytes: number): Generator<void> {
-  const fd = openSync(basePath, 'r');
+  const fd = openKept(basePath, 'r');
   try {
     if (fstatSync(fd).size !== bytes) throw new Damaged(`${basePath} does not have the guest's ${bytes} bytes`);
     for (let at = 0; at < bytes; at += PIECE_BYTES) {
