@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { SOCKET_DEFAULT } from './client.ts';
+import { addBridge } from './commands/bridge.ts';
 import type { Context } from './commands/context.ts';
 import { addDoctor } from './commands/doctor.ts';
 import { addEngine } from './commands/engine.ts';
@@ -47,6 +48,7 @@ export function buildProgram(context: Context): Command {
   addWatch(program, context);
   addTop(program, context);
   addUi(program, context);
+  addBridge(program, context);
   addDoctor(program, context);
   addLocal(program, context);
   addEngine(program, context);

@@ -25,7 +25,7 @@
  */
 import { NIC_FLAG } from './abi.ts';
 import { Cells } from './cells.ts';
-import { refusal, wireRefusal } from './claims.ts';
+import { bridgeRefusal, refusal, uplinkRefusal, wireRefusal } from './claims.ts';
 import { Performer } from './perform.ts';
 import { additions } from './plan.ts';
 import type { Attached, Fail, GateEvent, Kernel, MemberView, SpecView, WireView } from './kernel.ts';
@@ -57,14 +57,16 @@ export class KernelGate {
   readonly leftovers: ReadonlySet<number>;
   readonly #upkeep: Upkeep;
   readonly #uplink: string | undefined;
+  readonly #mayUse: (bridge: string) => boolean;
   #queue: Promise<unknown> = Promise.resolve();
   #watch: { close(): void } | undefined;
   #timer: NodeJS.Timeout | undefined;
   #looks = 0;
 
-  /** `uplink`: the port by which other hosts are reached; absent = groups of one host only. */
-  constructor(kernel: Kernel, fail: Fail, uplink?: string) {
+  /** `uplink`: the port by which other hosts are reached; absent = groups of one host only. `mayUse`: of a bridge. */
+  constructor(kernel: Kernel, fail: Fail, uplink?: string, mayUse: (bridge: string) => boolean = () => true) {
     this.#uplink = uplink;
+    this.#mayUse = mayUse;
     this.#kernel = kernel;
     this.#fail = fail;
     this.#cells = new Cells(kernel.cells);
@@ -305,7 +307,8 @@ export class KernelGate {
     const here = spec.members.filter(({ host }) => wire === undefined || host === undefined || host === wire.self);
     const claim = { group: spec.group, nics: here.flatMap(({ nics }) => nics) };
     const wires = [...this.#groups.values()].filter((group) => group.id !== id).map((group) => ({ group: group.spec.group, vlan: group.wire?.vlan }));
-    const refused = wireRefusal(wire?.vlan, this.#uplink, wires, ports, awaited) ?? refusal(claim, others, ports, awaited);
+    const refused = uplinkRefusal(claim, this.#uplink) ?? wireRefusal(wire?.vlan, this.#uplink, wires, ports, awaited) ?? refusal(claim, others, ports, awaited)
+      ?? bridgeRefusal(claim, ports, awaited, this.#mayUse);
     if (refused !== undefined) throw this.#fail(refused.code, refused.message, refused.fix);
   }
 

@@ -47,6 +47,23 @@ export function wireRefusal(
   return { code: 'bad_request', message: `uplink ${uplink} is not in a bridge`, fix: `ip link set ${uplink} master <bridge>` };
 }
 
+/** The uplink is where every other host is reached: what comes in there is never one member's. */
+export function uplinkRefusal(claim: GroupClaim, uplink: string | undefined): Refusal | undefined {
+  if (uplink === undefined || !claim.nics.some(({ port }) => port === uplink)) return undefined;
+  return { code: 'bad_request', message: `port ${uplink} is the uplink of this host, so no member can be there`, fix: 'name the VM\'s own tap; the uplink is `uplink` in the settings of sluiced' };
+}
+
+/** `mayUse`: whether the ports of a bridge may be members'; asked of ports that are new to the group. */
+export function bridgeRefusal(claim: GroupClaim, ports: readonly Port[], awaited: (port: string) => boolean, mayUse: (bridge: string) => boolean): Refusal | undefined {
+  for (const { port } of claim.nics.filter((nic) => !awaited(nic.port))) {
+    const master = ports.find(({ name }) => name === port)?.master;
+    const bridge = ports.find(({ ifindex, kind }) => ifindex === master && kind === 'bridge')?.name;
+    if (bridge === undefined || mayUse(bridge)) continue;
+    return { code: 'bad_request', message: `port ${port} is in bridge ${bridge}, and other bridges are attached and this one is not`, fix: `sluice attach ${bridge}` };
+  }
+  return undefined;
+}
+
 function misplaced(nic: NicClaim, byName: ReadonlyMap<string, Port>, bridges: ReadonlySet<number>, awaited: (port: string) => boolean): Refusal | undefined {
   if (awaited(nic.port)) return undefined;
   const port = byName.get(nic.port);

@@ -13,9 +13,10 @@ import { hostname } from 'node:os';
 import { parseArgs } from 'node:util';
 import { isMap, isScalar, isSeq, LineCounter, parseDocument } from 'yaml';
 import type { Node, Pair } from 'yaml';
-import { flagOf, SETTING_NAMES, SETTINGS, variableOf } from './settings.ts';
+import { flagOf, HOOK_EVENTS, SETTING_NAMES, SETTINGS, variableOf } from './settings.ts';
 import type { Given, Listen, Read, SettingName } from './settings.ts';
 
+const HOOK_MS = 10_000;
 export const CONFIG_FILE_DEFAULT = '/etc/sluice/sluice.yaml';
 
 export interface Tls {
@@ -31,6 +32,8 @@ export interface Config {
     readonly tcp: { readonly listen: Listen; readonly tls: Tls | undefined; readonly tokens: string | undefined; readonly ui?: boolean } | undefined;
   };
   readonly state: string;
+  /** Directory of the attached bridges. */
+  readonly bridges: string;
   /** File of the audit log; undefined = lines of the log. */
   readonly audit: string | undefined;
   readonly log: { readonly level: string; readonly format: 'json' | 'pretty' };
@@ -45,6 +48,19 @@ export interface Config {
   /** undefined = embedded. */
   readonly ledger?: LedgerConfig;
   readonly worker: { readonly cpu: number | undefined };
+  /** undefined = none. */
+  readonly hooks?: HooksConfig;
+}
+
+/** Who is told of events: a program, addresses, or both. */
+export interface HooksConfig {
+  readonly command: string | undefined;
+  readonly events: readonly string[];
+  readonly timeoutMs: number;
+  readonly urls: readonly string[];
+  /** Files. */
+  readonly secret: string | undefined;
+  readonly ca: string | undefined;
 }
 
 /** etcd: where the record of groups across hosts is kept. */
@@ -105,7 +121,7 @@ function readFlags(argv: readonly string[]): { kind: 'help' } | { kind: 'version
 }
 
 /** A misspelt variable of these families is an error; other SLUICE_ variables belong to other tools. */
-const FAMILY = /^SLUICE_(AUDIT|CONTROL|LEDGER|LOG|MARK|PCAP|WORKER)_/;
+const FAMILY = /^SLUICE_(AUDIT|CONTROL|HOOKS|LEDGER|LOG|MARK|PCAP|WORKER)_/;
 
 function readEnvironment(env: Readonly<Record<string, string | undefined>>): Given {
   const given: Given = {};
@@ -156,6 +172,8 @@ function childOf(prefix: string, key: string): string[] {
   return below === undefined ? [] : [below.split('.')[0] ?? below];
 }
 
+const LISTS: ReadonlySet<SettingName> = new Set(['ports', 'endpoints', 'hookEvents', 'hookUrls']);
+
 function readPair(given: Given, pair: Pair<Node, Node | null>, prefix: string, known: readonly string[], at: (offset: number | undefined) => string): void {
   const step = isScalar(pair.key) ? String(pair.key.value) : '?';
   const key = prefix === '' ? step : `${prefix}.${step}`;
@@ -166,7 +184,7 @@ function readPair(given: Given, pair: Pair<Node, Node | null>, prefix: string, k
   const name = SETTING_NAMES.find((one) => SETTINGS[one].key === key);
   if (name === undefined || (name === 'ledger' && isMap(node))) return readMap(given, node, key, at);
   if (isScalar(node)) return take(given, name, textOf(node), `${where}: ${key}`);
-  if (isSeq(node) && (name === 'ports' || name === 'endpoints') && node.items.every((item) => isScalar(item))) return take(given, name, node.items.map((item) => String(isScalar(item) ? item.value : '')).join(' '), `${where}: ${key}`);
+  if (isSeq(node) && LISTS.has(name) && node.items.every((item) => isScalar(item))) return take(given, name, node.items.map((item) => String(isScalar(item) ? item.value : '')).join(' '), `${where}: ${key}`);
   take(given, name, 'a list or map', `${where}: ${key}`);
 }
 
@@ -179,6 +197,7 @@ function assemble(given: Given): Config {
     host: given.host ?? hostname(),
     control: { socket: given.socket ?? '/run/sluice/control.sock', group: given.group ?? 'sluice', tcp: assembleTcp(given) },
     state: given.state ?? '/var/lib/sluice',
+    bridges: given.bridges ?? '/etc/sluice/bridges.d',
     audit: given.auditFile,
     log: { level: given.level ?? 'info', format: given.format ?? 'json' },
     pins: given.pins,
@@ -188,6 +207,7 @@ function assemble(given: Given): Config {
     worker: { cpu: given.cpu },
     ...(given.uplink === undefined ? {} : { uplink: given.uplink }),
     ...assembleLedger(given),
+    ...assembleHooks(given),
   };
 }
 
@@ -210,6 +230,15 @@ function assembleLedger({ endpoints, prefix, ledgerCa, ledgerCert, ledgerKey }: 
   if (ledgerCa === undefined && ledgerCert !== undefined) throw new ConfigError('ledger.etcd.tls.cert needs ledger.etcd.tls.ca too; add it');
   if (ledgerCa !== undefined && endpoints.some((url) => !url.startsWith('https://'))) throw new ConfigError('ledger.etcd.tls is set but an endpoint is http://; write https://');
   return { ledger: { endpoints, prefix: prefix ?? '/sluice/', tls: ledgerCa === undefined ? undefined : { ca: ledgerCa, cert: ledgerCert, key: ledgerKey } } };
+}
+
+function assembleHooks({ hookCommand: command, hookEvents: events, hookTimeout: timeoutMs, hookUrls: urls, hookSecret: secret, hookCa: ca }: Given): { hooks?: HooksConfig } {
+  if (urls === undefined && (secret ?? ca) !== undefined) throw new ConfigError(`hooks.webhook.${secret === undefined ? 'ca' : 'secret'} is set but hooks.webhook.urls is not; add hooks.webhook.urls or take it out`);
+  if (urls === undefined && command === undefined) {
+    if ((events ?? timeoutMs) !== undefined) throw new ConfigError('hooks has neither command nor webhook.urls, so nobody is told; add one or take hooks out');
+    return {};
+  }
+  return { hooks: { command, events: events ?? HOOK_EVENTS, timeoutMs: timeoutMs ?? HOOK_MS, urls: urls ?? [], secret, ca } };
 }
 
 /** TCP is for those who prove who they are: a client certificate or a token; anything else is refused. */

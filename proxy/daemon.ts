@@ -33,6 +33,7 @@ import type { Log } from './logging.ts';
 import { EdgeError } from './ports.ts';
 import type { JournalRecord } from './ports.ts';
 import { checkCapabilities, checkKernel } from './preflight.ts';
+import { readHooks, tell } from './told.ts';
 import { checkState, readPublic, readSecret } from './trust.ts';
 
 export interface Daemon {
@@ -63,14 +64,15 @@ export async function startDaemon(config: Config, log: Log, version: string, fat
   maybeHurry(NICE);
   await clearStale(config.control.socket);
   checkState('state', config.state);
+  if (config.hooks !== undefined) readHooks(config.hooks, config.host); // wrong files are said before anything is touched
   const tcp = config.control.tcp === undefined ? undefined : tcpOptions(config.control.tcp); // wrong ones are said before anything is touched
   const undo: Undo[] = [];
   const stop = async (): Promise<void> => {
     for (let last = undo.pop(); last !== undefined; last = undo.pop()) await last();
   };
   try {
-    const remote = await compose(config, { log, version, fatal, tcp }, undo);
-    return { stop, reload: () => remote?.() };
+    const reload = await compose(config, { log, version, fatal, tcp }, undo);
+    return { stop, reload };
   } catch (error) {
     await stop();
     throw error;
@@ -84,8 +86,8 @@ interface Around {
   readonly tcp: AppOptions | undefined;
 }
 
-/** Returns what reads tokens and certificates again, where there is TCP. */
-async function compose(config: Config, around: Around, undo: Undo[]): Promise<(() => void) | undefined> {
+/** Returns what reads tokens, certificates and the hooks' secret again. */
+async function compose(config: Config, around: Around, undo: Undo[]): Promise<() => void> {
   const { version, fatal } = around;
   const log = around.log.logger;
   const journal = JournalFile.open(config.state, { onTorn: (bytes) => log.warn({ bytes }, 'the journal had a torn tail, as a kill or a power cut leaves it; it was cut off') });
@@ -98,6 +100,9 @@ async function compose(config: Config, around: Around, undo: Undo[]): Promise<((
   const plane = dataPlane.start();
   undo.push(() => plane.stop());
   await plane.close(0); // its first answer: it runs, and has the pinned maps in its memory
+  const events = new EventHub(randomBytes(4).toString('hex'));
+  const told = tell(config, events, log); // ends after control: what happened last is told too
+  if (told !== undefined) undo.push(() => told.stop());
   const ledger = openLedger(config, log);
   if (ledger !== undefined) undo.push(() => ledger.close());
   const control = new Control({
@@ -106,7 +111,6 @@ async function compose(config: Config, around: Around, undo: Undo[]): Promise<((
   });
   undo.push(() => closeControl(control));
   control.onFatal(fatal);
-  const events = new EventHub(randomBytes(4).toString('hex'));
   const seen = apiControl(control, plane);
   relay(control, (group) => seen.counters(group), events, log);
   keeper.onEvent(relayGate(control, events, log));
@@ -118,14 +122,18 @@ async function compose(config: Config, around: Around, undo: Undo[]): Promise<((
   const metrics = new Metrics({
     groups: () => control.list().map((state) => ({ state, counters: seen.counters(state.spec.group) })),
     ports: () => portStats(control, keeper.stats()),
-    eventClients: () => events.subscribers,
+    eventClients: () => events.subscribers - (told === undefined ? 0 : 1),
+    hooks: () => told?.link.counts() ?? new Map(),
     planeLost: () => dataPlane.lost(),
   });
   const audit = new Audit(around.log.audit);
   undo.push(() => audit.close());
-  const reload = await serve(config, { control: seen, events, metrics, log, audit, version, host: config.host, health: { missing } }, { control, tcp: around.tcp }, undo);
+  const readTcpAgain = await serve(config, { control: seen, events, metrics, log, audit, version, host: config.host, health: { missing } }, { control, tcp: around.tcp }, undo);
   log.info({ version, groups: records.length, socket: config.control.socket, kept, attach }, 'ready');
-  return reload;
+  return () => {
+    readTcpAgain?.();
+    told?.again();
+  };
 }
 
 /** What is wrong with them is one line with its fix, as for the files of control.tcp. */

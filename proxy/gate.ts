@@ -11,6 +11,7 @@ import { dirname, join } from 'node:path';
 import { MAPS, MARK, PROGRAMS } from '../classifier/abi.ts';
 import { KernelGate } from '../classifier/attach.ts';
 import type { Fail } from '../classifier/kernel.ts';
+import { bridgesOf } from './bridges.ts';
 import type { Config, PcapConfig } from './config.ts';
 import type { GroupSpec } from './core/types.ts';
 import { BridgeAnnouncer } from './edge/announcer.ts';
@@ -75,7 +76,8 @@ function openEbpf(config: Config, pins: string): OpenPlane {
     attach: config.attach,
     owner: `sluice ${pins}`,
   });
-  const keeper = new KernelGate(kernel, edgeError, config.uplink);
+  const bridges = bridgesOf(config.bridges);
+  const keeper = new KernelGate(kernel, edgeError, config.uplink, (bridge) => bridges.has(bridge));
   const announcer = new BridgeAnnouncer({ links: () => kernel.ports() }, (MARK.releasedSplit << shift) >>> 0);
   return {
     keeper,
@@ -86,7 +88,7 @@ function openEbpf(config: Config, pins: string): OpenPlane {
     // The maps are pinned until `settle`.
     start: () => new HoldLink({ cpu: config.worker.cpu ?? lastCpu(), pins: { groups: `${pins}/groups`, nics: `${pins}/nics` } }),
     begin: () => Promise.resolve(),
-    missing: () => [],
+    missing: () => bridges.missing(new Set(kernel.ports().filter(({ kind }) => kind === 'bridge').map(({ name }) => name))),
     lost: () => ({}),
     close: () => announcer.close(),
   };

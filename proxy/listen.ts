@@ -18,7 +18,7 @@ import { Access } from './api/access.ts';
 import type { AppOptions } from './api/app.ts';
 import { ConfigError } from './config.ts';
 import type { Config, Tls } from './config.ts';
-import { readCredentials } from './credentials.ts';
+import { readCredentials, TOKENS_KEY } from './credentials.ts';
 import { checkDirectory, codeOf, readPublic, readSecret } from './trust.ts';
 
 /** Long enough for a busy daemon, short enough for a start. */
@@ -83,11 +83,22 @@ function answers(socket: string): Promise<boolean> {
 
 /** Certificates and tokens; read at start, and again by `readAgain`. */
 export function tcpOptions(tcp: Tcp): AppOptions {
-  const { tls, tokens } = tcp;
+  const { tls } = tcp;
   return {
-    access: Access.guarded(tokens === undefined ? undefined : readCredentials(tokens)),
+    access: Access.guarded(readTokens(tcp)),
     ...(tls === undefined ? {} : { tls: readTls(tls) }),
   };
+}
+
+/** Without a CA for clients nobody shows a certificate, so a `cert:` line would be a right that nobody can use. */
+function readTokens({ tokens, tls }: Tcp): ReturnType<typeof readCredentials> | undefined {
+  if (tokens === undefined) return undefined;
+  const credentials = readCredentials(tokens);
+  const named = credentials.find(({ proof }) => proof.kind === 'certificate');
+  if (named !== undefined && tls?.clientCa === undefined) {
+    throw new ConfigError(`${TOKENS_KEY} ${tokens}: the line of ${named.caller.name} names a certificate and control.tcp.tls.clientCa is not set, so nobody could show one; add clientCa or take the line out`);
+  }
+  return credentials;
 }
 
 function readTls(tls: Tls): NonNullable<AppOptions['tls']> {
@@ -101,7 +112,7 @@ function readTls(tls: Tls): NonNullable<AppOptions['tls']> {
 
 /** Throws, and changes nothing, where something of it is not right. A certificate is for connections to come. */
 export function readAgain(tcp: Tcp, access: Access, server: object): void {
-  const credentials = tcp.tokens === undefined ? undefined : readCredentials(tcp.tokens);
+  const credentials = readTokens(tcp);
   if (tcp.tls !== undefined && server instanceof TlsServer) {
     const { cert, key, clientCa } = readTls(tcp.tls);
     server.setSecureContext({ cert, key, minVersion: 'TLSv1.2', ...(clientCa === undefined ? {} : { ca: clientCa }) });

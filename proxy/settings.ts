@@ -3,6 +3,9 @@
  * Flag and environment variable follow from the key: control.socket is --control-socket and
  * SLUICE_CONTROL_SOCKET. config.ts reads the three sources and puts the result together.
  */
+import { EVENT_TYPES } from './api/contract.ts';
+import type { EventType } from './api/contract.ts';
+
 export type Read<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly message: string };
 
 export interface Setting<T> {
@@ -66,6 +69,35 @@ function endpoints(text: string): readonly string[] | undefined {
   return fit ? urls : undefined;
 }
 
+const URLS_MAX = 4;
+/** Where events are posted. What happens on this host is nobody else's business: https, but to itself. */
+function urls(text: string): readonly string[] | undefined {
+  const found = text.split(/[\s,]+/).filter((url) => url !== '');
+  const fits = (text: string): boolean => {
+    if (!URL.canParse(text)) return false;
+    const { protocol, hostname, username, password, hash } = new URL(text);
+    const isOwn = /^(127(\.\d{1,3}){3}|\[::1\]|localhost)$/.test(hostname);
+    return (protocol === 'https:' || (protocol === 'http:' && isOwn)) && `${username}${password}${hash}` === '';
+  };
+  return found.length > 0 && found.length <= URLS_MAX && found.every(fits) ? found : undefined;
+}
+
+/** What happens every epoch is not for hooks: a program a hundred times a second. `gap` is of one follower. */
+const EVERY_EPOCH: readonly EventType[] = ['cut', 'acked', 'committed', 'released', 'output-pending', 'gap'];
+export const HOOK_EVENTS: readonly EventType[] = EVENT_TYPES.filter((type) => !EVERY_EPOCH.includes(type));
+function hookEvents(text: string): readonly EventType[] | undefined {
+  const names = text.split(/[\s,]+/).filter((name) => name !== '');
+  const found = HOOK_EVENTS.filter((type) => names.includes(type));
+  return names.length > 0 && found.length === new Set(names).size ? found : undefined;
+}
+
+/** In milliseconds. */
+function timeout(text: string): number | undefined {
+  const [, digits = '', unit] = /^([0-9]{1,5})(ms|s)$/.exec(text) ?? [];
+  const ms = unit === undefined ? NaN : Number(digits) * (unit === 's' ? 1000 : 1);
+  return ms >= 100 && ms <= 60_000 ? ms : undefined;
+}
+
 const CPUS_MAX = 4096;
 const LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
 
@@ -80,6 +112,7 @@ export const SETTINGS = {
   tokens: path('control.tcp.tokens', 'a file of lines NAME TOKEN RIGHT:GROUP'),
   ui: choice('control.tcp.ui', ['off', 'on']),
   state: path('state', 'the journal\'s directory'),
+  bridges: path('bridges', 'the directory in which `sluice attach` notes bridges'),
   plane: choice('plane', ['ebpf', 'pcap']),
   ports: setting('pcap.ports', `1 to ${PORTS_MAX} names of devices, as tap0 or tap0, tap1, eth1`, ports),
   memory: setting('pcap.memory', 'an absolute path below /dev/shm', (text) => (/^\/dev\/shm\/[A-Za-z0-9._-]+$/.test(text) && !/\/\.+$/.test(text) ? text : undefined)),
@@ -91,6 +124,12 @@ export const SETTINGS = {
   ledgerCert: path('ledger.etcd.tls.cert', 'the certificate that etcd knows this host by (PEM)'),
   ledgerKey: path('ledger.etcd.tls.key', 'its private key (PEM)'),
   auditFile: path('audit.file', 'the audit log'),
+  hookCommand: path('hooks.command', 'a program that gets each event on its standard input'),
+  hookEvents: setting('hooks.events', `a list of ${HOOK_EVENTS.join(', ')}; all of them when left out`, hookEvents),
+  hookTimeout: setting('hooks.timeout', '100ms to 60s for a run or a post; 10s when left out', timeout),
+  hookUrls: setting('hooks.webhook.urls', `a list of 1 to ${URLS_MAX} addresses, as https://alerts.example:8443/sluice; http:// for 127.0.0.1 only, no user or #`, urls),
+  hookSecret: path('hooks.webhook.secret', 'a file with the secret that signs what is posted'),
+  hookCa: path('hooks.webhook.ca', 'the CA of the addresses\' certificates (PEM); the well-known ones when left out'),
   level: choice('log.level', LEVELS),
   format: choice('log.format', ['json', 'pretty']),
   pins: setting('pins', 'an absolute path below /sys/fs/bpf', (text) => (/^\/sys\/fs\/bpf\/[A-Za-z0-9._-]+$/.test(text) && !/\/\.+$/.test(text) ? text : undefined)),

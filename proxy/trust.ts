@@ -3,7 +3,7 @@
  * directory that another user can write is no journal.
  *
  *     secret      regular, of root or ours, nothing for others, not writable by the group
- *     directory   of root or ours, not writable by others; nor the one it is in, unless sticky
+ *     directory   of root or ours, not writable by others unless sticky; and so the one it is in
  *
  * A symbolic link is followed, and what it leads to is looked at. Checked on the open file where it
  * is read, so that it can't be exchanged between the look and the reading. Each refusal is one line
@@ -29,6 +29,16 @@ export function readSecret(key: string, file: string): string {
     if ((stats.mode & OTHERS) !== 0) throw new ConfigError(`${key} ${file} can be read by everyone; chmod 600 ${file}`);
     if ((stats.mode & GROUP_WRITE) !== 0) throw new ConfigError(`${key} ${file} can be written by its group; chmod 640 ${file}`);
     if (!isOurs(stats)) throw new ConfigError(`${key} ${file} belongs to another user (uid ${stats.uid}); chown root ${file}`);
+  });
+}
+
+/** A program that the daemon runs with its own rights. */
+export function checkProgram(key: string, file: string): void {
+  checkDirectory(key, dirname(file));
+  readChecked(key, file, (stats) => {
+    if (!stats.isFile() || (stats.mode & 0o111) === 0) throw new ConfigError(`${key} ${file} is no program; give the path of one, and chmod 755 it`);
+    if ((stats.mode & (OTHERS_WRITE | GROUP_WRITE)) !== 0) throw new ConfigError(`${key} ${file} runs with the daemon's rights and can be written by others; chmod 755 ${file}`);
+    if (!isOurs(stats)) throw new ConfigError(`${key} ${file} runs with the daemon's rights and belongs to another user (uid ${stats.uid}); chown root ${file}`);
   });
 }
 
@@ -64,6 +74,7 @@ export function checkDirectory(key: string, path: string): void {
 }
 
 function mayNotBeExchanged(key: string, path: string, stats: Stats): void {
+  if (!isOurs(stats)) throw new ConfigError(`${key}: ${path} belongs to another user (uid ${stats.uid}), who could exchange what is in it; chown root ${path}, or give a path elsewhere`);
   if ((stats.mode & OTHERS_WRITE) !== 0 && (stats.mode & STICKY) === 0) throw new ConfigError(`${key}: everyone may write ${path}; chmod o-w ${path}`);
 }
 

@@ -22,6 +22,8 @@ export interface DaemonOptions {
   /** `control.tcp` of its settings. */
   readonly tcp?: object;
   readonly auditFile?: string;
+  /** `hooks` of its settings. */
+  readonly hooks?: object;
   /** Of several hosts: its name, its uplink, where the ledger is. */
   readonly across?: { readonly host: string; readonly uplink: string; readonly endpoints: readonly string[] };
 }
@@ -50,6 +52,8 @@ export class Daemon {
       control: { socket: this.socket, ...(options.tcp === undefined ? {} : { tcp: options.tcp }) },
       ...(options.auditFile === undefined ? {} : { audit: { file: options.auditFile } }),
       ...(options.across === undefined ? {} : { uplink: options.across.uplink, ledger: { etcd: { endpoints: options.across.endpoints } } }),
+      bridges: join(options.directory, 'bridges'),
+      ...(options.hooks === undefined ? {} : { hooks: options.hooks }),
       state: options.state ?? join(options.directory, 'state'),
       ...(options.pcap === undefined ? { pins: options.pins, attach: options.attach ?? 'auto' } : { plane: 'pcap', pcap: options.pcap }),
       log: { level: 'info', format: 'json' },

@@ -25,6 +25,7 @@ import { checker, problemText } from './contract.ts';
 import type { ApiDeps } from './deps.ts';
 import { addObserveRoutes } from './observe.ts';
 import { addPageRoutes } from './page.ts';
+import { boundByAddress } from './crowd.ts';
 import { refuse, Refused } from './refuse.ts';
 import { EventStreams } from './sse.ts';
 import type { SseOptions } from './sse.ts';
@@ -41,12 +42,16 @@ const REQUEST_MS_MAX = 10_000;
 const SLOW_CHECK_MS = 1000;
 /** Connections of one way in; one more is closed as it comes. Each costs some 20 KB. */
 const CONNECTIONS_MAX = 1024;
+/** Of these one address of the network may have: an engine, its watchers, a dashboard's streams. */
+const PER_ADDRESS_MAX = 256;
 const HEADER_BYTES_MAX = 16 * 1024;
 
 export interface AppOptions extends SseOptions {
   readonly access: Access;
   readonly tls?: { readonly cert: string; readonly key: string; readonly clientCa: string | undefined };
   readonly requestsPerSecondMax?: number;
+  /** Connections of one address. */
+  readonly perAddressMax?: number;
   /** Directory of the dashboard's files; none = no dashboard. */
   readonly page?: string;
 }
@@ -81,6 +86,7 @@ export async function buildApp(deps: ApiDeps, options: AppOptions): Promise<App>
   addObserveRoutes(app, deps, streams);
   if (options.page !== undefined && !addPageRoutes(app, options.page)) deps.log.info({ page: options.page }, 'the dashboard was not built; make build');
   app.server.maxConnections = CONNECTIONS_MAX;
+  boundByAddress(app.server, options.perAddressMax ?? PER_ADDRESS_MAX);
   await app.ready();
   return app;
 }

@@ -60,8 +60,8 @@ export const MemberName = Type.String({
   description: 'a member name: 1 to 63 letters, digits, ".", "_" or "-", beginning with a letter or digit',
 });
 const PortName = Type.String({
-  pattern: '^(?!\\.{1,2}$)[^\\s/:]{1,15}$',
-  description: 'the name of a bridge port (the VM\'s tap): 1 to 15 characters, no "/", ":" or space',
+  pattern: '^(?!\\.{1,2}$)[^\\s/:\\u0000-\\u001f\\u007f-\\u009f]{1,15}$',
+  description: 'the name of a bridge port (the VM\'s tap): 1 to 15 characters, no "/", ":", space or control character',
 });
 const Mac = Type.String({
   pattern: '^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$',

@@ -44,6 +44,8 @@ export interface MetricsSource {
   eventClients(): number;
   /** Frames that ended for a reason of the data plane's own, by reason; they only grow. */
   planeLost(): Readonly<Record<string, number>>;
+  /** Events given to each hook, by what became of them. */
+  hooks?(): ReadonlyMap<string, Readonly<Record<string, number>>>;
 }
 
 type Row<T> = readonly [name: string, help: string, pick: (from: T) => number];
@@ -174,6 +176,16 @@ export class Metrics {
       collect() {
         this.reset();
         for (const [reason, frames] of Object.entries(source.planeLost())) this.inc({ reason }, frames);
+      },
+    });
+    new Counter({
+      name: 'sluice_hook_events_total',
+      help: 'Events for the hook command and the webhooks, by what became of them: done, failed, dropped (too many wait)',
+      labelNames: ['target', 'outcome'],
+      registers,
+      collect() {
+        this.reset();
+        for (const [target, counts] of source.hooks?.() ?? []) for (const [outcome, events] of Object.entries(counts)) this.inc({ target, outcome }, events);
       },
     });
     this.#addGroups(registers);

@@ -71,6 +71,8 @@ describe('a wrong group file is refused in one sentence', () => {
     ['vlan 4095', file({ members: [{ name: 'a', ...nic, vlan: 4095 }] }), /1 to 4094/],
     ['long port', file({ members: [{ name: 'a', ...nic, port: 'abcdefghijklmnop' }] }), /1 to 15 characters/],
     ['port ..', file({ members: [{ name: 'a', ...nic, port: '..' }] }), /1 to 15 characters/],
+    ['a port with an escape', file({ members: [{ name: 'a', ...nic, port: 'tap\u001b[2J' }] }), /control character/],
+    ['a port with a C1 control', file({ members: [{ name: 'a', ...nic, port: 'tap\u009b2J' }] }), /control character/],
     ['same port', file({ members: [{ name: 'a', ...nic }, { name: 'b', port: 'tap0', mac: '02:00:00:00:00:02' }] }), /port tap0 is used twice, by "a" and "b"/],
     ['same MAC', file({ members: [{ name: 'a', port: 'tap0', mac: '02:00:00:00:00:0a' }, { name: 'b', port: 'tap1', mac: '02:00:00:00:00:0A' }] }), /MAC 02:00:00:00:00:0a is used twice/],
     ['same name', file({ members: [{ name: 'a', ...nic }, { name: 'a', port: 'tap1', mac: '02:00:00:00:00:02' }] }), /^members\[1\]: the name "a" is used twice/],

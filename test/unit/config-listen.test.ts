@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import type { Server } from 'node:net';
 import { spawn } from 'node:child_process';
@@ -9,6 +9,7 @@ import { sha256 } from '../../proxy/api/access.ts';
 import { readCredentials } from '../../proxy/credentials.ts';
 import { groupId, listenUnix, tcpOptions } from '../../proxy/listen.ts';
 import { checkCapabilities, checkKernel } from '../../proxy/preflight.ts';
+import { checkState } from '../../proxy/trust.ts';
 
 let directory: string;
 let server: Server;
@@ -59,6 +60,17 @@ describe('the unix socket', () => {
     expect(await messageOf(() => listenUnix(app, join(file, 'below'), 'x'))).toMatch(/directory can't be made \(E\w+\)/);
   });
 
+  test('a directory of another user is refused: whoever owns it may exchange what is in it', async () => {
+    if (process.getuid?.() !== 0) return; // only root can make one
+    const theirs = join(directory, 'theirs');
+    mkdirSync(theirs, { mode: 0o755 });
+    chownSync(theirs, 65534, 65534);
+    expect(await messageOf(() => listenUnix(app, join(theirs, 's.sock'), 'x'))).toMatch(/control\.socket: .*theirs belongs to another user \(uid 65534\)/);
+    expect(await messageOf(() => checkState('state', join(theirs, 'journal')))).toMatch(/state: .*theirs belongs to another user/);
+    chownSync(theirs, 0, 0);
+    expect(await messageOf(() => checkState('state', join(theirs, 'journal')))).toBe('done');
+  });
+
   test('its group by name', () => {
     expect(groupId('b', 'a:x:1:\nb:x:22:u,v\nbb:x:3:')).toBe(22);
     expect(groupId('c', 'a:x:1:')).toBeUndefined();
@@ -101,6 +113,10 @@ describe('tokens', () => {
     const message = await messageOf(() => options(tokens(text, mode)));
     expect(message).toMatch(expected);
     expect(message).not.toMatch(/0123456789abcde|secret\b.*secret/); // what stands there is not shown
+  });
+  test('a certificate\'s line where no client can show one', async () => {
+    const file = tokens('backup cert:backup-host administer:db\n');
+    expect(await messageOf(() => options(file))).toMatch(/the line of backup names a certificate and control\.tcp\.tls\.clientCa is not set/);
   });
   test('a file that is not there', async () => {
     expect(await messageOf(() => options(join(directory, 'none')))).toMatch(/tokens .* can't be read \(ENOENT\)/);

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { GROUP, GROUPS_MAX, MEMBER, MEMBERS_MAX, NIC, NICS_MAX, STATS, VERDICTS } from '../../classifier/abi.ts';
 import { Cells } from '../../classifier/cells.ts';
-import { refusal } from '../../classifier/claims.ts';
+import { bridgeRefusal, refusal, uplinkRefusal } from '../../classifier/claims.ts';
 import { keyBytes, keyText } from '../../classifier/keys.ts';
 import { TABLES, additions, cautious, emptyPicture, macKey, plan, want } from '../../classifier/plan.ts';
 import type { Action, AttachedHook, Entries, Picture, Port, WantedGroup } from '../../classifier/plan.ts';
@@ -260,6 +260,16 @@ describe('claims', () => {
   ])('%s with %s', (name, address, message) => {
     const others = [claim('db', { port: 'p1', mac: mac(7), vlan: 0 })];
     expect(refusal(claim('web', { port: name, mac: address, vlan: 0 }), others, PORTS, none)?.message).toBe(message);
+  });
+  test('the uplink is nobody\'s port', () => {
+    expect(uplinkRefusal(claim('web', { port: 'p0', mac: mac(1), vlan: 0 }), 'p0')).toMatchObject({ code: 'bad_request', message: 'port p0 is the uplink of this host, so no member can be there' });
+    expect(uplinkRefusal(claim('web', { port: 'p0', mac: mac(1), vlan: 0 }), 'p1')).toBeUndefined();
+    expect(uplinkRefusal(claim('web', { port: 'p0', mac: mac(1), vlan: 0 }), undefined)).toBeUndefined();
+  });
+  test('a port in a bridge that is not attached, unless it was there before or is in none', () => {
+    const ask = (name: string, awaited: boolean) => bridgeRefusal(claim('web', { port: name, mac: mac(1), vlan: 0 }), PORTS, () => awaited, (bridge) => bridge === 'br0');
+    expect(ask('p3', false)).toMatchObject({ code: 'bad_request', message: expect.stringContaining('port p3 is in bridge br1') as string, fix: 'sluice attach br1' });
+    for (const fits of [ask('p0', false), ask('p3', true), ask('p5', false), ask('nix', false)]) expect(fits).toBeUndefined();
   });
   test('a port that was there before is awaited', () => {
     expect(refusal(claim('web', { port: 'nix', mac: mac(1), vlan: 0 }), [], PORTS, () => true)).toBeUndefined();

@@ -42,6 +42,7 @@ const RULES: readonly { from: string; may: readonly string[] }[] = [
   { from: 'proxy/switch/', may: ['proxy/switch/', 'proxy/plane/', 'proxy/ring/', 'proxy/edge/', 'proxy/ports.ts', 'proxy/core/types.ts', 'classifier/'] },
   { from: 'proxy/control/', may: ['proxy/control/', 'proxy/core/', 'proxy/ports.ts'] },
   { from: 'proxy/edge/', may: ['proxy/edge/', 'proxy/ports.ts', 'proxy/core/types.ts'] },
+  { from: 'proxy/hooks/', may: ['proxy/hooks/'] },
   { from: 'proxy/api/contract', may: ['proxy/core/types.ts', 'proxy/api/contract'] },
   { from: 'proxy/api/', may: ['proxy/api/', 'proxy/core/types.ts', 'proxy/ports.ts'] },
   { from: 'proxy/', may: ['proxy/', 'classifier/'] },
