@@ -5,7 +5,7 @@ NODE_STAMP := node_modules/.package-lock.json
 SOURCES := $(shell find proxy classifier checkpoint-hooks bench -name '*.ts' 2>/dev/null)
 PAGE := checkpoint-hooks/page
 
-.PHONY: help setup build check unit test explore fuzz deb audit demo demo-hosts demo-vm test-vm bench bench-quick longrun object clean
+.PHONY: help setup build check unit test explore fuzz deb audit demo demo-hosts test-hosts demo-vm test-vm bench bench-quick longrun object clean
 
 help: ## what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ demo: setup dist/.built ## two members, an outsider, real traffic; writes out/de
 demo-hosts: setup dist/.built ## one group on three hosts with an etcd: leader killed, host cut off, host killed; writes out/demo-hosts.json
 	@deploy/setup.sh hosts
 	@node dist/bench/demo-hosts.js
+
+test-hosts: setup dist/.built ## chaos on three hosts, 112 runs, some 12 minutes; SERIES="7 1-20" is a part; writes out/test-hosts.json
+	@deploy/setup.sh hosts
+	@node dist/bench/test-hosts.js $(SERIES)
 
 demo-vm: setup dist/.built ## two real VMs die and go on, a client counts through it; writes out/demo-vm.json
 	@deploy/setup.sh vm

@@ -17,17 +17,16 @@ import { sleep, until } from './bed/commands.ts';
 import { nowUs } from './bed/libc.ts';
 import { Oracle } from './bed/oracle.ts';
 import { HostsEngine } from './hosts/engine.ts';
-import { HostsTraffic, type Life, type Speaker } from './hosts/traffic.ts';
+import { GROUP, finish, groupFile, members, speakers, type Seat } from './hosts/story.ts';
+import { HostsTraffic, type Life } from './hosts/traffic.ts';
 import { mustBeRoot, tableText, tenth, writeOut } from './vm/report.ts';
 
-const GROUP = 'web';
-const VLAN = 100;
 const SETTLE_MS = 500;
 const ELECTION_MS = 3000;
 /** h1 (0), h2 (1), h3 (2); the last two are the standbys of m1 and m2. */
 const TAPS = [0, 0, 1, 2, 1, 2];
-const BEFORE = [0, 1, 2, 3];
-const AFTER = [4, 5, 2, 3];
+const BEFORE: readonly Seat[] = [0, 1, 2, 3].map((tap, is) => ({ is, tap }));
+const AFTER: readonly Seat[] = [4, 5, 2, 3].map((tap, is) => ({ is, tap }));
 const DEAD = 0;
 const CUT_OFF = 2;
 
@@ -43,17 +42,6 @@ interface Leader { readonly gapMs: number }
 interface CutOff { readonly cutOffMs: number; readonly commits: number; readonly beyond: number; readonly outside: number; readonly piledUp: number; readonly backMs: number }
 interface Death { readonly takeoverMs: number; readonly firstOutsideMs: number; readonly epoch: number; readonly etcdLed: boolean }
 interface Ghost { readonly sent: number; readonly phase: string; readonly code: string; readonly epochsPerS: number }
-
-/** Where each of the four members speaks: m1 … m4 keep name and address wherever they live. */
-function speakers({ bed }: Cluster, taps: readonly number[]): Speaker[] {
-  return taps.map((tap, i) => {
-    const { name, address } = bed.member(i);
-    return { name, address, host: bed.member(tap).host, tap: () => bed.tap(tap) };
-  });
-}
-function members({ bed }: Cluster, taps: readonly number[]): object[] {
-  return taps.map((tap, i) => ({ name: bed.member(i).name, mac: bed.member(i).mac, host: `h${bed.member(tap).host + 1}`, port: bed.member(tap).port }));
-}
 
 async function steady({ engine, traffic, say }: Story): Promise<Steady> {
   await until('commits have begun', () => engine.committed > 5);
@@ -114,10 +102,15 @@ async function hostKilled({ cluster, engine, traffic, say }: Story, life: Life):
   engine.failure = undefined; // h1 did not answer: that is how an engine learns of it
   traffic.drain();
   const homes = speakers(cluster, AFTER);
+  const next = traffic.expect(2, homes);
+  engine.at = (step, host) => {
+    if (step !== 'opened' || host === undefined) return;
+    if (life.endedAt === undefined) traffic.end(life, engine.open - 1);
+    traffic.arrive(next, host);
+  };
   const epoch = await engine.takeover(members(cluster, AFTER), homes);
   const takeoverMs = (nowUs() - killedUs) / 1e3;
-  traffic.drain();
-  traffic.begin(2, homes);
+  next.silent.clear();
   engine.run();
   say(`generation 2 goes on from epoch ${epoch}, ${takeoverMs.toFixed(0)} ms after the kill: m1 at h2, m2 at h3`);
   await until('generation 2 is heard outside', () => traffic.firstOutsideUs.has(2), 20_000);
@@ -130,7 +123,6 @@ async function hostKilled({ cluster, engine, traffic, say }: Story, life: Life):
 async function hostWakes({ cluster, engine, traffic, say }: Story, life: Life): Promise<Ghost> {
   cluster.etcd.startNode(DEAD);
   await cluster.daemon(DEAD).start('live');
-  life.isGhost = true;
   life.silent.delete(DEAD);
   await cluster.ports(DEAD, true);
   say('h1 wakes as if nothing had happened: its sluiced runs, its old m1 and m2 speak in generation 1');
@@ -145,25 +137,10 @@ async function hostWakes({ cluster, engine, traffic, say }: Story, life: Life): 
   return { sent: traffic.ghosts, phase, code, epochsPerS };
 }
 
-/** Ends the traffic; everything of the living leaves. */
-async function finish({ engine, traffic, oracle }: Story): Promise<void> {
-  traffic.stop();
-  await engine.stop();
-  if (engine.failure !== undefined) throw engine.failure;
-  const last = engine.open;
-  await engine.epoch();
-  for (const host of engine.hosts) await until('all is released', async () => (await engine.state(host)).released >= last, 20_000);
-  for (let seen = -1; seen !== oracle.count().seen; await sleep(50)) {
-    seen = oracle.count().seen;
-    traffic.drain();
-  }
-  if (traffic.missed() > 0) throw new Error('the capture missed frames: the oracle was blind');
-}
-
 async function play(story: Story): Promise<boolean> {
   const { cluster, engine, traffic, oracle, say } = story;
   const homes = speakers(cluster, BEFORE);
-  await engine.protect({ commit: 'acks', wire: { vlan: VLAN }, members: members(cluster, BEFORE) }, homes);
+  await engine.protect(groupFile(cluster, BEFORE), homes);
   say('three hosts, a switch, three etcd nodes, an outsider; one group: m1 and m2 on h1, m3 on h2, m4 on h3; protected');
   const life = traffic.begin(1, homes);
   traffic.run();
@@ -174,7 +151,7 @@ async function play(story: Story): Promise<boolean> {
   if (engine.failure !== undefined) throw engine.failure;
   const death = await hostKilled(story, life);
   const ghost = await hostWakes(story, life);
-  await finish(story);
+  await finish(engine, traffic, oracle);
   const [probes, inside] = [oracle.count(), traffic.inside()];
   const json = {
     hosts: 3, epochsPerS: tenth(plain.epochsPerS), leaderKilledNoCommitMs: tenth(leader.gapMs), cutOff: off, takeover: death, ghost,

@@ -4,7 +4,7 @@
 #   setup.sh run     to run the daemon and the demo
 #   setup.sh test    to run the tests
 #   setup.sh bench   to run the bench
-#   setup.sh hosts   to run the demo of several hosts
+#   setup.sh hosts   to run the demo and the chaos series of several hosts
 #   setup.sh deb     to build the Debian package
 #   setup.sh vm      to run real guests and the bench's peers: their kernel is downloaded by the guest kit, not installed
 set -euo pipefail
@@ -15,7 +15,7 @@ case "${1:-}" in
   test)  want=(clang libbpf-dev tshark openssl curl sockperf openmpi-bin netpipe-openmpi etcd-server etcd-client chromium) ;;
   bench) want=(sockperf openmpi-bin netpipe-openmpi hpcc) ;;
   vm)    want=(qemu-system-x86 ipxe-qemu gcc libc6-dev dpkg busybox-static iptables) ;;
-  hosts) want=(etcd-server etcd-client nftables) ;;
+  hosts) want=(etcd-server etcd-client nftables gcc libc6-dev strace) ;;
   deb)   want=(dpkg rsync binutils lintian) ;;
   *) echo "usage: $0 build|run|test|bench|hosts|vm|deb" >&2; exit 2 ;;
 esac

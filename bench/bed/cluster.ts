@@ -11,28 +11,37 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { ipBatch, until } from './commands.ts';
 import { Daemon } from './daemon.ts';
-import { Etcd } from './etcd.ts';
+import { Etcd, type EtcdOptions } from './etcd.ts';
 import { HostsBed, type HostsOptions } from './hosts.ts';
 
 const READY_MS = 30_000;
+
+/** What each host's sluiced is started in. */
+export interface Surroundings {
+  prepare(bed: HostsBed): Promise<unknown>;
+  env(bed: HostsBed, host: number): Record<string, string>;
+}
 
 export class Cluster {
   readonly bed: HostsBed;
   readonly etcd: Etcd;
   readonly daemons: readonly Daemon[];
+  readonly #env: (host: number) => Record<string, string>;
 
-  private constructor(bed: HostsBed) {
+  private constructor(bed: HostsBed, env: (host: number) => Record<string, string>, electionMs: number | undefined) {
     this.bed = bed;
+    this.#env = env;
     const addresses = bed.hosts.map((_, i) => `10.77.0.${i + 1}`);
-    this.etcd = new Etcd({ directory: bed.directory, port: 2379, nodes: bed.hosts.length, addresses, namespaces: bed.hosts });
+    this.etcd = new Etcd({ directory: bed.directory, port: 2379, nodes: bed.hosts.length, addresses, namespaces: bed.hosts, ...(electionMs === undefined ? {} : { electionMs }) });
     this.daemons = bed.hosts.map((namespace, i) => this.#daemon(namespace, i));
   }
 
-  static async create(options: HostsOptions): Promise<Cluster> {
+  static async create(options: HostsOptions & Pick<EtcdOptions, 'electionMs'>, surroundings?: Surroundings): Promise<Cluster> {
     const bed = await HostsBed.create(options);
     let cluster: Cluster | undefined;
     try {
-      cluster = new Cluster(bed);
+      await surroundings?.prepare(bed);
+      cluster = new Cluster(bed, (host) => surroundings?.env(bed, host) ?? {}, options.electionMs);
       await cluster.#start();
       return cluster;
     } catch (error) {
@@ -68,7 +77,7 @@ export class Cluster {
     mkdirSync(directory);
     const { endpoints } = this.etcd;
     return new Daemon({
-      namespace, directory, pins: this.bed.pins(i),
+      namespace, directory, pins: this.bed.pins(i), env: this.#env(i),
       across: { host, uplink: 'uplink', endpoints: [...endpoints.slice(i), ...endpoints.slice(0, i)] },
     });
   }

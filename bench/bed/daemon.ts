@@ -24,6 +24,8 @@ export interface DaemonOptions {
   readonly auditFile?: string;
   /** `hooks` of its settings. */
   readonly hooks?: object;
+  /** Added to its environment. */
+  readonly env?: Record<string, string>;
   /** Of several hosts: its name, its uplink, where the ledger is. */
   readonly across?: { readonly host: string; readonly uplink: string; readonly endpoints: readonly string[] };
 }
@@ -67,7 +69,7 @@ export class Daemon {
     if (this.#running !== undefined) throw new Error('the daemon is running already');
     const running = startIn(this.#options.namespace, process.execPath, [
       join(repositoryRoot(), 'bin/sluiced'), '--config', this.#config,
-    ]);
+    ], this.#options.env);
     this.#running = running;
     let gone: number | string | undefined;
     void running.ended.then((code) => (gone = code));
@@ -85,6 +87,13 @@ export class Daemon {
   get api(): Api {
     if (this.#api === undefined) throw new Error('the daemon was never started');
     return this.#api;
+  }
+
+  /** Whoever waits for an answer waits no longer; what comes next is asked over a new connection. */
+  async hangUp(): Promise<void> {
+    const before = this.#api;
+    this.#api = new Api(this.socket);
+    await before?.close();
   }
 
   get pid(): number {

@@ -2,7 +2,7 @@
  * An etcd of three nodes (or one) on this machine: each may be killed, paused, and come back. Each
  * dies with whoever started it. Addresses are loopback's unless given, ports follow from `port`.
  */
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { end, namespacePath, run, start, until, type Running } from './commands.ts';
 
@@ -12,6 +12,8 @@ export interface EtcdOptions {
   readonly nodes?: number;
   /** Of each node; default 127.0.0.1. */
   readonly addresses?: readonly string[];
+  /** A silent leader is replaced after one to two times this; etcd's own default is 1000. */
+  readonly electionMs?: number;
   /** Where each node runs; default here. */
   readonly namespaces?: readonly string[];
 }
@@ -37,8 +39,9 @@ export class Etcd {
     await until('etcd answers', () => this.#isHealthy(), 30_000);
   }
 
-  startNode(i: number): void {
-    const { directory, namespaces } = this.#options;
+  /** `aheadS`: its clocks of time since boot show so many seconds more, as on another machine. */
+  startNode(i: number, aheadS = 0): void {
+    const { directory, namespaces, electionMs = 1000 } = this.#options;
     if (this.#nodes[i] !== undefined) return;
     const data = join(directory, `etcd${i}`);
     mkdirSync(data, { recursive: true, mode: 0o700 });
@@ -46,13 +49,38 @@ export class Etcd {
     const args = [
       'etcd', '--name', `n${i}`, '--data-dir', data, '--log-level', 'error', '--initial-cluster-token', directory,
       '--listen-client-urls', client, '--advertise-client-urls', client, '--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer,
+      '--election-timeout', String(electionMs), '--heartbeat-interval', String(electionMs / 10),
       '--initial-cluster', this.#peers.map((url, n) => `n${n}=${url}`).join(','),
     ];
     const namespace = namespaces?.[i];
     const inside = namespace === undefined ? [] : ['nsenter', `--net=${namespacePath(namespace)}`];
-    this.#nodes[i] = start('setpriv', ['--pdeathsig', 'KILL', ...inside, ...args]);
+    const clock = aheadS === 0 ? [] : ['unshare', '--time', '--monotonic', String(aheadS), '--boottime', String(aheadS)];
+    this.#nodes[i] = start('setpriv', ['--pdeathsig', 'KILL', ...inside, ...clock, ...args]);
   }
 
+  /**
+   * From now on the node's disk takes so long for each sync, until what is returned is called. Its system
+   * calls are held up by strace: a cgroup's limit is by bytes, and syncs of a small log are few bytes.
+   */
+  async slowDisk(i: number, syncMs: number): Promise<() => Promise<void>> {
+    const pid = this.#nodes[i]?.child.pid;
+    const namespace = this.#options.namespaces?.[i];
+    if (pid === undefined) throw new Error(`etcd node ${i} does not run`);
+    const inside = namespace === undefined ? [] : ['nsenter', `--net=${namespacePath(namespace)}`];
+    const us = String(syncMs * 1e3);
+    const strace = start('setpriv', ['--pdeathsig', 'KILL', ...inside, 'strace', '-f', '-q', '-o', '/dev/null', '-e', 'trace=fsync,fdatasync', '-e', `inject=fsync,fdatasync:delay_enter=${us}`, '-p', String(pid)]);
+    let gone: number | string | undefined;
+    void strace.ended.then((code) => (gone = code));
+    await until('strace holds etcd', () => {
+      if (gone !== undefined) throw new Error(`strace ended with ${gone}: ${strace.output()}`);
+      return tracerOf(pid) !== 0;
+    });
+    return async () => void (await end(strace, 'SIGTERM'));
+  }
+
+  runs(i: number): boolean {
+    return this.#nodes[i] !== undefined;
+  }
   async kill(i: number): Promise<void> {
     const node = this.#nodes[i];
     this.#nodes[i] = undefined;
@@ -87,3 +115,5 @@ export class Etcd {
     await Promise.all([...this.#nodes.keys()].map((i) => this.kill(i)));
   }
 }
+
+const tracerOf = (pid: number): number => Number(/TracerPid:\t(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0);

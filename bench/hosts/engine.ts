@@ -8,7 +8,10 @@
  *
  * The members of one life stay where they are: same port on the host or on another one is the
  * caller's word. An epoch goes on through a ledger that is down: cuts and acks are the hosts' own,
- * so epochs pile up there and are committed when it is back.
+ * so epochs pile up there and are committed when it is back. A host that does not answer is asked
+ * again until it does or the engine is stopped: a repeat is ignored by who has done it already.
+ *
+ * `at` is told each step of each epoch as it happens, so that a fault can strike there.
  */
 import { ApiRefusal, type GroupAnswer } from '../bed/api.ts';
 import type { Cluster } from '../bed/cluster.ts';
@@ -22,6 +25,9 @@ const STORE_MS = 8;
 const APART_MS = 4;
 const TRIES_MS = 20_000;
 const POLL_MS = 5;
+
+/** Where an epoch is. `cut`, `acked`: this host has answered; `asked`: the last ack is on its way; `opened`: of a takeover, this host is in the new generation. */
+export type Step = 'begin' | 'cut' | 'sealed' | 'acked' | 'asked' | 'end' | 'opened';
 
 export interface Home {
   readonly name: string;
@@ -43,6 +49,9 @@ export class HostsEngine {
   #stopping = false;
   #running: Promise<unknown> | undefined;
   failure: Error | undefined;
+  at: (step: Step, host?: number) => void = () => undefined;
+  /** Between the cuts of two hosts, at most, milliseconds. */
+  apartMs = APART_MS;
 
   constructor(cluster: Cluster, oracle: Oracle, group: string) {
     this.#cluster = cluster;
@@ -73,12 +82,34 @@ export class HostsEngine {
   }
 
   async protect(file: object, homes: readonly Home[]): Promise<void> {
-    const { api } = this.#cluster.daemon(0);
-    await insist(() => api.group('PUT', `/v1/groups/${this.#group}`, file));
-    await insist(() => this.say(0, 'protect', {}).catch((error: unknown) => said(error, 'already_protected') ? this.state(0) : Promise.reject(asError(error))));
+    await this.apply(file, homes);
+    const [first = 0] = this.hosts;
+    const { generation } = await insist<GroupAnswer>(async () => {
+      const state = await this.say(first, 'protect', {}).catch((error: unknown) => said(error, 'already_protected') ? this.state(first) : Promise.reject(asError(error)));
+      return state.phase === 'protected' ? state : undefined; // said twice where the first answer was late
+    });
+    this.generation = generation;
+    let seen: GroupAnswer | undefined;
+    for (const host of this.hosts) await until('the group is protected', async () => isProtected(seen = await this.state(host).catch(() => undefined), generation), TRIES_MS)
+      .catch((error: unknown) => Promise.reject(new Error(`${asError(error).message}: generation ${generation}, h${host + 1} says ${JSON.stringify(seen)}`)));
+  }
+
+  /** The group is there, and not protected. */
+  async apply(file: object, homes: readonly Home[]): Promise<void> {
     this.#homes = homes;
-    this.generation = 1;
-    for (const host of this.hosts) await until('the group is protected', async () => (await this.state(host).catch(() => undefined))?.phase === 'protected', TRIES_MS);
+    const { api } = this.#cluster.daemon(this.hosts[0] ?? 0);
+    await insist(() => api.group('PUT', `/v1/groups/${this.#group}`, file));
+  }
+
+  /** Ends the group everywhere, whatever its hosts think of it: nothing that is held leaves. */
+  async forget(): Promise<void> {
+    const [first = 0] = this.hosts;
+    const { generation } = this;
+    if (generation > 0) await insist(() => this.say(first, 'unprotect', { generation, held: 'discard' }).catch((error: unknown) => said(error, 'not_protected') || said(error, 'no_such_group') ? true : Promise.reject(asError(error))));
+    for (const host of this.bounds.keys()) await until(`h${host + 1} has ended the group`, () => this.#leave(host), TRIES_MS);
+    const { api } = this.#cluster.daemon(first);
+    await until('the group is deleted', async () => [200, 204, 404].includes((await api.call('DELETE', `/v1/groups/${this.#group}`)).status), TRIES_MS);
+    for (const host of this.bounds.keys()) await until(`h${host + 1} has forgotten the group`, async () => await this.#phase(host) === undefined, TRIES_MS);
   }
 
   run(): void {
@@ -98,18 +129,24 @@ export class HostsEngine {
   /** Seals the open epoch at every host and acks it there: everything sent before is to go out. */
   async epoch(): Promise<void> {
     const epoch = this.open;
+    this.at('begin');
     for (const host of shuffled(this.hosts)) {
-      await this.#cut(host, epoch);
-      await sleep(Math.random() * APART_MS);
+      if (!(await this.#cut(host, epoch))) return;
+      this.at('cut', host);
+      await sleep(Math.random() * this.apartMs);
     }
     this.open = epoch + 1;
+    this.at('sealed');
     await sleep(STORE_MS);
-    const { generation } = this;
     const hosts = shuffled(this.hosts);
-    await Promise.all(hosts.map((host, i) => {
-      if (i === hosts.length - 1) this.#oracle.begin('commit', epoch, nowUs());
-      return this.say(host, 'ack', { generation, epoch });
+    await Promise.all(hosts.map(async (host, i) => {
+      if (i === hosts.length - 1) {
+        this.#oracle.begin('commit', epoch, nowUs());
+        setImmediate(() => this.at('asked'));
+      }
+      if (await this.#tell(host, 'ack', epoch)) this.at('acked', host);
     }));
+    this.at('end');
   }
 
   /** The group goes on in the next generation from the epoch that all hosts acked. Returns that epoch. */
@@ -128,23 +165,54 @@ export class HostsEngine {
       }
       throw asError(error);
     }));
-    for (const host of others) await insist(() => this.say(host, 'takeover', { generation, epoch }));
-    answered(true);
     this.generation = generation;
     this.open = answer.open;
     this.#homes = homes;
+    this.at('opened', first);
+    for (const host of others) {
+      await insist(() => this.say(host, 'takeover', { generation, epoch }));
+      this.at('opened', host);
+    }
+    answered(true);
     for (const bounds of this.bounds) Object.assign(bounds, { floor: this.open, ceiling: this.open });
     return epoch;
   }
 
-  async #cut(host: number, epoch: number): Promise<void> {
+  /** False: the engine was stopped before the host had done it. */
+  async #cut(host: number, epoch: number): Promise<boolean> {
     const bounds = this.bounds[host];
     if (bounds === undefined) throw new Error(`no host ${host}`);
     const told = this.#homes.filter((home) => home.host === host).map(({ name }) => this.#oracle.begin('cut', epoch, nowUs(), name));
     bounds.ceiling = epoch + 1;
-    await this.say(host, 'cut', { generation: this.generation, epoch });
+    if (!(await this.#tell(host, 'cut', epoch))) return false;
     for (const tell of told) tell(true);
     bounds.floor = epoch + 1;
+    return true;
+  }
+
+  /** Until the host has answered; a refusal is an answer, and the end of this engine. */
+  async #tell(host: number, verb: 'cut' | 'ack', epoch: number): Promise<boolean> {
+    for (;;) {
+      try {
+        await this.say(host, verb, { generation: this.generation, epoch });
+        return true;
+      } catch (error) {
+        if (this.#stopping) return false;
+        if (error instanceof ApiRefusal && error.status !== 503 && error.status !== 404) throw error;
+      }
+      await sleep(POLL_MS);
+    }
+  }
+
+  /** undefined = the host does not know the group (or does not answer). */
+  async #phase(host: number): Promise<GroupAnswer | undefined> {
+    return this.state(host).catch((error: unknown) => error instanceof ApiRefusal && error.status === 404 ? undefined : Promise.reject(asError(error)));
+  }
+  async #leave(host: number): Promise<boolean> {
+    const state = await this.#phase(host);
+    if (state === undefined || state.phase === 'idle') return true;
+    if (state.phase === 'fenced') await this.say(host, 'unprotect', { generation: state.generation, held: 'discard' }).catch(() => undefined); // asked again
+    return false;
   }
 
   async #loop(): Promise<void> {
@@ -159,7 +227,7 @@ export class HostsEngine {
   /** What the group has committed, as its last host sees it. */
   async #watch(): Promise<void> {
     while (!this.#stopping) {
-      const { committed } = await this.state(this.hosts.at(-1) ?? 0);
+      const committed = await this.state(this.hosts.at(-1) ?? 0).then((state) => state.generation === this.generation ? state.committed : 0, () => 0);
       if (committed > this.#committed) {
         this.#committed = committed;
         this.#commitGapUs = Math.max(this.#commitGapUs, nowUs() - this.#commitAtUs);
@@ -187,6 +255,7 @@ async function insist<T>(ask: () => Promise<T | undefined>): Promise<T> {
   throw new Error(`asked for ${TRIES_MS} ms in vain: ${last}`);
 }
 
+const isProtected = (state: GroupAnswer | undefined, generation: number): boolean => state?.phase === 'protected' && state.generation === generation;
 const said = (error: unknown, code: string): boolean => error instanceof ApiRefusal && error.code === code;
 const asError = (error: unknown): Error => (error instanceof Error ? error : new Error(String(error)));
 

@@ -10,8 +10,12 @@
  *   leaked   by the oracle (oracle.ts): outside before every host was asked to ack its epoch
  *   orphans  a frame sent after cut(e) had returned at its sender's host, read at a member whose
  *            host had not yet been asked to cut e: its receiver would know what its sender doesn't
- *   old      a frame for a member, of an earlier life, at a member of a later one; or any frame sent after
- *            its life had ended (a ghost's), outside or at a member of a later one
+ *   old      a frame of an earlier life, sent after cut(R) had returned at its host, at a member of a later
+ *            life that began from R; or any frame sent after its life had ended (a ghost's), outside
+ *            or at a member of a later one; or any frame of an earlier traffic, `firstFlow` tells
+ *
+ * A frame for a member of an earlier life that may be of an epoch <= R is channel state of that cut:
+ * the new life is given it once more (I3). Those are counted, `again`, and are no fault.
  */
 import type { FramePort } from '../bed/frame-port.ts';
 import { nowUs } from '../bed/libc.ts';
@@ -26,6 +30,10 @@ export interface Speaker {
   readonly host: number;
   readonly address: ProbeAddress;
   readonly tap: () => FramePort;
+}
+export interface TrafficOptions {
+  /** Number of the first flow; frames of lower ones are left over from an earlier traffic. */
+  readonly firstFlow?: number;
 }
 interface Flow {
   readonly life: Life;
@@ -46,6 +54,8 @@ export interface Life {
   readonly silent: Set<number>;
   /** Its VMs go on, but the group is elsewhere: what they send may reach nobody. */
   isGhost: boolean;
+  /** The epoch that the next life began from. */
+  endedAt?: number;
 }
 /** What is sure of a host's open epoch: at least, at most. */
 export interface Bounds {
@@ -64,6 +74,8 @@ export class HostsTraffic {
   #timer: NodeJS.Timeout | undefined;
   orphans = 0;
   oldDelivered = 0;
+  /** Of the life before, in transit at its last cut, delivered to the new one. */
+  again = 0;
   /** The first of them, in words. */
   readonly olds: string[] = [];
   ghosts = 0;
@@ -72,22 +84,45 @@ export class HostsTraffic {
   #outsideAtUs = nowUs();
   #outsideGapUs = 0;
   readonly firstOutsideUs = new Map<number, number>();
+  readonly #firstFlow: number;
 
-  constructor(oracle: Oracle, outside: FramePort, outsider: ProbeAddress, bounds: readonly Bounds[]) {
+  constructor(oracle: Oracle, outside: FramePort, outsider: ProbeAddress, bounds: readonly Bounds[], { firstFlow = 0 }: TrafficOptions = {}) {
+    this.#firstFlow = firstFlow;
     this.#oracle = oracle;
     this.#outside = outside;
     this.#outsider = outsider;
     this.#bounds = bounds;
   }
 
-  /** A new generation's members begin to speak; what earlier ones send is old from now on. */
+  /** Number of the first flow of a traffic after this one. */
+  get nextFlow(): number {
+    return this.#firstFlow + this.#flows.length;
+  }
+  /** A life is over, the group goes on from epoch `at`: those of its VMs that still speak are ghosts. */
+  end(life: Life, at: number): void {
+    life.isGhost = true;
+    life.endedAt = at;
+  }
+
+  /** A new generation's members begin to speak. */
   begin(generation: number, speakers: readonly Speaker[]): Life {
-    const life: Life = { generation, speakers, silent: new Set(), isGhost: false };
-    for (const at of speakers) this.#ends.set(at.tap(), { life, at });
+    const life = this.expect(generation, speakers);
+    for (const host of life.silent) this.arrive(life, host);
+    life.silent.clear();
+    return life;
+  }
+  /** A host has opened the generation: what is read at its taps from now on is judged as this life's. */
+  arrive(life: Life, host: number): void {
+    this.drain();
+    for (const at of life.speakers) if (at.host === host) this.#ends.set(at.tap(), { life, at });
+  }
+  /** A generation that is about to begin: silent on all its hosts, and nowhere yet. */
+  expect(generation: number, speakers: readonly Speaker[]): Life {
+    const life: Life = { generation, speakers, silent: new Set(speakers.map(({ host }) => host)), isGhost: false };
     for (const [i, from] of speakers.entries()) {
       const next = speakers[(i + 1) % speakers.length] ?? from;
       for (const to of [undefined, next]) {
-        const id = this.#flows.length;
+        const id = this.nextFlow;
         this.#flows.push({ life, from, isOutward: to === undefined, frame: probeFlow(from.address, to?.address ?? this.#outsider, id), floors: [], ghostFrom: Number.POSITIVE_INFINITY, delivered: 0 });
       }
     }
@@ -103,7 +138,7 @@ export class HostsTraffic {
   }
 
   tick(): void {
-    for (const [id, flow] of this.#flows.entries()) if (!flow.life.silent.has(flow.from.host)) this.#send(id, flow);
+    for (const [i, flow] of this.#flows.entries()) if (!flow.life.silent.has(flow.from.host)) this.#send(this.#firstFlow + i, flow);
     this.drain();
   }
 
@@ -145,12 +180,22 @@ export class HostsTraffic {
     if (!tap.send(frame(seq)) && isOutward && !life.isGhost) this.#oracle.notSent(key);
   }
 
-  #seenOutside(frame: Uint8Array, atUs: number): void {
+  /** Whose frame it is; undefined = none of ours, or accused already. */
+  #flowOf(frame: Uint8Array, where: string): { readonly flow: Flow; readonly id: number; readonly seq: number } | undefined {
     const probe = parseProbe(frame);
-    const flow = probe === undefined ? undefined : this.#flows[probe.flow];
-    if (probe === undefined || flow === undefined) return;
-    if (probe.seq >= flow.ghostFrom) return this.#old('outside', flow, probe.seq);
-    const key = `${probe.flow}:${probe.seq}`;
+    if (probe === undefined) return undefined;
+    const flow = this.#flows[probe.flow - this.#firstFlow];
+    if (flow !== undefined) return { flow, id: probe.flow, seq: probe.seq };
+    if (probe.flow < this.#firstFlow) this.#accuse(`frame ${probe.seq} of flow ${probe.flow}, of an earlier traffic, at ${where}`);
+    return undefined;
+  }
+
+  #seenOutside(frame: Uint8Array, atUs: number): void {
+    const of = this.#flowOf(frame, 'outside');
+    if (of === undefined) return;
+    const { flow, id, seq } = of;
+    if (seq >= flow.ghostFrom) return this.#old('outside', flow, seq);
+    const key = `${id}:${seq}`;
     if (!flow.isOutward) return this.#oracle.seenInside(key, atUs);
     if (this.#oracle.seen(key, atUs) === undefined) return;
     flow.delivered++;
@@ -161,19 +206,24 @@ export class HostsTraffic {
   }
 
   #seenInside(frame: Uint8Array, life: Life, at: Speaker): void {
-    const probe = parseProbe(frame);
-    const flow = probe === undefined ? undefined : this.#flows[probe.flow];
-    if (probe === undefined || flow === undefined) return;
-    const isGhosts = probe.seq >= flow.ghostFrom;
-    if (flow.isOutward && !isGhosts) return; // committed, and the bridges flood it: nobody has heard the outsider
-    if (flow.life.generation < life.generation) return this.#old(at.name, flow, probe.seq);
-    if (!isGhosts) flow.delivered++;
-    if (!life.isGhost && (flow.floors[probe.seq] ?? 0) > (this.#bounds[at.host]?.ceiling ?? 0)) this.orphans++;
+    const of = this.#flowOf(frame, at.name);
+    if (of === undefined) return;
+    const { flow, seq } = of;
+    const floor = flow.floors[seq] ?? 0;
+    const isEarlier = flow.life.generation < life.generation;
+    if (isEarlier && (seq >= flow.ghostFrom || floor > (flow.life.endedAt ?? 0))) return this.#old(at.name, flow, seq);
+    if (flow.isOutward) return; // committed, and the bridges flood it: nobody has heard the outsider
+    if (isEarlier) this.again++;
+    else if (seq < flow.ghostFrom) flow.delivered++;
+    if (!isEarlier && !life.isGhost && floor > (this.#bounds[at.host]?.ceiling ?? 0)) this.orphans++;
   }
 
-  #old(where: string, { life, from, ghostFrom, isOutward }: Flow, seq: number): void {
+  #old(where: string, { life, from, floors, ghostFrom, isOutward }: Flow, seq: number): void {
+    this.#accuse(`frame ${seq} (ghost from ${ghostFrom}) of ${from.name}, generation ${life.generation}, epoch ${floors[seq]} or later, ${isOutward ? 'outward' : 'inside'}, at ${where}; its life ended at ${life.endedAt}`);
+  }
+  #accuse(what: string): void {
     this.oldDelivered++;
-    if (this.olds.length < OLDS_KEPT_MAX) this.olds.push(`frame ${seq} (ghost from ${ghostFrom}) of ${from.name}, generation ${life.generation}, ${isOutward ? 'outward' : 'inside'}, at ${where}`);
+    if (this.olds.length < OLDS_KEPT_MAX) this.olds.push(what);
   }
 }
 
