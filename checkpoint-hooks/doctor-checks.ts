@@ -11,7 +11,7 @@ export const unseen = (what: string, reason: string): Verdict => warn(`could not
 
 const KERNEL_MIN = [5, 15] as const;
 const KERNEL_TCX = [6, 6] as const;
-const NODE_MIN = [20, 20] as const;
+const NODE_MIN = [20, 19] as const;
 /** Options without which the ebpf plane cannot be. */
 const CONFIG_NEEDED = ['CONFIG_BPF_SYSCALL', 'CONFIG_PACKET', 'CONFIG_VETH', 'CONFIG_BRIDGE', 'CONFIG_NET_CLS_ACT'];
 /** Bit numbers of linux/capability.h. */
@@ -26,7 +26,7 @@ function atLeast(version: string, least: readonly [number, number]): boolean {
 
 function node({ nodeVersion }: Facts): readonly Verdict[] {
   if (atLeast(nodeVersion, NODE_MIN)) return [ok(`Node ${nodeVersion}`)];
-  return [fail(`Node ${nodeVersion} is too old`, 'install Node 20.20 or later (24 is what it is deployed on)')];
+  return [fail(`Node ${nodeVersion} is too old`, 'install Node 20.19 or later (24 is what it is deployed on)')];
 }
 
 function kernel({ kernelRelease }: Facts): readonly Verdict[] {

@@ -20,7 +20,7 @@ node -e '
 ' | while read -r path; do
   [ -d "$path" ] || continue # of another platform
   mkdir -p "$lib/$(dirname "$path")"
-  rsync -a --exclude node_modules --exclude .github --exclude test --exclude tests --exclude build/Release/obj.target --exclude '*.o' --exclude '*.d' --exclude '*.md' --exclude '*.markdown' --exclude '.eslintrc*' --exclude .npmignore --exclude .husky --exclude integration --exclude examples --exclude docs --exclude scripts --exclude 'musl_*' "$path/" "$lib/$path/"
+  rsync -a --exclude node_modules --exclude .github --exclude test --exclude tests --exclude build/Release/obj.target --exclude '*.o' --exclude '*.d' --exclude '*.md' --exclude '*.html' --exclude '*.markdown' --exclude '.eslintrc*' --exclude .npmignore --exclude .husky --exclude integration --exclude examples --exclude docs --exclude scripts --exclude 'musl_*' "$path/" "$lib/$path/"
 done
 # What only a build of the addons reads.
 rm -rf "$lib"/node_modules/nan "$lib"/node_modules/*/node_modules/nan "$lib"/node_modules/*/build/*.mk "$lib"/node_modules/*/build/{Makefile,config.gypi,node_gyp_bins} "$lib"/node_modules/*/build/Release/.deps "$lib"/node_modules/*/deps

@@ -10,6 +10,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { buildProgram } from '../../checkpoint-hooks/program.ts';
 import { Context } from '../../checkpoint-hooks/commands/context.ts';
 import type { Command } from 'commander';
+import { parse } from 'yaml';
 import { SluiceClient } from '../../checkpoint-hooks/client.ts';
 import { cliCommand, serve } from './cli-world.ts';
 import type { Served } from './cli-world.ts';
@@ -101,6 +102,25 @@ describe('what operators are given', () => {
       const named = [...readFileSync(join(root, file), 'utf8').matchAll(/\bsluice_[a-z_]+/g)].map(([name]) => name);
       expect(named.length, file).toBeGreaterThan(5);
       expect(named.filter((name) => !known.has(name)), file).toEqual([]);
+    }
+  });
+
+  test('alert rules are whole: name, expression, severity, summary; labels they use are labels the metrics have', async () => {
+    const metrics = new Map((await Promise.all(world().deps.metrics.registry.getMetricsAsArray().map((metric) => metric.get()))).map(({ name }) => [name, world().deps.metrics.registry.getSingleMetric(name)]));
+    const labelsOf = (expression: string): Set<string> => new Set([...expression.matchAll(/\bsluice_[a-z_]+/g)].flatMap(([name]) => {
+      const metric: unknown = metrics.get(name.replace(/_(bucket|sum|count)$/, '')) ?? metrics.get(name);
+      return typeof metric === 'object' && metric !== null && 'labelNames' in metric && Array.isArray(metric.labelNames) ? metric.labelNames.map(String) : [];
+    }));
+    const { groups } = parse(readFileSync(join(root, 'deploy/prometheus/sluice-alerts.yaml'), 'utf8')) as { groups: { rules: { alert: string; expr: string; for?: string; labels: { severity: string }; annotations: { summary: string } }[] }[] };
+    const rules = groups.flatMap((group) => group.rules);
+    expect(new Set(rules.map(({ alert }) => alert)).size).toBe(rules.length);
+    for (const rule of rules) {
+      expect(rule, rule.alert).toMatchObject({ alert: expect.stringMatching(/^Sluice[A-Za-z]+$/) as string, labels: { severity: expect.stringMatching(/^(critical|warning)$/) as string } });
+      expect(rule.for ?? '1s', rule.alert).toMatch(/^\d+[sm]$/);
+      for (const [open, close] of ['()', '[]', '{}']) expect(rule.expr.split(open ?? '').length, `${rule.alert}: ${open}${close}`).toBe(rule.expr.split(close ?? '').length);
+      const known = new Set([...labelsOf(rule.expr), 'instance', 'job', 'le']);
+      const used = [...rule.annotations.summary.matchAll(/\$labels\.(\w+)/g), ...rule.expr.matchAll(/[{,]\s*(\w+)\s*=[~"]/g)].map(([, label]) => label ?? '');
+      expect(used.filter((label) => !known.has(label)), rule.alert).toEqual([]);
     }
   });
 
