@@ -106,7 +106,8 @@ describe('what operators are given', () => {
   });
 
   test('alert rules are whole: name, expression, severity, summary; labels they use are labels the metrics have', async () => {
-    const metrics = new Map((await Promise.all(world().deps.metrics.registry.getMetricsAsArray().map((metric) => metric.get()))).map(({ name }) => [name, world().deps.metrics.registry.getSingleMetric(name)]));
+    const { registry } = world().deps.metrics;
+    const metrics = new Map((await registry.getMetricsAsJSON()).map(({ name }) => [name, registry.getSingleMetric(name)]));
     const labelsOf = (expression: string): Set<string> => new Set([...expression.matchAll(/\bsluice_[a-z_]+/g)].flatMap(([name]) => {
       const metric: unknown = metrics.get(name.replace(/_(bucket|sum|count)$/, '')) ?? metrics.get(name);
       return typeof metric === 'object' && metric !== null && 'labelNames' in metric && Array.isArray(metric.labelNames) ? metric.labelNames.map(String) : [];
