@@ -7,5 +7,6 @@ import { guestPeers } from './scenarios/guest-peers.ts';
 import { headline } from './scenarios/headline.ts';
 import { intra } from './scenarios/intra.ts';
 import { kernelPeers } from './scenarios/kernel-peers.ts';
+import { byTurns } from './scenarios/turns.ts';
 
-export const TABLE: readonly Scenario[] = [...headline, ...intra, ...external, ...calls, ...growth, ...kernelPeers, ...guestPeers];
+export const TABLE: readonly Scenario[] = [...headline, ...intra, ...byTurns, ...external, ...calls, ...growth, ...kernelPeers, ...guestPeers];

@@ -119,7 +119,7 @@ int arrive(struct __sk_buff *skb)
 		answer = arrive_tagged(skb, &o, vlan, inner, &verdict);
 	else
 		BUMP(o.stats, unknown);
-	count(stats_of(skb->ifindex), verdict, bytes);
+	count(o.stats, verdict, bytes);
 	return answer;
 }
 

@@ -150,9 +150,10 @@ always int decide(struct origin *o, struct sluice_nic *nic, struct sluice_group 
 	return hold_or_pass(o, nic, group, flags, verdict);
 }
 
-always int classify_member(struct __sk_buff *skb, struct sluice_nic *nic, __u32 index, __u32 *verdict)
+always int classify_member(struct __sk_buff *skb, struct sluice_nic *nic, __u32 index, struct sluice_stats *counts,
+			   __u32 *verdict)
 {
-	struct origin o = { .skb = skb, .index = index, .mark = skb->mark };
+	struct origin o = { .skb = skb, .stats = counts, .index = index, .mark = skb->mark };
 	__u32 flags = ONCE(nic->flags);
 	struct sluice_group *group;
 
@@ -172,7 +173,6 @@ always int classify_member(struct __sk_buff *skb, struct sluice_nic *nic, __u32 
 		*verdict = SLUICE_VERDICT_DROP;
 		return TC_ACT_SHOT;
 	}
-	o.stats = stats_of(skb->ifindex);
 	o.bridge = nic->bridge;
 	o.holdIfindex = ONCE(group->holdIfindex);
 	o.wire = ONCE(group->wire); /* before the colour: a new generation never comes with an old one */
@@ -186,11 +186,13 @@ int classify(struct __sk_buff *skb)
 {
 	__u32 index = nic_index_at(skb->ifindex), bytes = skb->len, verdict = SLUICE_VERDICT_DROP;
 	struct sluice_nic *nic = nic_of(index);
+	struct sluice_stats *counts;
 	int answer;
 
 	if (!nic)
 		return TC_ACT_UNSPEC;
-	answer = classify_member(skb, nic, index, &verdict);
-	count(stats_of(skb->ifindex), verdict, bytes);
+	counts = stats_of(skb->ifindex);
+	answer = classify_member(skb, nic, index, counts, &verdict);
+	count(counts, verdict, bytes);
 	return answer;
 }

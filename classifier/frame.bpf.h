@@ -109,6 +109,20 @@ struct frame {
 };
 
 /*
+ * `bytes` (a constant) of the frame from `at` (one, too); nonzero = it ends before. Headers nearly always lie in
+ * the frame's linear part, and a look there costs a tenth of the helper's call.
+ */
+always int read_at(struct __sk_buff *skb, __u32 at, void *to, __u32 bytes)
+{
+	void *from = (void *)(long)skb->data + at;
+
+	if (from + bytes > (void *)(long)skb->data_end)
+		return bpf_skb_load_bytes(skb, at, to, bytes) ? -1 : 0;
+	__builtin_memcpy(to, from, bytes);
+	return 0;
+}
+
+/*
  * The outer tag is normally beside the frame (the kernel takes it out on reception); a tag that is
  * still in the data counts the same. An outer 802.1ad tag is a domain of its own that no nic is in.
  */
@@ -122,18 +136,16 @@ always __u16 vlan_of(struct __sk_buff *skb, __be16 type)
 		return SLUICE_VLAN_OTHER;
 	if (type != bpf_htons(ETH_P_8021Q))
 		return 0;
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, &tci, sizeof(tci)))
+	if (read_at(skb, ETH_HLEN, &tci, sizeof(tci)))
 		return SLUICE_VLAN_OTHER;
 	return bpf_ntohs(tci) & 0xfff;
 }
 
-/* 0, or negative for a frame without an Ethernet header. */
+/* 0, or nonzero for a frame without an Ethernet header. */
 always int frame_read(struct __sk_buff *skb, struct frame *f)
 {
-	int err = bpf_skb_load_bytes(skb, 0, f, ETH_HLEN);
-
-	if (err)
-		return err;
+	if (read_at(skb, 0, f, ETH_HLEN))
+		return -1;
 	f->vlan = vlan_of(skb, f->type);
 	return 0;
 }

@@ -84,7 +84,7 @@ always int is_guarded(struct __sk_buff *skb, __u32 bridge)
 	struct sluice_guard_key key = { .bridge = bridge };
 	__u32 *index;
 
-	if (bpf_skb_load_bytes(skb, ETH_ALEN, key.mac, ETH_ALEN))
+	if (read_at(skb, ETH_ALEN, key.mac, ETH_ALEN))
 		return 0;
 	index = bpf_map_lookup_elem(&guarded, &key);
 	return index && holds(nic_of(*index));

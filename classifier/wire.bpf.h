@@ -30,12 +30,12 @@ always int wire_read(struct __sk_buff *skb, __u32 *vlan, __u32 *inner)
 			return 0;
 		*vlan = skb->vlan_tci & 0xfff;
 	} else {
-		if (bpf_skb_load_bytes(skb, at, &tag, sizeof(tag)) || tag.type != bpf_htons(ETH_P_8021AD))
+		if (read_at(skb, at, &tag, sizeof(tag)) || tag.type != bpf_htons(ETH_P_8021AD))
 			return 0;
 		*vlan = bpf_ntohs(tag.tci) & 0xfff;
 		at += VLAN_HLEN;
 	}
-	if (bpf_skb_load_bytes(skb, at, &tag, sizeof(tag)) || tag.type != bpf_htons(ETH_P_8021Q))
+	if (read_at(skb, at, &tag, sizeof(tag)) || tag.type != bpf_htons(ETH_P_8021Q))
 		return 1;
 	*inner = bpf_ntohs(tag.tci);
 	return 2;
@@ -51,11 +51,11 @@ always int wire_id(struct __sk_buff *skb, __u32 *vlan)
 		tag.type = skb->vlan_proto;
 		tag.tci = bpf_htons(skb->vlan_tci);
 	} else {
-		if (bpf_skb_load_bytes(skb, at, &tag, sizeof(tag)))
+		if (read_at(skb, at, &tag, sizeof(tag)))
 			return 0;
 		at += VLAN_HLEN;
 	}
-	if (tag.type == bpf_htons(ETH_P_8021Q) && bpf_skb_load_bytes(skb, at, &tag, sizeof(tag)))
+	if (tag.type == bpf_htons(ETH_P_8021Q) && read_at(skb, at, &tag, sizeof(tag)))
 		return 0;
 	*vlan = bpf_ntohs(tag.tci) & 0xfff;
 	return tag.type == bpf_htons(ETH_P_8021AD);
