@@ -3,7 +3,8 @@ import { Arena } from '../../bench/hosts/chaos.ts';
 import { control } from '../../bench/hosts/controls.ts';
 import { UNPRIVILEGED } from './privilege.ts';
 
-/** A short slice of `make test-hosts`: one takeover with ghosts, and two controls of the judges. */
+/** A short slice of `make test-hosts`: one takeover with ghosts, and one control of the judges (the
+ * others are in the series; what the judges say of each kind of frame: hosts-traffic.test.ts). */
 const HALF = (): number => 0.5;
 
 describe.skipIf(UNPRIVILEGED)('chaos on three hosts', () => {
@@ -19,8 +20,7 @@ describe.skipIf(UNPRIVILEGED)('chaos on three hosts', () => {
     expect(outcome.ghosts).toBeGreaterThan(0);
   }, 120_000);
 
-  test('the judges see what is unheld, and a frame of the old generation that is given the new colour', async () => {
+  test('the judges see what is unheld', async () => {
     expect((await control(there(), 'unheld')).leaked).toBeGreaterThan(0);
-    expect((await control(there(), 'colour')).old).toBeGreaterThan(0);
   }, 120_000);
 });
