@@ -138,8 +138,8 @@ function account(rows: readonly Row[]): void {
     ['goes on', `${figures(rows.map(({ backMs }) => backMs))}; ${late.length} later than ${GOES_ON_TARGET_MS} ms: ${late.map(({ run, title }) => `${run} (${title})`).join(', ') || 'none'}`],
     ['takeover: open on all hosts', figures(rows.map(({ takeoverMs }) => takeoverMs))],
     ['takeover: first frame outside', figures(rows.map(({ firstOutsideMs }) => firstOutsideMs))],
-    ['… while etcd had a leader', figures(rows.filter(({ isLeaderless }) => isLeaderless !== true).map(({ firstOutsideMs }) => firstOutsideMs))],
-    ['… while it had none', figures(rows.filter(({ isLeaderless }) => isLeaderless === true).map(({ firstOutsideMs }) => firstOutsideMs))],
+    ['… where etcd kept its leader', figures(rows.filter(({ isLeaderless }) => isLeaderless !== true).map(({ firstOutsideMs }) => firstOutsideMs))],
+    ['… where the leader went with the host', figures(rows.filter(({ isLeaderless }) => isLeaderless === true).map(({ firstOutsideMs }) => firstOutsideMs))],
   ])}\n\n  out/${FILE}`);
 }
 

@@ -55,7 +55,7 @@ export interface Outcome {
   /** Of a takeover: from its first word until all hosts are in the new generation, and until its first frame is outside. */
   readonly takeoverMs?: number;
   readonly firstOutsideMs?: number;
-  /** Its first word came while etcd had no leader. */
+  /** Etcd's leader went with the host. */
   readonly isLeaderless?: boolean;
   readonly words: readonly string[];
 }
@@ -186,7 +186,7 @@ async function deadly(scene: Scene, fault: DeadlyFault, host: number, second: Pa
   const struckUs = nowUs();
   const undo = await fault.strike(scene, host);
   if (!fault.areVmsAlive) life.silent.add(host);
-  const isLeaderless = ledAt === host && !cluster.etcd.runs(host);
+  const isLeaderless = ledAt === host && (fault.cutsLedger === true || !cluster.etcd.runs(host));
   const undoSecond = await maybeSecond(scene, host, second);
   await last(fault, scene.random);
   const saidUs = fault.areVmsAlive || second !== undefined ? nowUs() : struckUs;

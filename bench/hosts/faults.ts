@@ -145,6 +145,8 @@ export type Passing = keyof typeof PASSING;
 export interface DeadlyFault extends Fault {
   /** The host's VMs speak all along: only their sluiced, or their networks, are gone. */
   readonly areVmsAlive: boolean;
+  /** The host's etcd node is out of reach as well. */
+  readonly cutsLedger?: boolean;
 }
 
 /** The host dies at this step: sluiced, its ports, and every second time its etcd node. */
@@ -177,9 +179,9 @@ export const DEADLY = {
   'killed after ack': killed(['acked', true]),
   'killed in commit': killed(['asked', false], ['end', false]),
   'paused, taken over': { strike: paused, lastsMs: LONG, areVmsAlive: true },
-  'ledger cut, taken over': { ...cut('both', 'ledger'), areVmsAlive: true },
-  'ledger deaf, taken over': { ...cut('deaf', 'ledger'), areVmsAlive: true },
-  'both cut, taken over': { ...cut('both', 'ledger', 'peers'), areVmsAlive: true },
+  'ledger cut, taken over': { ...cut('both', 'ledger'), areVmsAlive: true, cutsLedger: true },
+  'ledger deaf, taken over': { ...cut('deaf', 'ledger'), areVmsAlive: true, cutsLedger: true },
+  'both cut, taken over': { ...cut('both', 'ledger', 'peers'), areVmsAlive: true, cutsLedger: true },
 } as const satisfies Record<string, DeadlyFault>;
 export type Deadly = keyof typeof DEADLY;
 
