@@ -7,8 +7,10 @@
  *   between      the same under the QEMU engine, in the stretches between its checkpoints
  *   reprotect    bytes moved and the group's stop: first protection, one of three changed, one's image lost
  *
- *   test-vm.js [SEED] [PART…] [FROM-TO]    the seed is printed; a part is one of the five names
- *                                          above; FROM-TO picks runs of the failovers, from 1
+ *   bare         failovers without oracle and relay, whose work is in no figure then; three moments
+ *
+ *   test-vm.js [SEED] [PART…] [FROM-TO]    the seed is printed; a part is one of the names above,
+ *                                          `bare` only where it is named; FROM-TO picks runs of the failovers, from 1
  *
  * Writes out/test-vm.json and prints a line each. Exit 1 where one failover had a fault or one
  * control did not show what it must; misses of targets are printed, and are no failure here.
@@ -23,8 +25,9 @@ import { mustBeRoot, spread, spreadText, tenth, writeOut } from './vm/report.ts'
 
 const RUNS = 20;
 const ROUNDS = 5;
-const PARTS = ['controls', 'failovers', 'intra', 'between', 'reprotect'] as const;
+const PARTS = ['controls', 'failovers', 'intra', 'between', 'reprotect', 'bare'] as const;
 type Part = (typeof PARTS)[number];
+const BARE_MOMENTS: readonly Moment[] = ['running', 'stopped', 'saving'];
 const TARGETS_MS = { killToRunning: 50, stop: 40, gap: 250 } as const;
 
 /** 32 bits of linear congruence: enough to choose times, and one seed repeats a series. */
@@ -52,16 +55,16 @@ interface Row {
   readonly run: Failover;
 }
 
-async function failovers(seed: number, found: string[], [from, to]: readonly [number, number]): Promise<object> {
+async function failovers(seed: number, found: string[], [from, to]: readonly [number, number], moments: readonly Moment[] = MOMENTS): Promise<object> {
   const random = randomOf(seed);
   const times = Array.from({ length: RUNS }, random);
   const rows: Row[] = [];
   for (let i = from - 1; i < Math.min(to, RUNS); i++) {
-    const moment = MOMENTS[i % MOMENTS.length] ?? 'running';
+    const moment = moments[i % moments.length] ?? 'running';
     const guests = i % 4 === 3 ? 3 : 2;
     const title = `failover ${String(i + 1).padStart(2)} n=${guests} ${moment.padEnd(7)}`;
     try {
-      const run = await failover({ guests, moment, at: times[i] ?? 0 });
+      const run = await failover({ guests, moment, at: times[i] ?? 0, oracle: moments === MOMENTS });
       rows.push({ guests, moment, run });
       found.push(...faults(run).map((fault) => `${title}: ${fault}`));
       console.log(`${title} ${line(run)}`);
@@ -76,9 +79,11 @@ async function failovers(seed: number, found: string[], [from, to]: readonly [nu
 function line(run: Failover): string {
   const [death] = run.deaths;
   const { explained } = run;
-  return `kill to running ${tenth(death?.killToRunningMs ?? Number.NaN)} ms, gap ${tenth(death?.gapMs ?? Number.NaN)} ms, `
-    + `stop p50 ${spread(run.stopsMs).p50} ms, ${run.account.answers} answers, ${explained?.seen} frames outside, `
-    + `${explained?.kept} kept, ${explained?.unexplained.length} unexplained${faults(run).map((fault) => `  FAULT ${fault}`).join('')}`;
+  const [fencedMs, restoredMs, runningMs] = ['fencedMs', 'restoredMs', 'runningMs'].map((field) => tenth(Number(run.takeovers[0]?.[field])));
+  return `kill to running ${tenth(death?.killToRunningMs ?? Number.NaN)} ms (from the death seen: fenced ${fencedMs}, restored ${restoredMs}, running ${runningMs}), gap ${tenth(death?.gapMs ?? Number.NaN)} ms, `
+    + `stop p50 ${spread(run.stopsMs).p50} ms, ${run.account.answers} answers`
+    + (explained === undefined ? '' : `, ${explained.seen} frames outside, ${explained.kept} kept, ${explained.unexplained.length} unexplained`)
+    + `${faults(run).map((fault) => `  FAULT ${fault}`).join('')}`;
 }
 
 function account(rows: readonly Row[]): object {
@@ -147,12 +152,13 @@ async function main(args: readonly string[]): Promise<void> {
   abandonOnSignal();
   const seed = Number(args.find((arg) => /^\d+$/.test(arg)) ?? Date.now() % 1e6);
   const asked = PARTS.filter((part) => args.includes(part));
-  const parts: readonly Part[] = asked.length > 0 ? asked : PARTS;
+  const parts: readonly Part[] = asked.length > 0 ? asked : PARTS.filter((part) => part !== 'bare');
   console.log(`seed ${seed}`);
   const found: string[] = [];
   const out: Record<string, unknown> = { seed };
   if (parts.includes('controls')) out['controls'] = await controls(found);
   if (parts.includes('failovers')) out['failovers'] = await failovers(seed, found, runsOf(args));
+  if (parts.includes('bare')) out['bare'] = await failovers(seed, found, runsOf(args), BARE_MOMENTS);
   if (parts.includes('intra')) out['intra'] = await intra();
   if (parts.includes('between')) out['between'] = await between();
   if (parts.includes('reprotect')) out['reprotect'] = await reprotect();

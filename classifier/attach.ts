@@ -59,6 +59,8 @@ export class KernelGate {
   readonly #uplink: string | undefined;
   readonly #mayUse: (bridge: string) => boolean;
   #queue: Promise<unknown> = Promise.resolve();
+  /** A look that has not begun. */
+  #look: Promise<void> | undefined;
   #watch: { close(): void } | undefined;
   #timer: NodeJS.Timeout | undefined;
   #looks = 0;
@@ -135,14 +137,20 @@ export class KernelGate {
       if (this.#groups.size === 0) this.#kernel.unpin();
     });
   }
-  /** Brings everything back that is not in place. Never rejects: trouble is an event. */
+  /**
+   * Brings everything back that is not in place. Never rejects: trouble is an event. Who asks while a
+   * look waits for its turn gets that one: a group that dies makes a dozen of changes, and the takeover
+   * would stand behind as many looks.
+   */
   reconcile(): Promise<void> {
-    return this.#inTurn(async () => {
+    this.#look ??= this.#inTurn(async () => {
+      this.#look = undefined;
       if (this.#groups.size === 0) return;
       const { wanted, failures } = await this.#upkeep.carryOut();
       this.#reports.ports(wanted, (nic) => this.#ownerOf(nic));
       this.#reports.trouble(failures);
     }).catch((error: unknown) => this.#reports.trouble([{ ifindex: 0, error }]));
+    return this.#look;
   }
   /** Looks at the counters that should not move, and now and then at everything. */
   async inspect(): Promise<void> {

@@ -23,7 +23,7 @@ import { EventHub } from './api/events.ts';
 import { Metrics } from './api/metrics.ts';
 import type { Config } from './config.ts';
 import { Control } from './control/control.ts';
-import { maybeHurry } from './edge/ffi/libc.ts';
+import { maybeHurryAll } from './edge/ffi/libc.ts';
 import { EtcdLedger } from './edge/etcd-ledger.ts';
 import { JournalFile } from './edge/journal-file.ts';
 import { openPlane, packageFile } from './gate.ts';
@@ -61,7 +61,7 @@ export async function startDaemon(config: Config, log: Log, version: string, fat
   const which = config.pcap === undefined ? 'ebpf' : 'pcap';
   checkKernel(which);
   checkCapabilities(which);
-  maybeHurry(NICE);
+  maybeHurryAll(NICE);
   await clearStale(config.control.socket);
   checkState('state', config.state);
   if (config.hooks !== undefined) readHooks(config.hooks, config.host); // wrong files are said before anything is touched

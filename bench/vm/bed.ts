@@ -18,6 +18,7 @@ import { join } from 'node:path';
 import type { GuestGroup, GuestSpec, SideIndex } from '../../checkpoint-hooks/engines/qemu/guest.ts';
 import { memberAt } from '../../checkpoint-hooks/engines/qemu/guest.ts';
 import { Bed } from '../bed/bed.ts';
+import { nowUs } from '../bed/libc.ts';
 import { end, ipBatch, sleep, start, until, type Running } from '../bed/commands.ts';
 import { consoleOf, eyeOf, guestSpec, type Role } from './guest.ts';
 import { guestKit } from './kit.ts';
@@ -118,16 +119,14 @@ export class VmBed {
     return pidOf(this.guest(name), side);
   }
 
-  /** SIGSTOP: the guest's process is there and does nothing more. */
-  freeze(name: string, side: SideIndex): void {
-    const pid = this.pid(name, side);
-    if (pid !== undefined) process.kill(pid, 'SIGSTOP');
+  /** SIGSTOP: the guest's process is there and does nothing more. When that was, in microseconds. */
+  freeze(name: string, side: SideIndex): number {
+    return this.#signal([name], side, 'SIGSTOP');
   }
 
-  /** SIGKILL to these guests' side at once: nobody between the first and the last one. */
-  kill(names: readonly string[], side: SideIndex): void {
-    const pids = names.map((name) => this.pid(name, side));
-    for (const pid of pids) if (pid !== undefined) process.kill(pid, 'SIGKILL');
+  /** SIGKILL to these guests' side at once: nobody between the first and the last one. When the first was. */
+  kill(names: readonly string[], side: SideIndex): number {
+    return this.#signal(names, side, 'SIGKILL');
   }
 
   /** Memory of the host that the guests' RAM files take, bytes. */
@@ -143,6 +142,13 @@ export class VmBed {
     this.#running.clear();
     for (const { sides } of this.group.guests) for (const { ram } of sides) rmSync(ram, { force: true });
     await this.bed.close();
+  }
+
+  #signal(names: readonly string[], side: SideIndex, signal: NodeJS.Signals): number {
+    const pids = names.map((name) => this.pid(name, side));
+    const atUs = nowUs();
+    for (const pid of pids) if (pid !== undefined) process.kill(pid, signal);
+    return atUs;
   }
 
   #start(guest: GuestSpec, side: SideIndex): void {

@@ -16,7 +16,6 @@
  */
 import { join } from 'node:path';
 import { until } from '../bed/commands.ts';
-import { nowUs } from '../bed/libc.ts';
 import { VmBed } from './bed.ts';
 import { CountingClient } from './client.ts';
 import type { ClientAccount } from './client-account.ts';
@@ -158,12 +157,10 @@ async function die(stage: Stage, i: number, options: FailoverOptions): Promise<D
 }
 
 /** Strikes at the moment; the time at which it did. */
-async function strike({ relay, eye }: Stage, side: 0 | 1, { moment, at }: FailoverOptions, kill: () => void): Promise<number> {
+async function strike({ relay, eye }: Stage, side: 0 | 1, { moment, at }: FailoverOptions, kill: () => number): Promise<number> {
   let struckUs: number | undefined;
   const blow = (): void => {
-    if (struckUs !== undefined) return;
-    struckUs = nowUs();
-    kill();
+    struckUs ??= kill();
   };
   const later = (ms: number): void => void setTimeout(blow, ms);
   if (moment === 'running') later(at * RANDOM_SPAN_MS);

@@ -218,7 +218,8 @@ export class Executor {
     drain: () => {
       this.#drain();
     },
-    announce: (_effect, state) => this.#announce(mustHave(state)),
+    // Not waited for: VMs stand still until the takeover is answered.
+    announce: (_effect, state) => void this.#announce(mustHave(state)),
     emit: ({ event }, state) => {
       this.#hooks.emit(event, state);
     },

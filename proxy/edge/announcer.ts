@@ -47,6 +47,7 @@ export class BridgeAnnouncer implements Announcer {
   readonly #masters: Masters;
   readonly #mark: number;
   readonly #rounds = new Rounds();
+  #closed = false;
   /** One socket a bridge, kept: to close one waits for the kernel's readers, tens of ms in a takeover. */
   readonly #sockets = new Map<number, number>();
 
@@ -57,19 +58,29 @@ export class BridgeAnnouncer implements Announcer {
   }
 
   announce(id: number, spec: GroupSpec, nics: readonly NicPlace[], isStill: () => boolean): Promise<void> {
-    const all = announcementsOf(spec);
-    try {
-      this.#rounds.begin(id, isStill, () => this.#round(all, nics));
-      return Promise.resolve();
-    } catch (error) {
-      return Promise.reject(new EdgeError('plane_down', `the new place of group ${spec.group} could not be announced`, 'the guests\' own frames will do it; see that the bridge is up', error));
-    }
+    return new Promise((resolve, reject) => {
+      // The answer to the takeover goes first: it is what its VMs wait for.
+      setImmediate(() => {
+        try {
+          if (!this.#closed && isStill()) this.#begin(id, spec, nics, isStill);
+          resolve();
+        } catch (error) {
+          reject(new EdgeError('plane_down', `the new place of group ${spec.group} could not be announced`, 'the guests\' own frames will do it; see that the bridge is up', error));
+        }
+      });
+    });
   }
 
   close(): void {
+    this.#closed = true;
     this.#rounds.close();
     for (const fd of this.#sockets.values()) close(fd);
     this.#sockets.clear();
+  }
+
+  #begin(id: number, spec: GroupSpec, nics: readonly NicPlace[], isStill: () => boolean): void {
+    const all = announcementsOf(spec);
+    this.#rounds.begin(id, isStill, () => this.#round(all, nics));
   }
 
   #round(all: readonly Announcement[], nics: readonly NicPlace[]): (() => void)[] {

@@ -10,7 +10,8 @@
  * turn or during a sync share the next, whichever group they are of. One alone is synced by a
  * blocking call: two hops to the thread pool cost as much as the disk, and on an idle machine four
  * times that. Several share one sync on the pool, and so does one alone for a while after a
- * blocking sync was slow, so that a slow disk delays commits and not the API.
+ * blocking sync was slow, so that a slow disk delays commits and not the API. A generation that
+ * begins is always a blocking one: VMs stand still for it.
  *
  *    append(durable) ─► write ─► wait for a sync that began after the write
  *    append          ─► write                     (a later durable append covers it: one file, in order)
@@ -122,7 +123,7 @@ export class JournalFile implements Journal {
     const before = this.#latest.get(group);
     this.#latest.set(group, record);
     try {
-      await this.#put(this.#entryOf(record), durable);
+      await this.#put(this.#entryOf(record), durable, before?.state.generation !== record.state.generation);
       this.#specs.set(record.id, record.state.spec);
     } catch (error) {
       if (before === undefined) this.#latest.delete(group);
@@ -135,7 +136,7 @@ export class JournalFile implements Journal {
     const before = this.#latest.get(group);
     this.#latest.delete(group);
     try {
-      await this.#put({ gone: group }, true);
+      await this.#put({ gone: group }, true, false);
     } catch (error) {
       if (before !== undefined) this.#latest.set(group, before);
       throw error;
@@ -186,7 +187,7 @@ export class JournalFile implements Journal {
   }
 
   /** The entry is in `#latest` already, so a new file has it in its snapshot. */
-  async #put(entry: Entry, durable: boolean): Promise<void> {
+  async #put(entry: Entry, durable: boolean, begins: boolean): Promise<void> {
     while (this.#renewing !== undefined) await this.#renewing.catch(() => undefined);
     if (this.#closed) throw new EdgeError('journal_failed', 'the journal is closed', 'ask again when the daemon is back');
     const file = this.#file;
@@ -196,6 +197,8 @@ export class JournalFile implements Journal {
       return;
     }
     this.#writeLine(file, line);
+    // A generation that begins is waited for by VMs that stand still, and comes rarely: no hops to the pool.
+    if (durable && begins) this.#pooled = 0;
     if (durable) await this.#sync();
   }
 

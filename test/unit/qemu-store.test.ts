@@ -145,6 +145,31 @@ describe('the store', () => {
     expect(store.isNewestOf(2)).toBe(false);
   });
 
+  test('a torn word of a takeover leaves the one before; two are damage', async () => {
+    const path = join(directory, 'store', 'takeover');
+    const tear = (slot: number): void => {
+      const bytes = readFileSync(path);
+      bytes[slot * 512 + 20] = (bytes[slot * 512 + 20] ?? 0) ^ 1;
+      writeFileSync(path, bytes);
+    };
+    await checkpoint([new Guest('front')], 1);
+    for (const generation of [2, 3]) store.intend(generation);
+    const known = (): boolean[] => {
+      const other = reopened();
+      try {
+        return [2, 3, 4].map((generation) => other.isNewestOf(generation));
+      } finally {
+        other.close();
+      }
+    };
+    expect(readFileSync(path)).toHaveLength(1024);
+    expect(known()).toEqual([true, true, false]);
+    tear(0); // the second, of generation 3
+    expect(known()).toEqual([true, false, false]);
+    tear(1);
+    expect(known).toThrow(/no whole record/);
+  });
+
   test('a guest at a side that Sluice does not hold is no part of the protected execution', () => {
     const side = (n: number) => ({ argv: ['qemu'], qmp: `/q${n}`, pidFile: `/p${n}`, ram: `/r${n}`, ports: [`tap${n}`] });
     const spec = { name: 'front', ramBytes: RAM_BYTES, nics: [{ mac: '02:00:00:00:00:01' }], sides: [side(0), side(1)] as [ReturnType<typeof side>, ReturnType<typeof side>] };

@@ -24,6 +24,7 @@
  * on from the newest durable checkpoint, which the store has of all members or of none.
  */
 import type { SluiceClient } from '../../client.ts';
+import { readdirSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import { Latency } from '../latency.ts';
 import type { LatencySummary } from '../latency.ts';
@@ -45,7 +46,7 @@ import { QmpClosed, QmpRefused } from './qmp.ts';
 import { endStandbys, keepStandbys } from './standbys.ts';
 import type { Store } from './store.ts';
 import { takeOver } from './takeover.ts';
-import type { Heir, TakenOver } from './takeover.ts';
+import type { Heir, Sources, TakenOver } from './takeover.ts';
 import type { Unit } from './unit.ts';
 import { watch } from './watcher.ts';
 import type { Death, HeartbeatOptions } from './watcher.ts';
@@ -154,7 +155,9 @@ export class QemuEngine {
         this.tell({ event: 'without', what, why: error instanceof Error ? error.message : String(error) });
       }
     };
-    helped('priority', () => setPriority(NICE));
+    helped('priority', () => {
+      for (const thread of readdirSync('/proc/self/task')) setPriority(Number(thread), NICE); // the pool's too: syncs wait for one
+    });
     if (this.options.replay) helped('inbound', () => (this.inbound = Inbound.open(this.options.guests.guests)));
   }
 
@@ -199,7 +202,8 @@ export class QemuEngine {
     const seenMs = performance.now();
     for (const member of dead) this.tell({ event: 'dead', member, why: 'no process of it runs' });
     const newest = mustCheckpoint(this.store, view.generation);
-    const sources = this.store.sourcesOf(guests.map(({ name }) => name));
+    const sources = this.sourcesOf(guests.map(({ name }) => name));
+    sources(); // refuses before anything is ended
     const heirs = guests.map((spec) => heirFromStore(spec, view, sources));
     const taken = await this.goOn(view.generation + 1, newest.epoch, heirs, sources, seenMs);
     const found = heirs.flatMap(({ spec, to }): Found[] => {
@@ -336,8 +340,11 @@ export class QemuEngine {
     for (const { machine } of this.units) machine.close();
     await this.sealing;
     const newest = mustCheckpoint(this.store, this.session.now.generation);
-    if (!this.units.every((unit) => isHot(unit, newest))) await over;
-    const sources = this.store.sourcesOf(this.units.map(({ name }) => name));
+    const sources = this.sourcesOf(this.units.map(({ name }) => name));
+    if (!this.units.every((unit) => isHot(unit, newest))) {
+      await over;
+      sources(); // refuses before Sluice is asked
+    }
     const heirs = this.units.map((unit) => heirOf(unit, newest, sources));
     const taken = await this.goOn(this.session.now.generation + 1, newest.epoch, heirs, sources, death.seenMs).finally(() => over);
     await Promise.all(this.units.map((unit) => this.turn(unit, taken.machines.get(unit.name))));
@@ -345,8 +352,14 @@ export class QemuEngine {
     await this.session.begin();
   }
 
+  /** Looked up once, and only where it is asked for: a standby that is ready has all it needs. */
+  private sourcesOf(members: readonly string[]): Sources {
+    let found: ReturnType<Sources> | undefined;
+    return () => (found ??= this.store.sourcesOf(members));
+  }
+
   /** The first checkpoint is an interval later: the guests answer first what was given to them again. */
-  private async goOn(generation: number, epoch: number, heirs: readonly Heir[], sources: ReturnType<Store['sourcesOf']>, seenMs: number): Promise<TakenOver> {
+  private async goOn(generation: number, epoch: number, heirs: readonly Heir[], sources: Sources, seenMs: number): Promise<TakenOver> {
     const { group } = this.options.guests;
     const ports = new Map(heirs.flatMap(({ spec, to }) => spec.nics.map(({ mac }, i) => [plainMac(mac), spec.sides[to].ports[i] ?? ''] as const)));
     const taken = await takeOver(this.client, {

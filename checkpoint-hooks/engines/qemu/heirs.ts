@@ -14,7 +14,7 @@ import { kill } from './machine.ts';
 import { GuestRam } from './ram.ts';
 import { launchStandby } from './standby.ts';
 import type { Manifest, MemberSource, Store } from './store.ts';
-import type { Heir } from './takeover.ts';
+import type { Heir, Sources } from './takeover.ts';
 import type { Unit } from './unit.ts';
 
 /** The checkpoint that a group at `generation` may go on from. Throws a clear error when there is none. */
@@ -28,7 +28,7 @@ export function mustCheckpoint(store: Store, generation: number): Manifest {
 /** Its standby is at that checkpoint and waits: nothing has to be filled. */
 export const isHot = ({ standby, settled }: Unit, newest: Manifest): boolean => standby?.ready === true && settled?.sequence === newest.sequence;
 
-export function heirOf(unit: Unit, newest: Manifest, sources: ReadonlyMap<string, MemberSource>): Heir {
+export function heirOf(unit: Unit, newest: Manifest, sources: Sources): Heir {
   const { spec, standby, settled } = unit;
   return {
     spec,
@@ -38,14 +38,14 @@ export function heirOf(unit: Unit, newest: Manifest, sources: ReadonlyMap<string
       if (standby !== undefined && isHot(unit, newest)) return { machine: standby.machine, cold: false };
       await unit.ram.ask({ do: 'dropStandby' });
       const machine = standby?.machine.qmp.isOpen === true ? standby.machine : await launchStandby(unit.waiting);
-      await fill(unit.ram, unit.waiting.ram, sources.get(unit.name));
+      await fill(unit.ram, unit.waiting.ram, sources().get(unit.name));
       return { machine, cold: true };
     },
   };
 }
 
 /** A guest of which nothing is left but the store. Its sides are ended first: one may hang half alive. */
-export function heirFromStore(spec: GuestSpec, view: GroupView, sources: ReadonlyMap<string, MemberSource>): Heir {
+export function heirFromStore(spec: GuestSpec, view: GroupView, sources: Sources): Heir {
   const to = otherSide(sideIn(spec, view));
   for (const side of spec.sides) kill(side);
   return {
@@ -54,7 +54,7 @@ export function heirFromStore(spec: GuestSpec, view: GroupView, sources: Readonl
       const machine = await launchStandby(spec.sides[to]);
       const ram = new GuestRam(spec.name, { ram: spec.sides[to].ram, ramBytes: spec.ramBytes });
       try {
-        await fill(ram, spec.sides[to].ram, sources.get(spec.name));
+        await fill(ram, spec.sides[to].ram, sources().get(spec.name));
       } finally {
         await ram.close();
       }

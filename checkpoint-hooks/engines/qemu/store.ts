@@ -2,7 +2,7 @@
  * The directory that stands for the backup: what of a group survives its VMs.
  *
  *     store/lock                       held by the engine that writes here
- *          /takeover.json              the generations that went on, or tried to, from which checkpoint
+ *          /takeover                   the generations that went on, or tried to, from which checkpoint (intent.ts)
  *          /base/<member>.<id>         a member's RAM, somewhere between its oldest and newest delta
  *          /epochs/<sequence>/         one checkpoint of the whole group, never changed again
  *                 manifest.json        generation, epoch, members, the checkpoint before
@@ -19,11 +19,12 @@
  * What is named and damaged is an error, never passed over: its output may have left the host, so
  * that an older checkpoint would be a lie. Bound: KEPT_MAX checkpoints, then `shouldPrune`.
  */
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, readdirSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { open, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import Type from 'typebox';
 import { Epoch, Generation, GroupName, checker, problemText } from '../../../proxy/api/contract.ts';
+import { IntentFile } from './intent.ts';
 import { lockFile } from './memory.ts';
 import { Damaged } from './part.ts';
 import type { PartPath } from './part.ts';
@@ -49,17 +50,9 @@ const Manifest = Type.Object({
   epoch: Epoch,
   members: Type.Record(Type.String(), ManifestMember),
 });
-/** Written before Sluice is asked: whoever finds the group in that generation knows what it began from. */
-const Intent = Type.Object({
-  /** All from the first to this one began from that checkpoint, or were to. */
-  first: Type.Optional(Generation),
-  generation: Generation,
-  sequence: Type.Integer({ minimum: 1 }),
-});
 export type Manifest = Type.Static<typeof Manifest>;
 export type ManifestMember = Type.Static<typeof ManifestMember>;
 const checkManifest = checker(Manifest);
-const checkIntent = checker(Intent);
 
 /** Where one member's memory and device state of the newest checkpoint are. */
 export interface MemberSource {
@@ -76,7 +69,7 @@ export class Store {
   readonly seeding = new Set<string>();
   private readonly lockFd: number;
   private kept: readonly Manifest[] = [];
-  private intent: Type.Static<typeof Intent> | undefined;
+  private intent: IntentFile | undefined;
 
   private constructor(directory: string, group: string, lockFd: number) {
     this.directory = directory;
@@ -92,6 +85,7 @@ export class Store {
       if (!lockFile(lockFd)) throw new Error(`${directory} is in use by another engine`);
       const store = new Store(directory, group, lockFd);
       store.load();
+      store.intent = IntentFile.open(join(directory, 'takeover'));
       return store;
     } catch (error) {
       closeSync(lockFd);
@@ -144,24 +138,20 @@ export class Store {
     return manifest;
   }
 
-  /** A takeover from the newest checkpoint begins. Blocking: nothing runs meanwhile, and two syncs by the thread pool take ten times as long. */
+  /** A takeover from the newest checkpoint begins: whoever finds the group in that generation knows what it began from. */
   intend(generation: number): void {
-    const { newest } = this;
-    if (newest === undefined) throw new Error(`${this.directory} has no checkpoint to take over from`);
+    const { newest, intent } = this;
+    if (newest === undefined || intent === undefined) throw new Error(`${this.directory} has no checkpoint to take over from`);
     const { sequence } = newest;
-    const first = this.intent?.sequence === sequence ? (this.intent.first ?? this.intent.generation) : generation;
-    const intent = { first, generation, sequence };
-    const staged = join(this.directory, '.new-takeover.json');
-    writeSyncedNow(staged, JSON.stringify(intent));
-    renameSync(staged, this.intentPath);
-    syncNow(this.directory);
-    this.intent = intent;
+    const before = intent.value;
+    intent.write({ first: before?.sequence === sequence ? before.first : generation, generation, sequence });
   }
   /** The newest checkpoint is of this generation, or what this generation began from. */
   isNewestOf(generation: number): boolean {
-    const { newest, intent } = this;
+    const { newest } = this;
+    const intent = this.intent?.value;
     if (newest === undefined || newest.generation === generation) return newest !== undefined;
-    return intent?.sequence === newest.sequence && (intent.first ?? intent.generation) <= generation && generation <= intent.generation;
+    return intent?.sequence === newest.sequence && intent.first <= generation && generation <= intent.generation;
   }
 
   /** Refuses members that the newest checkpoint does not have: they would come up at another epoch. */
@@ -195,6 +185,7 @@ export class Store {
   }
 
   close(): void {
+    this.intent?.close();
     closeSync(this.lockFd);
   }
 
@@ -209,11 +200,6 @@ export class Store {
     }
     this.kept = kept;
     this.dropBases();
-    if (existsSync(this.intentPath)) {
-      const parsed = checkIntent(parsedJson(this.intentPath));
-      if (!parsed.ok) throw new Damaged(`${this.intentPath}: ${problemText(parsed.problem)}`);
-      this.intent = parsed.value;
-    }
     const newest = this.newest;
     if (newest !== undefined) this.sourcesOf(Object.keys(newest.members));
   }
@@ -231,9 +217,6 @@ export class Store {
   private dropBases(): void {
     const used = new Set(this.kept.flatMap(({ members }) => Object.values(members).map(({ base }) => base)));
     for (const name of readdirSync(join(this.directory, 'base'))) if (!used.has(name) && !this.seeding.has(name)) rmSync(this.basePath(name));
-  }
-  private get intentPath(): string {
-    return join(this.directory, 'takeover.json');
   }
   private newPath(sequence: number): string {
     return join(this.directory, 'epochs', `${NEW}${sequence}`);
@@ -258,25 +241,6 @@ async function writeSynced(path: string, text: string): Promise<void> {
     await file.sync();
   } finally {
     await file.close();
-  }
-}
-
-function writeSyncedNow(path: string, text: string): void {
-  const fd = openSync(path, 'w', 0o600);
-  try {
-    writeSync(fd, text);
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
-}
-
-function syncNow(path: string): void {
-  const fd = openSync(path, 'r');
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
   }
 }
 

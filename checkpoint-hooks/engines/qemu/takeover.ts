@@ -23,6 +23,8 @@ import type { MemberSource } from './store.ts';
 
 const RETRY_MS = 20;
 
+export type Sources = () => ReadonlyMap<string, MemberSource>;
+
 /** One member on its way to the other side. */
 export interface Heir {
   readonly spec: GuestSpec;
@@ -37,7 +39,8 @@ export interface TakeoverPlan {
   readonly generation: number;
   readonly epoch: number;
   readonly heirs: readonly Heir[];
-  readonly sources: ReadonlyMap<string, MemberSource>;
+  /** What the store has of them: looked up only for who is not at hand. */
+  readonly sources: Sources;
   readonly seenMs: number;
   readonly troubleMaxMs: number;
   /** Kept before Sluice is asked. */
@@ -85,12 +88,15 @@ async function fence(client: SluiceClient, { group, generation, epoch, heirs, se
   }
 }
 
-async function restore(heir: Heir, sources: ReadonlyMap<string, MemberSource>): Promise<{ name: string; machine: Machine; cold: boolean }> {
-  const { name, ramBytes } = heir.spec;
-  const last = sources.get(name)?.parts.at(-1);
-  if (last === undefined) throw new Error(`the store has no part of member ${name}`);
+async function restore(heir: Heir, sources: Sources): Promise<{ name: string; machine: Machine; cold: boolean }> {
+  const state = heir.state ?? stateOf(heir.spec, sources);
   const { machine, cold } = await heir.machine();
-  const state = heir.state ?? readPart(last.path, { ramBytes, sequence: last.sequence }).state;
   await machine.restoreState(state);
-  return { name, machine, cold };
+  return { name: heir.spec.name, machine, cold };
+}
+
+function stateOf({ name, ramBytes }: GuestSpec, sources: Sources): Uint8Array {
+  const last = sources().get(name)?.parts.at(-1);
+  if (last === undefined) throw new Error(`the store has no part of member ${name}`);
+  return readPart(last.path, { ramBytes, sequence: last.sequence }).state;
 }

@@ -9,6 +9,7 @@
  * memory is mapped: touching it after `munmap` ends the process with SIGSEGV, so whoever unmaps
  * first lets go of every view (packet-socket.ts is the only place that does both).
  */
+import { readdirSync } from 'node:fs';
 import koffi from 'koffi';
 
 const lib = koffi.load('libc.so.6');
@@ -137,7 +138,10 @@ const bell = asBytes(Uint32Array.of(1, 0));
 /** Adds 1 to an eventfd. It can only fail when the counter is full, and then the bell is ringing. */
 export const ring = (fd: number): void => void writeRaw(fd, bell, 8);
 
-/** Nice value of the calling thread; without CAP_SYS_NICE it stays what it was: slower, not wrong. */
+/** Nice value of all threads there are, the pool's too: syncs wait for one. Without CAP_SYS_NICE it stays what it was: slower, not wrong. */
+export const maybeHurryAll = (nice: number): boolean =>
+  readdirSync('/proc/self/task').every((thread) => setpriorityRaw(0, Number(thread), nice) === 0);
+/** The same of the calling thread alone. */
 export const maybeHurry = (nice: number): boolean => setpriorityRaw(0, 0, nice) === 0;
 
 /** Keeps the calling thread on one CPU. */
