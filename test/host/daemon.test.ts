@@ -248,10 +248,15 @@ describe.skipIf(UNPRIVILEGED !== undefined)('the life of sluiced', () => {
       const [outside, send] = [bed.outside(), sender(bed)];
       await curl(bed, 'PUT', '/v1/groups/web', bed.groupFile('web'));
       expect(await post(bed, 'takeover', { generation: 7, epoch: 3 })).toMatchObject({ status: 200, body: { generation: 7, open: 4, sealed: 3, committed: 3, released: 3 } });
-      const announced = (await settled(outside)).map((frame) => `${frame.slice(24, 28)} ${frame.slice(12, 24)}`);
-      expect(announced).toEqual(bed.members.map(({ mac }) => `8035 ${mac.replaceAll(':', '')}`));
+      // Said three times (announce.test.ts): how many of them by now is the clock's affair.
+      const announced: string[] = [];
+      await until('every place was announced', async () => {
+        announced.push(...(await settled(outside)).map((frame) => `${frame.slice(24, 28)} ${frame.slice(12, 24)}`));
+        return announced.length >= bed.members.length;
+      }, 20_000);
+      expect([...new Set(announced)]).toEqual(bed.members.map(({ mac }) => `8035 ${mac.replaceAll(':', '')}`));
       send('out', 0, 3);
-      expect(await settled(outside)).toEqual([]);
+      expect((await settled(outside)).filter((frame) => frame.slice(24, 28) !== '8035')).toEqual([]);
       expect(await post(bed, 'cut', { generation: 6, epoch: 4 })).toMatchObject({ status: 409, body: { code: 'fenced', generation: 7, open: 4 } });
     });
   });
