@@ -11,7 +11,7 @@ describe('a file of guests', () => {
   test('a guest is the member whose port is the running side\'s tap', () => {
     const [front] = mustGuests(group(guest('front'))).guests;
     if (front === undefined) throw new Error('no guest');
-    expect(memberAt(front, 0)).toEqual({ name: 'front', nics: [{ port: 'tap0', mac: '02:00:00:00:00:01', vlan: 7 }] });
+    expect(memberAt(front, 0)).toEqual({ name: 'front', nics: [{ port: 'tap0', mac: '02:00:00:00:00:01', vlan: 7, addresses: ['10.0.0.1'] }] });
     expect(memberAt(front, 1).nics?.[0]?.port).toBe('tap1');
   });
 
