@@ -63,6 +63,11 @@ export class Daemon {
     });
   }
 
+  /** The gate knows of its pair from when it has attached the group; of what befell an earlier life's it hears nothing. */
+  get attached(): boolean {
+    return this.#attached;
+  }
+
   report(colour: Colour): void {
     this.#facts?.({ kind: 'released', id: 0, colour: asColour(colour + this.#shift) });
   }
@@ -156,7 +161,7 @@ export class Daemon {
           this.#mayFail('plane_down');
           const fresh = !cells.attached || !this.#attached;
           this.#attached = true;
-          this.#kernel.pairThere = true;
+          this.#kernel.providePair();
           cells.attached = true;
           cells.colour = this.#seen(colour);
           const result = this.#setMembers(spec, members);

@@ -34,6 +34,8 @@ export class Kernel {
   wire: Queued[] = [];
   /** False from when another tool deleted the hold pair until the gate has made a new one. */
   pairThere = true;
+  /** Counts the pairs there were: a ring listens at one of them. */
+  pair = 0;
 
   constructor(oracle: Oracle) {
     this.oracle = oracle;
@@ -74,6 +76,12 @@ export class Kernel {
   #toRing(queued: Queued): void {
     if (this.pairThere) this.wire.push(queued);
     else this.oracle.lost(queued.frame);
+  }
+
+  /** The gate attaches: a pair that is gone is made anew. */
+  providePair(): void {
+    if (!this.pairThere) this.pair += 1;
+    this.pairThere = true;
   }
 
   isMember(name: string): boolean {
@@ -130,6 +138,8 @@ export class Ring {
   queue: Queued[] = [];
   /** Its device is gone. */
   #deaf = false;
+  /** Where it listens; -1 = it was opened where there was no pair. */
+  readonly #pair: number;
   #oldest: Colour;
   #released: Colour;
   /** What was last said, and whether it is to be said again. */
@@ -141,6 +151,7 @@ export class Ring {
 
   constructor(kernel: Kernel, colour: Colour) {
     this.#kernel = kernel;
+    this.#pair = kernel.pairThere ? kernel.pair : -1;
     this.#oldest = colour;
     this.#released = asColour(colour - 1);
     this.#reported = this.#released; // of what was before this ring it says nothing until asked
@@ -162,7 +173,7 @@ export class Ring {
   }
 
   arrive(queued: Queued): void {
-    if (this.#deaf) this.#kernel.oracle.lost(queued.frame);
+    if (this.#deaf || this.#pair !== this.#kernel.pair) this.#kernel.oracle.lost(queued.frame);
     else if (colourDiff(queued.colour, this.#oldest) < 0) this.#kernel.oracle.lost(queued.frame);
     else if (this.#isDead(queued.colour)) this.#kernel.oracle.counts.lost += 1;
     else this.queue.push(queued);

@@ -131,7 +131,7 @@ export class Run {
     this.#kernel.pairLost();
     this.oracle.crashed(this.#life);
     this.oracle.counts.pairsLost += 1;
-    this.#daemon.control.holdLost(0);
+    if (this.#daemon.attached) this.#daemon.control.holdLost(0);
   }
 
   #some(from: (() => void)[], inOrder: boolean): void {
