@@ -94,8 +94,14 @@ export class Etcd {
     this.#nodes[i]?.child.kill('SIGCONT');
   }
 
-  /** The node that leads now, by its number. */
+  /** The node that leads now, by its number; waited for while one is elected, or a node is slow to say. */
   async leader(): Promise<number> {
+    let node = -1;
+    await until('etcd has a leader', async () => (node = await this.#leads().catch(() => -1)) >= 0, 60_000);
+    return node;
+  }
+
+  async #leads(): Promise<number> {
     const said = await this.ctl(['endpoint', 'status', '-w', 'json']);
     const rows = JSON.parse(said) as { Endpoint: string; Status: { header: { member_id: number }; leader: number } }[];
     const leading = rows.find(({ Status }) => Status.header.member_id === Status.leader);

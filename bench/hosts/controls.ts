@@ -18,7 +18,7 @@ export type Control = (typeof CONTROLS)[number];
 export type ControlSeen = ReturnType<typeof judged>;
 
 const HAND_HOST = 0;
-const TRIES_MS = 20_000;
+const TRIES_MS = 60_000;
 /** Wide enough that frames cross the wire between the cuts of two hosts. */
 const APART_MS = 40;
 /** m1 at h1, m2 at h2, m3 and m4 at h3; after the takeover m1 is at h3, so that m2 hears it over the wire. */

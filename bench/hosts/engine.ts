@@ -23,7 +23,7 @@ import type { Bounds } from './traffic.ts';
 const INTERVAL_MS = 50;
 const STORE_MS = 8;
 const APART_MS = 4;
-const TRIES_MS = 20_000;
+const TRIES_MS = 60_000;
 const POLL_MS = 5;
 
 /** Where an epoch is. `cut`, `acked`: this host has answered; `asked`: the last ack is on its way; `opened`: of a takeover, this host is in the new generation. */

@@ -7,7 +7,7 @@ import type { HostsTraffic, Speaker } from './traffic.ts';
 
 export const GROUP = 'web';
 export const VLAN = 100;
-const ALL_MS = 20_000;
+const ALL_MS = 60_000;
 
 /** A member keeps name and address wherever it lives: `is` says which of the bed's it is, `tap` where it is now. */
 export interface Seat {

@@ -11,7 +11,8 @@
  * blocking call: two hops to the thread pool cost as much as the disk, and on an idle machine four
  * times that. Several share one sync on the pool, and so does one alone for a while after a
  * blocking sync was slow, so that a slow disk delays commits and not the API. A generation that
- * begins is always a blocking one: VMs stand still for it.
+ * begins tries the blocking one all the same, because VMs stand still for it; at most once a second,
+ * so that a host's worth of groups that die together does not stop the API for a slow sync each.
  *
  *    append(durable) ─► write ─► wait for a sync that began after the write
  *    append          ─► write                     (a later durable append covers it: one file, in order)
@@ -45,6 +46,7 @@ const MEND_MS = 1000;
 /** A blocking sync that took longer is followed by so many on the thread pool. */
 const SLOW_SYNC_MS = 1;
 const POOLED_AFTER_SLOW = 100;
+const BLOCKING_BEGIN_APART_MS = 1000;
 
 export interface JournalOptions {
   /** Default 4 MiB. */
@@ -82,6 +84,8 @@ export class JournalFile implements Journal {
   #syncing: Promise<void> | undefined;
   /** Syncs still to be made on the thread pool. */
   #pooled = 0;
+  /** When a generation's beginning last went past the pool. */
+  #pastPoolMs = -Infinity;
   #mend: NodeJS.Timeout | undefined;
   #closed = false;
 
@@ -197,9 +201,16 @@ export class JournalFile implements Journal {
       return;
     }
     this.#writeLine(file, line);
-    // A generation that begins is waited for by VMs that stand still, and comes rarely: no hops to the pool.
-    if (durable && begins) this.#pooled = 0;
+    if (durable && begins) this.#maybePastPool();
     if (durable) await this.#sync();
+  }
+
+  /** A generation that begins is waited for by VMs that stand still, and comes rarely: no hops to the pool. */
+  #maybePastPool(): void {
+    const now = performance.now();
+    if (this.#pooled === 0 || now - this.#pastPoolMs < BLOCKING_BEGIN_APART_MS) return;
+    this.#pastPoolMs = now;
+    this.#pooled = 0;
   }
 
   #writeLine(file: File, line: Buffer): void {

@@ -141,7 +141,7 @@ describe.skipIf(UNPRIVILEGED)('the ledger on etcd', () => {
           for (const host of all) publish(host, e);
           await sleep(25);
         }
-        for (const host of all) await until(`all are at ${e}`, () => host.at() === e, 15_000);
+        for (const host of all) await until(`all are at ${e}`, () => host.at() === e, 40_000);
       };
       await turn(20, 0);
       const leader = await etcd.leader();

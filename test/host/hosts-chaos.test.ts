@@ -11,16 +11,16 @@ describe.skipIf(UNPRIVILEGED)('chaos on three hosts', () => {
   let arena: Arena | undefined;
   const there = (): Arena => arena ?? expect.fail('there is no bed');
 
-  beforeAll(async () => (arena = await Arena.create()), 90_000);
+  beforeAll(async () => (arena = await Arena.create()), 120_000);
   afterAll(() => arena?.close());
 
   test('a host cut off is taken over; its VMs speak on and reach nobody, and it is fenced when it is back', async () => {
     const outcome = await there().run({ fault: 'ledger cut, taken over', random: HALF });
     expect(outcome).toMatchObject({ leaked: 0, orphans: 0, old: 0, refused: 0, words: [] });
     expect(outcome.ghosts).toBeGreaterThan(0);
-  }, 120_000);
+  }, 300_000);
 
   test('the judges see what is unheld', async () => {
     expect((await control(there(), 'unheld')).leaked).toBeGreaterThan(0);
-  }, 120_000);
+  }, 300_000);
 });

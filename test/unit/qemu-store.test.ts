@@ -149,7 +149,7 @@ describe('the store', () => {
     const path = join(directory, 'store', 'takeover');
     const tear = (slot: number): void => {
       const bytes = readFileSync(path);
-      bytes[slot * 512 + 20] = (bytes[slot * 512 + 20] ?? 0) ^ 1;
+      bytes[slot * 4096 + 20] = (bytes[slot * 4096 + 20] ?? 0) ^ 1;
       writeFileSync(path, bytes);
     };
     await checkpoint([new Guest('front')], 1);
@@ -162,7 +162,7 @@ describe('the store', () => {
         other.close();
       }
     };
-    expect(readFileSync(path)).toHaveLength(1024);
+    expect(readFileSync(path)).toHaveLength(8192);
     expect(known()).toEqual([true, true, false]);
     tear(0); // the second, of generation 3
     expect(known()).toEqual([true, false, false]);

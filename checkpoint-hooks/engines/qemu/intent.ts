@@ -3,10 +3,11 @@
  * Written before Sluice is asked, while VMs stand still: so it is one write into a place that is there
  * already and one sync of its data, instead of a new file, a rename and two commits of the file system.
  *
- *     0                 512               1024
+ *     0                 4096              8192
  *     slot 0            slot 1                    crc32 of the rest, 8 hex digits, a space, JSON, spaces
  *
- * Slots take turns: a write that was torn leaves the other one, and then Sluice was never asked. A slot
+ * Slots take turns, each in a block of its own, because file systems and disks write whole blocks: a
+ * write that was torn leaves the other one, and then Sluice was never asked. A slot
  * of zeros has never been written. Two that are neither whole nor empty are damage.
  */
 import { closeSync, fdatasyncSync, fstatSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
@@ -16,7 +17,7 @@ import Type from 'typebox';
 import { Generation, checker } from '../../../proxy/api/contract.ts';
 import { Damaged } from './part.ts';
 
-const SLOT_BYTES = 512;
+const SLOT_BYTES = 4096;
 const SLOTS = 2;
 
 const Intent = Type.Object({

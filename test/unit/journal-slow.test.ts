@@ -1,0 +1,61 @@
+/** Which way a sync goes on a disk that is slow: the clock is the test's, so is what a sync takes of it. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import type * as Fs from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { JournalFile } from '../../proxy/edge/journal-file.ts';
+import type { GroupState } from '../../proxy/core/types.ts';
+import { epoch } from '../../proxy/core/types.ts';
+import { accept, specOf } from './core-world.ts';
+
+const SYNC_MS = 5;
+const world = vi.hoisted(() => ({ nowMs: 0, blocking: 0 }));
+vi.mock('node:fs', async (real) => {
+  const fs = await real<typeof Fs>();
+  return {
+    ...fs,
+    fdatasyncSync: (fd: number): void => {
+      fs.fdatasyncSync(fd);
+      world.blocking += 1;
+      world.nowMs += SYNC_MS;
+    },
+  };
+});
+
+let dir = '';
+beforeEach(() => {
+  Object.assign(world, { nowMs: 0, blocking: 0 });
+  dir = mkdtempSync(join(tmpdir(), 'sluice-journal-'));
+  vi.spyOn(performance, 'now').mockImplementation(() => world.nowMs);
+});
+afterEach(() => {
+  vi.restoreAllMocks();
+  rmSync(dir, { recursive: true, force: true });
+});
+const begun = (group: string): GroupState => accept(accept(undefined, { kind: 'apply', spec: specOf(['a', 'b'], 'explicit', group) }), { kind: 'protect' });
+const cut = (state: GroupState): GroupState => accept(accept(state, { kind: 'cut', generation: state.generation, epoch: epoch(state.sealed + 1) }), { kind: 'commit', generation: state.generation, epoch: epoch(state.sealed + 1) });
+
+test('a generation that begins passes the pool by, commits do not, and many that begin together block once a second', async () => {
+  const journal = JournalFile.open(dir);
+  await journal.load();
+  const append = async (id: number, state: GroupState): Promise<number> => {
+    const before = world.blocking;
+    await journal.append({ id, state }, true);
+    return world.blocking - before;
+  };
+  const first = begun('g0');
+  expect(await append(0, first), 'nobody knows yet that the disk is slow').toBe(1);
+  expect(await append(0, cut(first)), 'a commit goes to the pool').toBe(0);
+  const together: number[] = [];
+  for (let id = 1; id <= 20; id += 1) together.push(await append(id, begun(`g${id}`)));
+  expect(together).toEqual([1, ...Array.from({ length: 19 }, () => 0)]);
+  world.nowMs += 1000;
+  expect(await append(21, begun('g21'))).toBe(1);
+  expect(await append(0, cut(cut(first)))).toBe(0);
+  await journal.close();
+  vi.restoreAllMocks();
+  const again = JournalFile.open(dir);
+  expect(await again.load()).toHaveLength(22);
+  await again.close();
+});
