@@ -131,7 +131,7 @@ const AT_ONCE_VARIANTS: readonly Variant[] = [{ name: 'plain' }, { name: 'group'
 
 export const external: readonly Scenario[] = [
   outward({
-    name: 'held TCP, committed at once', variants: AT_ONCE_VARIANTS, quick: true, lapsMin: 7, quickVariants: BESIDE_PLAIN, warmUpLap: false,
+    name: 'held TCP, committed at once', variants: AT_ONCE_VARIANTS, quick: true, lapsMin: 5, quickVariants: BESIDE_PLAIN, warmUpLap: false,
     arguments: 'iperf3 -C cubic -O 1, 32 MB windows, the group cut and committed every ms',
     quantities: [{
       key: 'gbps', name: 'held TCP, committed at once', unit: 'Gbit/s',
@@ -143,7 +143,7 @@ export const external: readonly Scenario[] = [
     return { values: { gbps: result.gbps } };
   }, 32),
   outward({
-    name: 'held 60-byte frames', variants: AT_ONCE_VARIANTS, quick: true, lapsMin: 7, quickVariants: BESIDE_PLAIN,
+    name: 'held 60-byte frames', variants: AT_ONCE_VARIANTS, quick: true, lapsMin: 5, quickVariants: BESIDE_PLAIN,
     arguments: 'a flood from a packet socket (sendmmsg of 64, one core), the group cut and committed every ms; frames that arrive outside',
     quantities: [{
       key: 'kframes', name: 'held 60-byte frames', unit: 'kframes/s',
