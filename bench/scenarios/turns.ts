@@ -59,14 +59,17 @@ async function turns(bed: Bed, reverse: boolean, windows: number): Promise<Windo
   const engine = new Engine(bed.daemon().api, 'g');
   const to = bed.member(reverse ? 0 : 1);
   const seconds = (BEGIN_MS + windows * (SKIP_MS + WINDOW_MS + CHANGE_MS_MAX)) / 1e3;
-  const stream = iperf(bed, { from: bed.member(0), to: bed.member(1), seconds, reverse });
+  let isOver = false;
+  const stream = iperf(bed, { from: bed.member(0), to: bed.member(1), seconds, reverse }).finally(() => (isOver = true));
   const seen: Window[] = [];
   const measured = (async () => {
     await sleep(BEGIN_MS);
     for (let i = 0; i < windows; i++) {
       const gated = i % 2 === 1;
       if (gated) await engine.protect(bed.groupFile('g', { hold: { bytes: HOLD_BYTES } }));
-      seen.push(await window(bed, to.port, gated));
+      const one = await window(bed, to.port, gated);
+      if (isOver) throw new Error(`the stream ended before window ${i + 1} of ${windows}: protection came and went too slowly`);
+      seen.push(one);
       if (gated) await engine.unprotect('discard');
     }
   })();
