@@ -146,6 +146,13 @@ function clock({ clockSource }: Facts): readonly Verdict[] {
   return [warn(`clock source ${name} is slow to read`, 'choose another of available_clocksource, tsc where it is offered')];
 }
 
+/** Only hosts of a group across hosts with isolation addresses need it. */
+function probes({ rawSocket }: Facts): readonly Verdict[] {
+  if (rawSocket.kind === 'seen') return [ok(`isolation addresses can be probed: ${rawSocket.value}`)];
+  if (rawSocket.kind === 'absent') return [warn('isolation addresses can\'t be probed: the package raw-socket is not built', 'npm rebuild raw-socket (needs g++ and make); without `isolation` in the settings nothing is missing')];
+  return [warn(`isolation addresses can't be probed from here: ${rawSocket.reason}`, 'run it as root; the daemon\'s unit needs CAP_NET_RAW; without `isolation` in the settings nothing is missing')];
+}
+
 function daemonState({ daemon }: Facts): readonly Verdict[] {
   if (daemon.kind === 'ready') return [ok('sluiced answers and is ready')];
   if (daemon.kind === 'unreachable') return [warn(daemon.message, daemon.fix)];
@@ -182,6 +189,7 @@ export const CHECKS: readonly Check[] = [
   { name: 'group-ports', verdict: groupPorts },
   { name: 'offloads', verdict: offloads },
   { name: 'clock', verdict: clock },
+  { name: 'probes', verdict: probes },
   { name: 'daemon', verdict: daemonState },
   { name: 'leftovers', verdict: leftovers },
 ];

@@ -5,6 +5,8 @@
 import { execFile } from 'node:child_process';
 import { access, readFile, readdir } from 'node:fs/promises';
 import { release } from 'node:os';
+import { dirname } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { gunzipSync } from 'node:zlib';
 import { SluiceClient, Unreachable } from './client.ts';
@@ -26,14 +28,14 @@ function reasonOf(error: unknown): Seen<never> {
   return hidden(code ?? message.split('\n')[0] ?? 'failed');
 }
 
-async function command(file: string, args: readonly string[]): Promise<Seen<string>> {
+async function command(file: string, args: readonly string[], cwd?: string): Promise<Seen<string>> {
   try {
-    const options = { timeout: COMMAND_TIMEOUT_MS, maxBuffer: OUTPUT_BYTES_MAX, env: { ...process.env, PATH, LC_ALL: 'C' } };
+    const options = { timeout: COMMAND_TIMEOUT_MS, maxBuffer: OUTPUT_BYTES_MAX, ...(cwd === undefined ? {} : { cwd }), env: { ...process.env, PATH, LC_ALL: 'C' } };
     const { stdout } = await run(file, [...args], options);
     return seen(stdout);
   } catch (error) {
     const { stderr } = error as { readonly stderr?: string };
-    return stderr === undefined || stderr === '' ? reasonOf(error) : hidden(stderr.trim().split('\n')[0] ?? 'failed');
+    return stderr === undefined || stderr === '' ? reasonOf(error) : hidden(faultIn(stderr));
   }
 }
 
@@ -54,6 +56,12 @@ function linkOf(link: IpLink): Link {
     bridge: link.linkinfo?.info_slave_kind === 'bridge' ? link.master : undefined,
     vlanFiltering: link.linkinfo?.info_data?.vlan_filtering === 1,
   };
+}
+
+/** The line of an error that Node printed with its stack, else the first. */
+function faultIn(stderr: string): string {
+  const lines = stderr.trim().split('\n');
+  return (lines.find((line) => /^\w*Error: /.test(line)) ?? lines[0] ?? 'failed').trim();
 }
 
 async function readText(path: string): Promise<Seen<string>> {
@@ -117,6 +125,14 @@ async function list(path: string): Promise<Seen<readonly string[]>> {
   }
 }
 
+/** In a process of its own: what a native package does wrong ends only that. */
+async function rawSocket(): Promise<Seen<string>> {
+  const code = "const raw = require('raw-socket'); const s = raw.createSocket({ protocol: raw.Protocol.ICMP }); s.on('error', () => {}); console.log('ICMP by raw-socket'); process.exit(0)";
+  const tried = await command(process.execPath, ['-e', code], dirname(fileURLToPath(import.meta.url)));
+  if (tried.kind !== 'hidden') return tried.kind === 'seen' ? seen(tried.value.trim()) : tried;
+  return /Cannot find module/.test(tried.reason) ? absent : tried;
+}
+
 async function daemon(target: Target): Promise<DaemonSeen> {
   const client = new SluiceClient(target);
   try {
@@ -140,6 +156,7 @@ export function realSystem(target: Target): System {
     links,
     offloads,
     library,
+    rawSocket,
     daemon: () => daemon(target),
   };
 }

@@ -72,6 +72,8 @@ export interface System {
   offloads(port: string): Promise<Seen<ReadonlyMap<string, boolean>>>;
   /** Path of a shared library the loader would find. */
   library(name: string): Promise<Seen<string>>;
+  /** Whether a raw ICMP socket can be opened by the package that probes isolation addresses. */
+  rawSocket(): Promise<Seen<string>>;
   daemon(): Promise<DaemonSeen>;
 }
 
@@ -102,6 +104,7 @@ export interface Facts {
   /** Names of what is in /usr/sbin. */
   readonly programs: Seen<readonly string[]>;
   readonly pins: Seen<readonly string[]>;
+  readonly rawSocket: Seen<string>;
   readonly daemon: DaemonSeen;
 }
 
@@ -125,6 +128,7 @@ export async function look(system: System, options: DoctorOptions): Promise<Fact
     clockSource: await system.readText('/sys/devices/system/clocksource/clocksource0/current_clocksource'),
     programs: await system.list('/usr/sbin'),
     pins: await system.list(options.bpffs),
+    rawSocket: await system.rawSocket(),
     daemon: await system.daemon(),
   };
 }

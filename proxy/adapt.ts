@@ -3,6 +3,7 @@
  * they report as events and log lines. No decision is made here.
  */
 import type { Logger } from 'pino';
+import type { AcrossView, HostFigures, PeerView } from './api/across.ts';
 import type { ApiControl } from './api/deps.ts';
 import { eventOf } from './api/events.ts';
 import type { EventHub } from './api/events.ts';
@@ -11,12 +12,15 @@ import type { Control, ControlEvent } from './control/control.ts';
 import type { GateEvent } from '../classifier/attach.ts';
 import type { DeviceStats } from '../classifier/stats.ts';
 import type { PortStats } from './api/metrics.ts';
+import { peerOf } from './core/isolation.ts';
+import { hostsOf } from './core/hosts.ts';
+import type { EtcdLedger } from './edge/etcd-ledger.ts';
 import type { HoldCounters, HoldPlane } from './ports.ts';
 
 /** Wall clock with the fraction of a millisecond: captures are compared with it. */
 export const nowMs = (): number => performance.timeOrigin + performance.now();
 
-export function apiControl(control: Control, plane: HoldPlane): ApiControl {
+export function apiControl(control: Control, plane: HoldPlane, ledger: EtcdLedger | undefined): ApiControl {
   const idOf = (group: string): number | undefined => control.attached(group)?.id;
   const counters = (group: string): HoldCounters | undefined => {
     const id = idOf(group);
@@ -26,7 +30,7 @@ export function apiControl(control: Control, plane: HoldPlane): ApiControl {
     submit: (group, command) => control.submit(group, command),
     get: (group) => control.get(group),
     list: () => control.list(),
-    hosts: (group) => control.progress(group),
+    hosts: (group) => hostFigures(control, group, ledger),
     counters,
     nics: (group) => control.attached(group)?.nics ?? [],
     held: async (group) => {
@@ -40,15 +44,57 @@ export function apiControl(control: Control, plane: HoldPlane): ApiControl {
   };
 }
 
+function hostFigures(control: Control, group: string, ledger: EtcdLedger | undefined): readonly HostFigures[] | undefined {
+  const hosts = control.progress(group);
+  const most = Math.max(0, ...(hosts ?? []).map(({ acked }) => acked));
+  return hosts?.map((one) => ({ ...one, behind: most - one.acked, alive: ledger?.hosts.has(one.host) === true }));
+}
+
+/** A peer whose heartbeat is this late is said to be; they come twice a second. */
+const PEER_LATE_MS = 1500;
+
+/** The other hosts of this daemon's groups, and those that are in the ledger. */
+export function peersOf(control: Control, ledger: EtcdLedger): PeerView[] {
+  const nowMs = performance.now();
+  const selfHeardMs = ledger.hosts.get(ledger.self) ?? Number.NEGATIVE_INFINITY;
+  const named = control.list().flatMap(({ spec, across }) => (across === undefined ? [] : hostsOf(spec)));
+  return [...new Set([...named, ...ledger.hosts.keys()])].filter((host) => host !== ledger.self).sort().map((host) => {
+    const heardMs = ledger.hosts.get(host);
+    const phase = peerOf({ heardMs: heardMs ?? 0, selfHeardMs, isAlive: heardMs !== undefined }, nowMs, PEER_LATE_MS);
+    return { host, phase, ...(heardMs === undefined ? {} : { silentMs: Math.round(nowMs - heardMs) }) };
+  });
+}
+
+export const acrossView = (control: Control, ledger: EtcdLedger): Omit<AcrossView, 'isolation'> => ({
+  ledger: { ok: ledger.ok, ackTransactions: ledger.counts.ackTxns, acks: ledger.counts.acks, failures: ledger.counts.failures },
+  peers: peersOf(control, ledger),
+});
+
+/** Tells what changes with a peer. What is so when it is first seen is told only where it is bad. */
+export function relayPeers(peers: () => readonly PeerView[], hub: EventHub, log: Logger): () => void {
+  const known = new Map<string, PeerView['phase']>();
+  return () => {
+    const now = peers();
+    const gone = [...known.keys()].filter((host) => !now.some((peer) => peer.host === host)); // of no group here, and its lease has run out
+    for (const { host, phase } of [...now, ...gone.map((host) => ({ host, phase: 'lost' as const }))]) {
+      const before = known.get(host);
+      if (phase === before || phase === 'unknown') continue;
+      known.set(host, phase);
+      if (phase === 'there' && before === undefined) continue;
+      publish(hub, log, { type: phase === 'there' ? 'peer-back' : `peer-${phase}`, atMs: nowMs(), host });
+    }
+  };
+}
+
 async function* none(): AsyncGenerator<never, void, undefined> {
   // nothing is held
 }
 
 /** Rare and worth a line; the others happen every epoch. */
 const NOTABLE: ReadonlySet<EventType> = new Set<EventType>([
-  'protected', 'unprotected', 'rolled-back', 'taken-over', 'joined', 'left', 'discarded', 'port-back', 'hold-back',
+  'protected', 'unprotected', 'rolled-back', 'taken-over', 'joined', 'left', 'discarded', 'port-back', 'hold-back', 'fenced', 'rejoined', 'peer-late', 'peer-back',
 ]);
-const ALARMING: ReadonlySet<EventType> = new Set<EventType>(['high-water', 'overflow', 'port-lost', 'hold-lost', 'leak-blocked', 'unvetted', 'refused']);
+const ALARMING: ReadonlySet<EventType> = new Set<EventType>(['high-water', 'overflow', 'port-lost', 'hold-lost', 'leak-blocked', 'unvetted', 'refused', 'isolated', 'peer-lost']);
 
 export function publish(hub: EventHub, log: Logger, event: ApiEvent): void {
   hub.publish(event);

@@ -47,6 +47,8 @@ export interface Config {
   readonly uplink?: string;
   /** undefined = embedded. */
   readonly ledger?: LedgerConfig;
+  /** undefined = whether this host is cut off is not looked at. */
+  readonly isolation?: IsolationConfig;
   readonly worker: { readonly cpu: number | undefined };
   /** undefined = none. */
   readonly hooks?: HooksConfig;
@@ -61,6 +63,14 @@ export interface HooksConfig {
   /** Files. */
   readonly secret: string | undefined;
   readonly ca: string | undefined;
+}
+
+/** By what it is seen that this host is cut off, and what is done then. */
+export interface IsolationConfig {
+  readonly addresses: readonly string[];
+  readonly policy: 'hold' | 'close';
+  readonly everyMs: number;
+  readonly afterMs: number;
 }
 
 /** etcd: where the record of groups across hosts is kept. */
@@ -121,7 +131,7 @@ function readFlags(argv: readonly string[]): { kind: 'help' } | { kind: 'version
 }
 
 /** A misspelt variable of these families is an error; other SLUICE_ variables belong to other tools. */
-const FAMILY = /^SLUICE_(AUDIT|CONTROL|HOOKS|LEDGER|LOG|MARK|PCAP|WORKER)_/;
+const FAMILY = /^SLUICE_(AUDIT|CONTROL|HOOKS|ISOLATION|LEDGER|LOG|MARK|PCAP|WORKER)_/;
 
 function readEnvironment(env: Readonly<Record<string, string | undefined>>): Given {
   const given: Given = {};
@@ -172,7 +182,7 @@ function childOf(prefix: string, key: string): string[] {
   return below === undefined ? [] : [below.split('.')[0] ?? below];
 }
 
-const LISTS: ReadonlySet<SettingName> = new Set(['ports', 'endpoints', 'hookEvents', 'hookUrls']);
+const LISTS: ReadonlySet<SettingName> = new Set(['ports', 'endpoints', 'isolation', 'hookEvents', 'hookUrls']);
 
 function readPair(given: Given, pair: Pair<Node, Node | null>, prefix: string, known: readonly string[], at: (offset: number | undefined) => string): void {
   const step = isScalar(pair.key) ? String(pair.key.value) : '?';
@@ -208,6 +218,7 @@ function assemble(given: Given): Config {
     ...(given.uplink === undefined ? {} : { uplink: given.uplink }),
     ...assembleLedger(given),
     ...assembleHooks(given),
+    ...assembleIsolation(given),
   };
 }
 
@@ -239,6 +250,23 @@ function assembleHooks({ hookCommand: command, hookEvents: events, hookTimeout: 
     return {};
   }
   return { hooks: { command, events: events ?? HOOK_EVENTS, timeoutMs: timeoutMs ?? HOOK_MS, urls: urls ?? [], secret, ca } };
+}
+
+const PROBE_MS = 250;
+const ISOLATED_MS = 3000;
+/** One lost probe, or two, must not isolate a host. */
+const ROUNDS_MIN = 3;
+
+function assembleIsolation({ isolation, isolationPolicy, isolationEvery, isolationAfter, endpoints }: Given): { isolation?: IsolationConfig } {
+  if (isolation === undefined) {
+    const lonely = Object.entries({ 'isolation.policy': isolationPolicy, 'isolation.everyMs': isolationEvery, 'isolation.afterMs': isolationAfter }).find(([, is]) => is !== undefined);
+    if (lonely !== undefined) throw new ConfigError(`${lonely[0]} is set but isolation.addresses is not; add isolation.addresses or take it out`);
+    return {};
+  }
+  if (endpoints === undefined) throw new ConfigError('isolation is for groups across hosts, which need ledger.etcd.endpoints; add them or take isolation out');
+  const [everyMs, afterMs] = [isolationEvery ?? PROBE_MS, isolationAfter ?? ISOLATED_MS];
+  if (afterMs < ROUNDS_MIN * everyMs) throw new ConfigError(`isolation.afterMs ${afterMs} has no room for ${ROUNDS_MIN} rounds of isolation.everyMs ${everyMs}; make it at least ${ROUNDS_MIN * everyMs}`);
+  return { isolation: { addresses: isolation, policy: isolationPolicy ?? 'hold', everyMs, afterMs } };
 }
 
 /** TCP is for those who prove who they are: a client certificate or a token; anything else is refused. */

@@ -9,24 +9,27 @@
  * is. So does `stop`: a protected group stays protected in the kernel (D12).
  */
 import { createHash, randomBytes } from 'node:crypto';
-import { realpathSync, rmSync } from 'node:fs';
+import { readFileSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import { apiControl, portStats, relay, relayGate } from './adapt.ts';
+import { acrossView, apiControl, nowMs, peersOf, portStats, publish, relay, relayGate, relayPeers } from './adapt.ts';
 import { Access } from './api/access.ts';
 import { buildApp } from './api/app.ts';
 import { Audit } from './api/audit.ts';
 import type { AppOptions } from './api/app.ts';
 import type { App } from './api/commands.ts';
+import type { AcrossView } from './api/across.ts';
 import type { ApiDeps } from './api/deps.ts';
 import { EventHub } from './api/events.ts';
 import { Metrics } from './api/metrics.ts';
 import type { Config } from './config.ts';
 import { Control } from './control/control.ts';
 import { maybeHurryAll } from './edge/ffi/libc.ts';
-import { EtcdLedger } from './edge/etcd-ledger.ts';
+import { EtcdLedger, LEASE_S } from './edge/etcd-ledger.ts';
 import { JournalFile } from './edge/journal-file.ts';
+import { Netlink } from './edge/netlink.ts';
 import { openPlane, packageFile } from './gate.ts';
+import { IsolationWatch } from './isolation.ts';
 import { peerName } from './edge/peer.ts';
 import { clearStale, listenTcp, listenUnix, readAgain, tcpOptions } from './listen.ts';
 import type { Log } from './logging.ts';
@@ -54,6 +57,7 @@ const SETTLE_MS = 250;
 const NICE = -10;
 
 const LOSSES_MS = 1000;
+const PEERS_MS = 250;
 
 type Undo = () => Promise<void> | void;
 
@@ -103,24 +107,31 @@ async function compose(config: Config, around: Around, undo: Undo[]): Promise<()
   const events = new EventHub(randomBytes(4).toString('hex'));
   const told = tell(config, events, log); // ends after control: what happened last is told too
   if (told !== undefined) undo.push(() => told.stop());
-  const ledger = openLedger(config, log);
+  const named: NameWatch = { onClash: fatal };
+  const ledger = openLedger(config, log, named);
   if (ledger !== undefined) undo.push(() => ledger.close());
+  const isolation: { watch?: IsolationWatch | undefined } = {};
   const control = new Control({
     journal, plane, gate, announcer, ...(ledger === undefined ? {} : { ledger }),
     trouble: (group, error) => log.error({ group, code: error.code, fix: error.fix }, error.message),
+    isolated: () => isolation.watch?.refusal(),
   });
   undo.push(() => closeControl(control));
   control.onFatal(fatal);
-  const seen = apiControl(control, plane);
+  const seen = apiControl(control, plane, ledger);
   relay(control, (group) => seen.counters(group), events, log);
   keeper.onEvent(relayGate(control, events, log));
-  await ledger?.start();
+  await startLedger(ledger, named);
   for (const { group, error } of await control.start(records)) log.error({ group, code: error.code, fix: error.fix }, error.message);
   undo.push(await settleWhenWhole(control, keeper, dataPlane, log), watchLosses(() => dataPlane.lost(), log));
+  isolation.watch = watchIsolation(config, control, events, log, undo);
+  if (ledger !== undefined) undo.push(watchPeers(control, ledger, events, log));
   keeper.start();
-  const missing = (): string[] => [...control.missing(), ...control.behind(), ...keeper.ready(), ...dataPlane.missing(), ...(journal.writable ? [] : ['the journal can\'t be written']), ...(ledger?.ok === false ? ['the ledger (etcd) can\'t be reached: groups across hosts hold and commit nothing'] : [])];
+  const missing = (): string[] => [...control.missing(), ...control.behind(), ...keeper.ready(), ...dataPlane.missing(), ...(journal.writable ? [] : ['the journal can\'t be written']), ...(ledger?.ok === false ? ['the ledger (etcd) can\'t be reached: groups across hosts hold and commit nothing'] : []), ...(isolation.watch?.missing() ?? [])];
+  const across = ledger === undefined ? undefined : (): AcrossView => ({ ...acrossView(control, ledger), ...optional('isolation', isolation.watch?.view()) });
   const metrics = new Metrics({
-    groups: () => control.list().map((state) => ({ state, counters: seen.counters(state.spec.group) })),
+    groups: () => control.list().map((state) => ({ state, counters: seen.counters(state.spec.group), hosts: seen.hosts(state.spec.group) ?? [] })),
+    ...optional('across', across),
     ports: () => portStats(control, keeper.stats()),
     eventClients: () => events.subscribers - (told === undefined ? 0 : 1),
     hooks: () => told?.link.counts() ?? new Map(),
@@ -128,7 +139,7 @@ async function compose(config: Config, around: Around, undo: Undo[]): Promise<()
   });
   const audit = new Audit(around.log.audit);
   undo.push(() => audit.close());
-  const readTcpAgain = await serve(config, { control: seen, events, metrics, log, audit, version, host: config.host, health: { missing } }, { control, tcp: around.tcp }, undo);
+  const readTcpAgain = await serve(config, { control: seen, events, metrics, log, audit, version, host: config.host, health: { missing }, ...optional('across', across) }, { control, tcp: around.tcp }, undo);
   log.info({ version, groups: records.length, socket: config.control.socket, kept, attach }, 'ready');
   return () => {
     readTcpAgain?.();
@@ -144,15 +155,54 @@ function checkLedgerFiles({ tls }: NonNullable<Config['ledger']>): void {
   if (tls.key !== undefined) readSecret('ledger.etcd.tls.key', tls.key);
 }
 
-function openLedger({ host, ledger }: Config, log: Logger): EtcdLedger | undefined {
+interface NameWatch {
+  onClash: (error: Error) => void;
+}
+
+/** The same in the daemon's next life (one daemon a state directory), and no other machine's or container's. */
+function ownerOf(state: string): string {
+  const { dev, ino } = statSync(state);
+  return hashOf([readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim(), realpathSync(state), dev, ino].join(' '));
+}
+
+/** A name that another daemon has is refused before anything is written under it. */
+async function startLedger(ledger: EtcdLedger | undefined, named: NameWatch): Promise<void> {
+  if (ledger === undefined) return;
+  const later = named.onClash;
+  let clash: Error | undefined;
+  named.onClash = (error) => (clash = error);
+  await ledger.start();
+  if (clash !== undefined) throw clash;
+  named.onClash = later;
+}
+
+function watchIsolation(config: Config, control: Control, hub: EventHub, log: Logger, undo: Undo[]): IsolationWatch | undefined {
+  if (config.ledger === undefined) return undefined;
+  const switches = new Netlink();
+  const watch = new IsolationWatch({
+    config: config.isolation, self: config.host, state: config.state, switches, log,
+    groups: () => control.list(),
+    tell: (type) => publish(hub, log, { type, atMs: nowMs(), host: config.host }),
+  });
+  undo.push(() => switches.close(), () => watch.close());
+  return watch;
+}
+
+function watchPeers(control: Control, ledger: EtcdLedger, hub: EventHub, log: Logger): Undo {
+  const timer = setInterval(relayPeers(() => peersOf(control, ledger), hub, log), PEERS_MS).unref();
+  return () => clearInterval(timer);
+}
+
+function openLedger({ host, ledger, state }: Config, log: Logger, named: NameWatch): EtcdLedger | undefined {
   if (ledger === undefined) return undefined;
   checkLedgerFiles(ledger);
   return new EtcdLedger({
     ...ledger,
     self: host,
+    owner: ownerOf(state),
     onState: (ok, why) => (ok ? log.info({}, 'the ledger is there again') : log.error({}, why)),
     onOdd: (key) => log.error({ key }, 'what stands there in the ledger no host wrote: its group holds and commits nothing; put the right value back'),
-    onHost: (other, isAlive) => log.warn({ host: other }, isAlive ? 'a host is there' : 'a host is not heard of any more'),
+    onClash: () => named.onClash(new EdgeError('ledger_down', `the host name ${host} is in use in the ledger by another sluiced`, `give each its own name (host: in its settings); where this one takes the other's place, end that one: its lease runs out after ${LEASE_S} s`)),
   });
 }
 
@@ -240,5 +290,7 @@ async function closeControl(control: Control): Promise<void> {
   await Promise.race([control.close(), enough]);
   clearTimeout(timer);
 }
+
+const optional = <K extends string, T>(key: K, value: T | undefined): { readonly [P in K]?: T } => (value === undefined ? {} : { [key]: value } as { readonly [P in K]: T });
 
 const hashOf = (text: string): string => createHash('sha256').update(text).digest('hex').slice(0, 12);

@@ -3,6 +3,7 @@
  * Flag and environment variable follow from the key: control.socket is --control-socket and
  * SLUICE_CONTROL_SOCKET. config.ts reads the three sources and puts the result together.
  */
+import { isIP } from 'node:net';
 import { EVENT_TYPES } from './api/contract.ts';
 import type { EventType } from './api/contract.ts';
 
@@ -97,6 +98,15 @@ function timeout(text: string): number | undefined {
   const ms = unit === undefined ? NaN : Number(digits) * (unit === 's' ? 1000 : 1);
   return ms >= 100 && ms <= 60_000 ? ms : undefined;
 }
+/** A round asks each of them; more than a few prove nothing more. */
+const ADDRESSES_MAX = 8;
+function addresses(text: string): readonly string[] | undefined {
+  const given = text.split(/[\s,]+/).filter((one) => one !== '');
+  const fit = given.length > 0 && given.length <= ADDRESSES_MAX && given.every((one) => isIP(one) !== 0 && !one.includes('%'));
+  return fit && new Set(given).size === given.length ? given : undefined;
+}
+const ms = (key: string, least: number, most: number): Setting<number> =>
+  setting(key, `milliseconds, ${least} to ${most}`, (text) => (/^[0-9]{1,6}$/.test(text) && Number(text) >= least && Number(text) <= most ? Number(text) : undefined));
 
 const CPUS_MAX = 4096;
 const LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
@@ -123,6 +133,10 @@ export const SETTINGS = {
   ledgerCa: path('ledger.etcd.tls.ca', 'the CA that signed etcd\'s certificate (PEM)'),
   ledgerCert: path('ledger.etcd.tls.cert', 'the certificate that etcd knows this host by (PEM)'),
   ledgerKey: path('ledger.etcd.tls.key', 'its private key (PEM)'),
+  isolation: setting('isolation.addresses', 'a list of 1 to 8 IPv4 or IPv6 addresses that answer pings while this host is not cut off', addresses),
+  isolationPolicy: choice('isolation.policy', ['hold', 'close']),
+  isolationEvery: ms('isolation.everyMs', 50, 10_000),
+  isolationAfter: ms('isolation.afterMs', 200, 120_000),
   auditFile: path('audit.file', 'the audit log'),
   hookCommand: path('hooks.command', 'a program that gets each event on its standard input'),
   hookEvents: setting('hooks.events', `a list of ${HOOK_EVENTS.join(', ')}; all of them when left out`, hookEvents),

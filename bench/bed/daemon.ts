@@ -26,8 +26,14 @@ export interface DaemonOptions {
   readonly hooks?: object;
   /** Added to its environment. */
   readonly env?: Record<string, string>;
-  /** Of several hosts: its name, its uplink, where the ledger is. */
-  readonly across?: { readonly host: string; readonly uplink: string; readonly endpoints: readonly string[] };
+  /** Of several hosts: its name, its uplink, where the ledger is, and more keys of its settings. */
+  readonly across?: {
+    readonly host: string;
+    readonly uplink: string;
+    readonly endpoints: readonly string[];
+    readonly tls?: object;
+    readonly isolation?: object;
+  };
 }
 
 /** The repository's root, from this file's place in the sources or in dist/. */
@@ -36,6 +42,9 @@ export function repositoryRoot(): string {
   while (!existsSync(join(at, 'package.json'))) at = dirname(at);
   return at;
 }
+
+const acrossOf = ({ uplink, endpoints, tls, isolation }: NonNullable<DaemonOptions['across']>): object =>
+  ({ uplink, ledger: { etcd: { endpoints, ...(tls === undefined ? {} : { tls }) } }, ...(isolation === undefined ? {} : { isolation }) });
 
 export class Daemon {
   readonly socket: string;
@@ -53,7 +62,7 @@ export class Daemon {
       host: options.across?.host ?? 'bed',
       control: { socket: this.socket, ...(options.tcp === undefined ? {} : { tcp: options.tcp }) },
       ...(options.auditFile === undefined ? {} : { audit: { file: options.auditFile } }),
-      ...(options.across === undefined ? {} : { uplink: options.across.uplink, ledger: { etcd: { endpoints: options.across.endpoints } } }),
+      ...(options.across === undefined ? {} : acrossOf(options.across)),
       bridges: join(options.directory, 'bridges'),
       ...(options.hooks === undefined ? {} : { hooks: options.hooks }),
       state: options.state ?? join(options.directory, 'state'),

@@ -52,6 +52,7 @@ export function screenText(figures: Figures, histories: Histories, chosen: numbe
   const leaks = leaksOf(figures);
   const lines = [
     `sluice ${figures.version} on ${figures.host}  ${figures.ready ? 'ready' : 'NOT READY'}  leaks ${leaks}${leaks === 0 ? '' : ' STOPPED BY A GUARD'}${note === '' ? '' : `  ${note}`}`,
+    ...acrossLines(figures),
     ...figures.missing.map((one) => `! ${one}`),
     '',
   ];
@@ -60,6 +61,22 @@ export function screenText(figures: Figures, histories: Histories, chosen: numbe
   const group = figures.groups[chosen];
   if (group !== undefined) lines.push('', ...groupLines(group, histories.of(group.group), figures.atMs, columns));
   return lines.slice(0, rows).map((line) => line.slice(0, columns)).join('\n');
+}
+
+/** The other hosts and the way to them, in a line. */
+function acrossLines({ across }: Figures): string[] {
+  if (across === undefined) return [];
+  const { ledger, peers, isolation } = across;
+  const heard = peers.map(({ host, phase, silentMs }) => `${host} ${phase === 'there' ? phase : phase.toUpperCase()}${silentMs === undefined ? '' : ` (${msText(silentMs)})`}`);
+  const cut = isolation === undefined ? 'not looked at' : isolation.phase === 'isolated' ? `ISOLATED for ${msText(isolation.forMs)}` : isolation.phase;
+  const closed = isolation === undefined || isolation.closedPorts.length === 0 ? '' : `, ports CLOSED: ${isolation.closedPorts.join(' ')}`;
+  return [`ledger ${ledger.ok ? 'there' : 'NOT THERE'}   other hosts: ${heard.length === 0 ? 'none' : heard.join(', ')}   isolation: ${cut}${closed}`];
+}
+
+function hostLines({ hosts }: GroupFigures): string[] {
+  if (hosts === undefined) return [];
+  const rows = hosts.map(({ host, acked, behind, late, alive }) => [`  ${host}`, String(acked), String(behind), !alive ? 'NOT HEARD' : late ? 'LATE: the group waits for it' : 'there']);
+  return ['', ...table(['  host', 'acked', 'behind', 'state'], rows, ['left', 'right', 'right', 'left']).split('\n')];
 }
 
 function groupLines(group: GroupFigures, history: GroupHistory, nowMs: number, columns: number): string[] {
@@ -72,6 +89,7 @@ function groupLines(group: GroupFigures, history: GroupHistory, nowMs: number, c
     ...history.alarms(nowMs).map(({ text }) => `! ${text}`),
     '',
     ...table(['  member', 'open', 'acked', 'state'], group.members.map((member) => [`  ${member.name}`, String(member.open), String(member.acked), group.phase === 'idle' ? 'not held' : member.ready ? 'ready' : 'joining']), ['left', 'right', 'right', 'left']).split('\n'),
+    ...hostLines(group),
   ];
 }
 

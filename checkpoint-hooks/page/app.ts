@@ -20,7 +20,7 @@ const BEHIND_MS = 300;
 const LOG_MAX = 100;
 const WINDOWS_MS = [1000, 5000, 20_000, 60_000];
 
-const BAD: ReadonlySet<EventType> = new Set<EventType>(['overflow', 'port-lost', 'hold-lost', 'leak-blocked', 'refused']);
+const BAD: ReadonlySet<EventType> = new Set<EventType>(['overflow', 'port-lost', 'hold-lost', 'leak-blocked', 'refused', 'isolated', 'peer-lost']);
 
 const histories = new Histories();
 const view = new GroupPart();
@@ -108,6 +108,19 @@ function showHealth(now: Figures): void {
   ready.textContent = leaks > 0 ? `${leaks} leaks stopped` : now.ready ? 'ready' : 'not ready';
   ready.className = `pill ${leaks === 0 && now.ready ? 'good' : 'bad'}`;
   showLines(part('missing', HTMLUListElement), now.missing, 'banner bad');
+  showPeers(now);
+}
+
+/** Where groups may span hosts: who is heard, and whether this host is cut off. */
+function showPeers({ across }: Figures): void {
+  const pill = part('peers', HTMLSpanElement);
+  pill.hidden = across === undefined;
+  if (across === undefined) return;
+  const { ledger, peers, isolation } = across;
+  const silent = peers.filter(({ phase }) => phase === 'late' || phase === 'lost').map(({ host, phase }) => `${host} ${phase}`);
+  const isCut = isolation?.phase === 'isolated';
+  pill.textContent = isCut ? 'isolated' : !ledger.ok ? 'no ledger' : silent.length > 0 ? silent.join(', ') : `${peers.length} other host${peers.length === 1 ? '' : 's'}`;
+  pill.className = `pill ${isCut || !ledger.ok ? 'bad' : silent.length > 0 ? 'warn' : 'good'}`;
 }
 
 function showLink(): void {

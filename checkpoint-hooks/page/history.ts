@@ -32,6 +32,7 @@ export const LOGGED: Readonly<Record<EventType, boolean>> = {
   'protected': true, 'unprotected': true, 'discarded': true, 'rolled-back': true, 'taken-over': true, 'joined': true, 'left': true,
   'high-water': true, 'overflow': true, 'port-lost': true, 'port-back': true, 'hold-lost': true, 'hold-back': true,
   'leak-blocked': true, 'unvetted': true, 'refused': true, 'gap': true, 'fenced': true,
+  'isolated': true, 'rejoined': true, 'peer-late': true, 'peer-lost': true, 'peer-back': true,
 };
 
 export interface EpochRow {
@@ -173,7 +174,7 @@ export class GroupHistory {
   }
 
   /** Whoever everybody waits for: the engine, or members whose acks are missing. */
-  #late({ phase, open, sealed, committed, acked, members, spec }: GroupFigures, nowMs: number): Alarm[] {
+  #late({ phase, open, sealed, committed, acked, members, spec, hosts }: GroupFigures, nowMs: number): Alarm[] {
     if (phase !== 'protected') return [];
     const bound = Math.max(SILENT_MS_MIN, SILENT_INTERVALS * (this.#intervalMs() ?? 0));
     const opened = this.epochs.findLast((row) => row.epoch === open)?.openedMs;
@@ -181,8 +182,10 @@ export class GroupHistory {
     const waits = this.epochs.find((row) => row.epoch === committed + 1 && row.cutMs !== undefined && row.lostMs === undefined)?.cutMs;
     if (sealed <= committed || waits === undefined || nowMs - waits < bound) return [];
     const behind = spec.commit === 'acks' ? members.filter((member) => member.acked <= acked).map(({ name }) => name) : [];
-    const who = behind.length === 0 ? 'the engine' : behind.join(', ');
-    return [{ level: 'warn', text: `epoch ${committed + 1} waits for ${behind.length === 0 ? 'its commit' : 'acks'} since ${msText(nowMs - waits)}: ${who}` }];
+    const elsewhere = (hosts ?? []).filter(({ acked: of }) => of <= committed).map(({ host, alive }) => (alive ? `host ${host}` : `host ${host}, which is not heard of`));
+    const late = elsewhere.length > 0 ? elsewhere : behind;
+    const who = late.length === 0 ? 'the engine' : late.join(', ');
+    return [{ level: 'warn', text: `epoch ${committed + 1} waits for ${late.length === 0 ? 'its commit' : 'acks'} since ${msText(nowMs - waits)}: ${who}` }];
   }
 }
 

@@ -17,6 +17,8 @@ export class GroupPart {
   readonly #epochs = part('epochs', HTMLCanvasElement);
   readonly #phases = part('phases', HTMLDivElement);
   readonly #members = part('members', HTMLDivElement);
+  readonly #hosts = part('hosts', HTMLDivElement);
+  readonly #hostsPart = part('hostspart', HTMLElement);
   readonly #frames = part('frames', HTMLDivElement);
   readonly #note = part('holdnote', HTMLSpanElement);
 
@@ -34,6 +36,7 @@ export class GroupPart {
     const released = group.holdTime.counts.reduce((sum, one) => sum + one, 0);
     this.#note.textContent = released === 0 ? 'nothing released yet' : `mean ${msText(group.holdTime.sumMs / released)} over ${count(released)} frames`;
     this.#showMembers(group);
+    this.#showHosts(group);
     this.#showFrames(history, group);
   }
 
@@ -68,6 +71,14 @@ export class GroupPart {
       return [{ text: member.name }, { text: ports }, number(member.open), number(member.acked), state];
     });
     showTable(this.#members, [{ name: 'member' }, { name: 'port' }, { name: 'open', isNumber: true }, { name: 'acked', isNumber: true }, { name: 'state', isNumber: true }], rows);
+  }
+
+  /** Of a group across hosts: how far each is, and who is late. */
+  #showHosts({ hosts }: GroupFigures): void {
+    this.#hostsPart.hidden = hosts === undefined;
+    const rows = (hosts ?? []).map(({ host, acked, behind, late, alive }): Cell[] =>
+      [{ text: host }, number(acked), number(behind), !alive ? { text: 'not heard of', level: 'bad' } : late ? { text: 'late', level: 'warn' } : { text: 'there', level: 'good' }]);
+    showTable(this.#hosts, [{ name: 'host' }, { name: 'acked', isNumber: true }, { name: 'behind', isNumber: true }, { name: 'state', isNumber: true }], rows);
   }
 
   #showFrames(history: GroupHistory, { hold, dropped }: GroupFigures): void {

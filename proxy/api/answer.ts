@@ -1,6 +1,7 @@
 /** Core state in the API's shape: small pure functions, the only place where replies are made. */
-import type { GroupState, HostProgress } from '../core/types.ts';
+import type { GroupState } from '../core/types.ts';
 import type { HeldEpoch, HoldCounters } from '../ports.ts';
+import type { HostFigures } from './across.ts';
 import { groupFileOf } from './contract.ts';
 import type { CommandReply, GroupView, HeldView } from './contract.ts';
 
@@ -35,7 +36,7 @@ export function commandReply(outcome: CommandReply['outcome'], state: GroupState
   return { ...stateFields(state, counters), outcome };
 }
 
-export function groupView(state: GroupState, counters: HoldCounters | undefined, hosts?: readonly HostProgress[]): GroupView {
+export function groupView(state: GroupState, counters: HoldCounters | undefined, hosts?: readonly HostFigures[]): GroupView {
   return {
     ...stateFields(state, counters),
     members: state.members.map((member) => ({

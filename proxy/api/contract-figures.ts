@@ -40,6 +40,25 @@ const GroupFigures = Type.Object({
 /** Frames that the guards stopped, over all ports. leakBlocked and releaseRefused stay 0. */
 const Guards = Type.Object({ leakBlocked: Total, releaseRefused: Total, unvetted: Total, confined: Total });
 
+const Across = Type.Object(
+  {
+    ledger: Type.Object({ ok: Type.Boolean(), ackTransactions: Total, acks: Total, failures: Total }),
+    peers: Type.Array(Type.Object({
+      host: Type.String(),
+      phase: Type.Enum(['there', 'late', 'lost', 'unknown'], { description: 'lost: its lease has run out; unknown: this host hears not even itself' }),
+      silentMs: Type.Optional(Total),
+    })),
+    isolation: Type.Optional(Type.Object({
+      phase: Type.Enum(['unknown', 'reachable', 'suspect', 'isolated']),
+      forMs: Total,
+      policy: Type.Enum(['hold', 'close']),
+      addresses: Type.Array(Type.Object({ address: Type.String(), answeredMsAgo: Type.Optional(Total) })),
+      closedPorts: Type.Array(Type.String(), { description: 'members\' ports that are down because this host is isolated' }),
+    })),
+  },
+  { description: 'of a daemon with a ledger: the other hosts, and whether this one is cut off' },
+);
+
 export const Figures = Type.Object(
   {
     atMs: Type.Number({ description: 'wall clock, milliseconds since 1970' }),
@@ -48,6 +67,7 @@ export const Figures = Type.Object(
     ready: Type.Boolean(),
     missing: Type.Array(Type.String()),
     guards: Guards,
+    across: Type.Optional(Across),
     groups: Type.Array(GroupFigures),
   },
   { description: 'everything that a watcher shows' },

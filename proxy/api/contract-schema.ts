@@ -25,6 +25,7 @@ export const ERROR_STATUS = {
   already_protected: 409,
   member_held: 409,
   port_claimed: 409,
+  isolated: 409,
   too_large: 413,
   unsupported_media_type: 415,
   too_many_epochs: 429,
@@ -192,7 +193,13 @@ const stateFields = {
 export const CommandReply = Type.Object({ ...stateFields, outcome: Type.Enum(['accepted', 'ignored']) });
 const MemberView = Type.Object({ name: MemberName, open: Epoch, sealed: Epoch, acked: Epoch, ready: Type.Boolean() });
 /** GET /v1/groups/{g}: the state, each member's own epochs, and the group file it was made from. */
-const HostView = Type.Object({ host: HostName, acked: Epoch, late: Type.Boolean({ description: 'the others wait for it: nobody has acked less, somebody more' }) });
+const HostView = Type.Object({
+  host: HostName,
+  acked: Epoch,
+  behind: Type.Integer({ minimum: 0, description: 'epochs that somebody has acked and this host has not' }),
+  late: Type.Boolean({ description: 'the others wait for it: nobody has acked less, somebody more' }),
+  alive: Type.Boolean({ description: 'its lease in the ledger lives' }),
+});
 const HostViews = Type.Array(HostView, { description: 'of a protected group across hosts: how far each is, as this daemon last heard from the ledger' });
 export const GroupView = Type.Object({ ...stateFields, members: Type.Array(MemberView), hosts: Type.Optional(HostViews), spec: GroupFile });
 export const GroupList = Type.Array(GroupView);
@@ -219,6 +226,7 @@ export const Readiness = Type.Object({ ready: Type.Boolean(), missing: Type.Arra
 export const EVENT_TYPES = [
   'protected', 'unprotected', 'cut', 'acked', 'committed', 'released', 'discarded', 'rolled-back', 'taken-over', 'fenced', 'joined', 'left',
   'output-pending', 'high-water', 'overflow', 'port-lost', 'port-back', 'hold-lost', 'hold-back', 'leak-blocked', 'unvetted', 'refused', 'gap',
+  'isolated', 'rejoined', 'peer-late', 'peer-lost', 'peer-back',
 ] as const;
 export type EventType = (typeof EVENT_TYPES)[number];
 /** `data` of a server-sent event. `gap`: events were missed; read the groups' state again. */
@@ -232,6 +240,7 @@ export const ApiEvent = Type.Object({
   members: Type.Optional(Type.Array(Type.String())),
   held: Type.Optional(HeldFate),
   port: Type.Optional(Type.String()),
+  host: Type.Optional(Type.String({ description: 'of a peer\'s: another host of the ledger' })),
   frames: Type.Optional(Count),
   heldBytes: Type.Optional(Count),
   occupancy: Type.Optional(Type.Number()),

@@ -2,8 +2,9 @@
  * What the API asks of the daemon. `main` adapts the real parts to these; tests give their own.
  * Everything here answers at once or by promise; nothing here may block the event loop.
  */
-import type { Command, GroupState, HostProgress, Reply } from '../core/types.ts';
+import type { Command, GroupState, Reply } from '../core/types.ts';
 import type { HeldEpoch, HeldFrame, HoldCounters, NicPlace } from '../ports.ts';
+import type { AcrossView, HostFigures } from './across.ts';
 import type { Audit } from './audit.ts';
 import type { EventHub } from './events.ts';
 import type { Metrics } from './metrics.ts';
@@ -20,7 +21,7 @@ export interface ApiControl {
   get(group: string): GroupState | undefined;
   list(): readonly GroupState[];
   /** Of a group across hosts, as the ledger last said; undefined of any other. */
-  hosts(group: string): readonly HostProgress[] | undefined;
+  hosts(group: string): readonly HostFigures[] | undefined;
   /** undefined while nothing of the group is attached; so with `nics`, `held` and `dump` (empty). */
   counters(group: string): HoldCounters | undefined;
   nics(group: string): readonly NicPlace[];
@@ -50,4 +51,6 @@ export interface ApiDeps {
   readonly version: string;
   /** The machine's name, as configured. */
   readonly host: string;
+  /** undefined without a ledger that others share. */
+  readonly across?: () => AcrossView;
 }

@@ -11,7 +11,6 @@
  */
 import type { GroupState } from '../core/types.ts';
 import { HOLD_BUCKETS_MS, WIRE_BUCKETS_MS } from '../ports.ts';
-import type { HoldCounters } from '../ports.ts';
 import { groupView } from './answer.ts';
 import { may } from './caller.ts';
 import type { Caller } from './caller.ts';
@@ -39,7 +38,8 @@ export function figuresOf(deps: ApiDeps, samples?: ReadonlyMap<string, Samples>)
     ready: missing.length === 0,
     missing,
     guards: guardsOf(deps),
-    groups: deps.control.list().map((state) => groupFigures(state, deps.control.counters(state.spec.group), samples?.get(state.spec.group))),
+    ...(deps.across === undefined ? {} : { across: deps.across() }),
+    groups: deps.control.list().map((state) => groupFigures(deps, state, samples?.get(state.spec.group))),
   };
 }
 
@@ -54,9 +54,11 @@ function guardsOf(deps: ApiDeps): Figures['guards'] {
   return sum;
 }
 
-function groupFigures(state: GroupState, counters: HoldCounters | undefined, samples: Samples | undefined): GroupFigures {
+function groupFigures({ control }: ApiDeps, state: GroupState, samples: Samples | undefined): GroupFigures {
+  const { group } = state.spec;
+  const counters = control.counters(group);
   return {
-    ...groupView(state, counters),
+    ...groupView(state, counters, control.hosts(group)),
     hold: {
       bytesMax: state.spec.hold.bytes,
       highWater: state.spec.hold.highWater,
@@ -84,7 +86,9 @@ const spread = (bounds: readonly number[], counts: readonly number[] | undefined
 /** The part of a picture that this caller may see: of one group, or of all that are theirs. */
 export function seenBy(caller: Caller, figures: Figures, group: string | undefined): Figures {
   const groups = figures.groups.filter((one) => (group === undefined || one.group === group) && may(caller, 'observe', one.group));
-  return { ...figures, groups, missing: may(caller, 'observe', undefined) ? figures.missing : [] };
+  if (may(caller, 'observe', undefined)) return { ...figures, groups };
+  const { atMs, host, version, ready, guards } = figures; // not `across`: other groups' hosts
+  return { atMs, host, version, ready, missing: [], guards, groups };
 }
 
 export class FigureSampler {

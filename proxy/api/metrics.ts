@@ -10,7 +10,9 @@ import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom
 import type { GroupState } from '../core/types.ts';
 import { HOLD_BUCKETS_MS, WIRE_BUCKETS_MS } from '../ports.ts';
 import type { HoldCounters } from '../ports.ts';
+import type { AcrossView, HostFigures } from './across.ts';
 import type { ErrorCode } from './contract.ts';
+import { addHosts } from './metrics-hosts.ts';
 
 export interface FrameCount {
   readonly frames: number;
@@ -39,8 +41,10 @@ export interface PortStats {
   readonly forged: number;
 }
 export interface MetricsSource {
-  groups(): readonly { readonly state: GroupState; readonly counters: HoldCounters | undefined }[];
+  groups(): readonly { readonly state: GroupState; readonly counters: HoldCounters | undefined; readonly hosts?: readonly HostFigures[] }[];
   ports(): readonly PortStats[];
+  /** Where groups may span hosts. */
+  readonly across?: () => AcrossView;
   eventClients(): number;
   /** Frames that ended for a reason of the data plane's own, by reason; they only grow. */
   planeLost(): Readonly<Record<string, number>>;
@@ -191,6 +195,7 @@ export class Metrics {
     this.#addGroups(registers);
     this.#addHold(registers);
     this.#addPorts(registers);
+    addHosts(source, registers);
   }
 
   /** The classifier's counters, by device. */

@@ -37,6 +37,8 @@ export interface ControlEvent {
 export interface ControlOptions extends World {
   /** Something failed and will be tried again; nobody waits for it. */
   readonly trouble: (group: string, error: EdgeError) => void;
+  /** A sentence while this host is cut off: then it takes nothing over. */
+  readonly isolated?: () => string | undefined;
   /** Default: setTimeout. */
   readonly later?: (run: () => void, ms: number) => () => void;
 }
@@ -66,7 +68,7 @@ export class Control {
       find: (name) => this.#groups.get(name),
       make: (name) => this.#create(name),
       claimed: (name, command) => this.#claimed(name, command),
-    });
+    }, options.isolated ?? (() => undefined));
     options.plane.onFact((fact) => {
       this.#fact(fact);
     });

@@ -33,9 +33,13 @@ export class Hosts {
   readonly #ledger: Ledger;
   readonly #groups: GroupsOfControl;
 
-  constructor(ledger: Ledger, groups: GroupsOfControl) {
+  readonly #isolated: () => string | undefined;
+
+  /** `isolated`: a sentence while this host may take nothing over. */
+  constructor(ledger: Ledger, groups: GroupsOfControl, isolated: () => string | undefined) {
     this.#ledger = ledger;
     this.#groups = groups;
+    this.#isolated = isolated;
   }
 
   /** From now on every view finds its group. */
@@ -57,6 +61,8 @@ export class Hosts {
   async submit(name: string, command: HeadCommand): Promise<Answer> {
     const refused = this.#refuse(name, command);
     if (refused !== undefined) return { reply: deny('bad_request', refused), state: this.#groups.find(name)?.state };
+    const isolated = command.kind === 'takeover' ? this.#isolated() : undefined;
+    if (isolated !== undefined) return { reply: deny('isolated', isolated), state: this.#groups.find(name)?.state };
     for (let tries = 0; tries < TRIES_MAX; tries += 1) {
       const { reply, swap } = decideHead(await this.#ledger.read(name), command);
       if (reply.outcome === 'denied') return { reply, state: this.#groups.find(name)?.state };

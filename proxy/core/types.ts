@@ -224,7 +224,9 @@ export type DenialCode =
   /** A port of another group. */
   | 'port_claimed'
   /** The group's bounded queue of commands is full. */
-  | 'busy';
+  | 'busy'
+  /** This host is cut off from what proves that the network is there: it takes nothing over. */
+  | 'isolated';
 
 export interface Denial {
   readonly code: DenialCode;

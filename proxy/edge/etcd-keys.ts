@@ -3,7 +3,7 @@
  *
  *    <prefix>groups/<group>/head                        the head, as JSON
  *    <prefix>groups/<group>/ack/<generation>/<host>     an epoch
- *    <prefix>hosts/<host>                               under the host's lease
+ *    <prefix>hosts/<host>                               whose name it is, under that daemon's lease
  *
  * Numbers are 16 digits, so that etcd's comparison of bytes is one of numbers. An ack's key is there
  * only while its generation is the group's newest: the swap that begins a generation makes the keys
@@ -77,9 +77,19 @@ export class Keys {
     return { compare, success };
   }
 
-  /** Under a lease: it goes when its host is not heard of any more. */
-  heartbeat(host: string, lease: string, value: string): object {
-    return { key: b64(this.host(host)), value: b64(value), lease };
+  /**
+   * The name is ours, or nobody's and ours from now on. Under a lease: it goes when its host is not
+   * heard of any more. Where it is another daemon's, nothing is written and its owner is read.
+   */
+  claimTxn(host: string, owner: string, lease: string): object {
+    const key = b64(this.host(host));
+    const put = { request_put: { key, value: b64(owner), lease } };
+    const ifFree = { compare: [{ key, target: 'CREATE', result: 'EQUAL', create_revision: '0' }], success: [put], failure: [{ request_range: { key } }] };
+    return { compare: [this.ownedBy(host, owner)], success: [put], failure: [{ request_txn: ifFree }] };
+  }
+  /** Holds while the host's name is this owner's: acks under a name that is not ours are not written. */
+  ownedBy(host: string, owner: string): object {
+    return { key: b64(this.host(host)), target: 'VALUE', result: 'EQUAL', value: b64(owner) };
   }
 }
 

@@ -9,13 +9,15 @@
  *         ▲                      │ broke: again from the last revision seen, at the next endpoint
  *         └── compacted ─────────┘
  *
- *    heartbeat ─► a key of ours under our lease ─► comes back by the watch
+ *    heartbeat ─► our name under our lease ─► comes back by the watch
+ *                  └ is another daemon's ─► onClash: no ack is written, the daemon must not go on
  *
  * A watch that is silent may be well or dead (a paused member, a cut network): our own heartbeat
  * comes back by it every HEARTBEAT_MS, and where it hasn't for SILENCE_MS the watch is broken off.
  * A key's older revision never replaces a newer one, whatever comes how often, also over a restart
  * of the watch; a restart of the daemon begins with a linearizable read. So a host is never shown an
- * older head than it was shown before. Bounds: one ack wanted a group, one heartbeat under way.
+ * older head than it was shown before. Two daemons of one name would ack for each other's members:
+ * a name belongs to one owner while its lease lives, and every ack asks for that too. Bounds: one ack wanted a group, one heartbeat under way.
  */
 import type { Acked, Epoch, Head, LedgerView, Swap } from '../core/types.ts';
 import { EdgeError } from '../ports.ts';
@@ -44,6 +46,8 @@ interface GroupRecord {
 }
 export interface EtcdLedgerOptions extends EtcdConfig {
   readonly self: string;
+  /** This daemon among all there could be: the same in its next life on the same state, never another's. */
+  readonly owner: string;
   readonly prefix: string;
   /** It could not be reached, or can be again; once a change. */
   readonly onState?: (ok: boolean, why: string) => void;
@@ -51,6 +55,8 @@ export interface EtcdLedgerOptions extends EtcdConfig {
   readonly onOdd?: (key: string) => void;
   /** A host's lease ran out, or it is there again. */
   readonly onHost?: (host: string, isAlive: boolean) => void;
+  /** Another daemon has this host's name. */
+  readonly onClash?: (owner: string) => void;
 }
 
 export class EtcdLedger implements Ledger {
@@ -59,7 +65,8 @@ export class EtcdLedger implements Ledger {
   readonly #keys: Keys;
   readonly #options: EtcdLedgerOptions;
   readonly #records = new Map<string, GroupRecord>();
-  readonly #hosts = new Set<string>();
+  /** Those whose lease lives, and when their heartbeat was last heard. */
+  readonly #hosts = new Map<string, number>();
   readonly #wanted = new Map<string, Acked>();
   readonly #flying = new Set<string>();
   #txns = 0;
@@ -95,7 +102,7 @@ export class EtcdLedger implements Ledger {
   get ok(): boolean {
     return this.#ok;
   }
-  get hosts(): ReadonlySet<string> {
+  get hosts(): ReadonlyMap<string, number> {
     return this.#hosts;
   }
 
@@ -147,7 +154,14 @@ export class EtcdLedger implements Ledger {
     this.#txns += 1;
     this.counts.ackTxns += 1;
     try {
-      await this.#call('/v3/kv/txn', { success: batch.map(([group, acked]) => ({ request_txn: this.#keys.ackTxn(group, acked) })) });
+      const answer = await this.#call('/v3/kv/txn', {
+        compare: [this.#keys.ownedBy(this.self, this.#options.owner)],
+        success: batch.map(([group, acked]) => ({ request_txn: this.#keys.ackTxn(group, acked) })),
+      });
+      if (answer['succeeded'] !== true) {
+        void this.#beat(); // the name's lease had run out: it is taken anew, or is another's by now
+        throw new EdgeError('ledger_down', 'the lease of this host\'s name had run out', 'nothing: it is taken anew');
+      }
       this.counts.acks += batch.length;
     } catch {
       for (const [group, acked] of batch) if (!this.#wanted.has(group)) this.#wanted.set(group, acked);
@@ -183,7 +197,7 @@ export class EtcdLedger implements Ledger {
     const revision = Number(objectOf(answer['header'])['revision']);
     const kvs = listOf(answer['kvs']);
     const there = new Set(kvs.map(({ key }) => textOf(key)));
-    for (const host of [...this.#hosts]) if (!there.has(this.#keys.host(host))) this.#forgetHost(host);
+    for (const host of [...this.#hosts.keys()]) if (!there.has(this.#keys.host(host))) this.#forgetHost(host);
     for (const kv of kvs) this.#put(kv);
     this.#revision = revision;
     for (const group of this.#records.keys()) this.#tell(group);
@@ -272,10 +286,10 @@ export class EtcdLedger implements Ledger {
   }
 
   #heard(host: string): undefined {
+    const isNew = !this.#hosts.has(host);
+    this.#hosts.set(host, performance.now());
     if (host === this.self) this.#heardMs = performance.now();
-    if (this.#hosts.has(host)) return;
-    this.#hosts.add(host);
-    if (host !== this.self) this.#options.onHost?.(host, true);
+    if (isNew && host !== this.self) this.#options.onHost?.(host, true);
   }
   #forgetHost(host: string): void {
     if (this.#hosts.delete(host) && host !== this.self) this.#options.onHost?.(host, false);
@@ -305,7 +319,10 @@ export class EtcdLedger implements Ledger {
     this.#beating = true;
     try {
       this.#lease = await this.#keepLease();
-      await this.#call('/v3/kv/put', objectOf(this.#keys.heartbeat(this.self, this.#lease, String(Date.now()))));
+      const { owner } = this.#options;
+      const answer = await this.#call('/v3/kv/txn', objectOf(this.#keys.claimTxn(this.self, owner, this.#lease)));
+      const other = ownerIn(answer);
+      if (other !== undefined) this.#options.onClash?.(other);
     } catch (error) {
       if (!(error instanceof EdgeError)) throw error;
       if (/lease not found/.test(error.message)) this.#lease = undefined;
@@ -322,4 +339,13 @@ export class EtcdLedger implements Ledger {
     }
     return String((await this.#call('/v3/lease/grant', { TTL: String(LEASE_S) }))['ID']);
   }
+}
+
+/** The other owner that a claim found, where it found one. */
+function ownerIn(answer: Json): string | undefined {
+  if (answer['succeeded'] === true) return undefined;
+  const inner = objectOf(objectOf(listOf(answer['responses'])[0])['response_txn']);
+  if (inner['succeeded'] === true) return undefined;
+  const [kv] = listOf(objectOf(objectOf(listOf(inner['responses'])[0])['response_range'])['kvs']);
+  return kv === undefined ? undefined : textOf(kv['value']);
 }

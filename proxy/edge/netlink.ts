@@ -277,6 +277,10 @@ export class Netlink {
     this.#request(new Message(TYPE.newLink, FLAG.ack).link(ifindex, IFF_UP, IFF_UP));
   }
   /** Gone already is fine. */
+  setDown(ifindex: number): void {
+    this.#request(new Message(TYPE.newLink, FLAG.ack).link(ifindex, 0, IFF_UP), undefined, [ENODEV]);
+  }
+  /** Gone already is fine. */
   deleteLink(ifindex: number): void {
     this.#request(new Message(TYPE.delLink, FLAG.ack).link(ifindex), undefined, [ENODEV]);
   }

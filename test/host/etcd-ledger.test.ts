@@ -25,7 +25,7 @@ async function joined(self: string, prefix: string, endpoints = etcd.endpoints) 
   const shown = new Map<string, LedgerView>();
   const committed: number[] = [];
   const lost: string[] = [];
-  const ledger = new EtcdLedger({ self, prefix, endpoints, tls: undefined, onHost: (host, isAlive) => void (isAlive || lost.push(host)) });
+  const ledger = new EtcdLedger({ self, owner: self, prefix, endpoints, tls: undefined, onHost: (host, isAlive) => void (isAlive || lost.push(host)) });
   ledger.onView((group, view) => {
     const before = shown.get(group);
     if ((before?.head?.serial ?? 0) > (view.head?.serial ?? 0)) throw new Error('an older head was shown');
@@ -88,7 +88,8 @@ describe.skipIf(UNPRIVILEGED)('the ledger on etcd', () => {
       }
       const write = async (e: Acked): Promise<void> => {
         model = acked(model, e) ?? model;
-        const other = new EtcdLedger({ self: e.host, prefix: `/t${prefixes}/`, endpoints: etcd.endpoints, tls: undefined });
+        const other = new EtcdLedger({ self: e.host, owner: e.host, prefix: `/t${prefixes}/`, endpoints: etcd.endpoints, tls: undefined });
+        await other.start();
         other.publish('g', e);
         await until('the ack is decided', () => other.counts.acks === 1);
         await other.close();

@@ -31,6 +31,7 @@ const GOOD: Facts = {
   clockSource: seen('tsc\n'),
   programs: seen(['nft', 'tc']),
   pins: seen([]),
+  rawSocket: seen('ICMP by raw-socket'),
   daemon: { kind: 'ready' },
 };
 const away = { kind: 'unreachable', message: 'no daemon at /s', fix: 'start sluiced' } as const;
@@ -69,6 +70,8 @@ describe('each fault is found, with its level and its fix', () => {
     ['port with the guest\'s MAC', { options: withGroup, links: seen([link('tap0', { bridge: 'br0', mac: '02:00:00:00:00:01' }), link('tap1', { bridge: 'br0' })]) }, 'group-ports', 'warn', /as its own/, /address fe:00:00:00:00:01/],
     ['LRO', { offloads: [{ port: 'eth0', features: seen(new Map([['large-receive-offload', true]])) }] }, 'offloads', 'warn', /large-receive-offload/, /ethtool -K eth0 lro off/],
     ['no such device', { offloads: [{ port: 'eth9', features: absent }] }, 'offloads', 'warn', /no such device/, /existing/],
+    ['no raw sockets', { rawSocket: hidden('Error: Operation not permitted') }, 'probes', 'warn', /Operation not permitted/, /CAP_NET_RAW/],
+    ['raw-socket not built', { rawSocket: absent }, 'probes', 'warn', /not built/, /npm rebuild raw-socket/],
     ['slow clock', { clockSource: seen('hpet\n') }, 'clock', 'warn', /hpet is slow/, /tsc/],
     ['daemon not ready', { daemon: { kind: 'not_ready', missing: ['port tap0 is gone', 'the journal cannot be written'] } }, 'daemon', 'fail', /port tap0 is gone; the journal/, /log/],
     ['no daemon', { daemon: away }, 'daemon', 'warn', /no daemon at \/s/, /start sluiced/],
