@@ -35,6 +35,10 @@ export function readSecret(key: string, file: string): string {
 /** A program that the daemon runs with its own rights. */
 export function checkProgram(key: string, file: string): void {
   checkDirectory(key, dirname(file));
+  const around = statSync(dirname(file), { throwIfNoEntry: false });
+  if (around !== undefined && (around.mode & GROUP_WRITE) !== 0 && around.gid !== 0) {
+    throw new ConfigError(`${key} ${file} runs with the daemon's rights and a group (gid ${around.gid}) may exchange it; chmod g-w ${dirname(file)}`);
+  }
   readChecked(key, file, (stats) => {
     if (!stats.isFile() || (stats.mode & 0o111) === 0) throw new ConfigError(`${key} ${file} is no program; give the path of one, and chmod 755 it`);
     if ((stats.mode & (OTHERS_WRITE | GROUP_WRITE)) !== 0) throw new ConfigError(`${key} ${file} runs with the daemon's rights and can be written by others; chmod 755 ${file}`);

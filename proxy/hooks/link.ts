@@ -88,8 +88,33 @@ export class HookLink {
     return [...(command === undefined ? [] : ['command']), ...urls.map((_, i) => `webhook-${i + 1}`)];
   }
 
+  /** A machine without descriptors or memory can't start it: later it may. */
   #start(): void {
-    const child = spawn(process.execPath, [fileURLToPath(CHILD)], { stdio: ['pipe', 'pipe', 'inherit'], env: { PATH, LANG: 'C.UTF-8' } });
+    const failed = (why: string): void => {
+      this.#child = undefined;
+      if (this.#ending) return;
+      this.#log({ why }, 'the hooks child ended; it is started again');
+      this.#again = setTimeout(() => this.#start(), AGAIN_MS);
+    };
+    let child: ChildProcess;
+    try {
+      child = spawn(process.execPath, [fileURLToPath(CHILD)], { stdio: ['pipe', 'pipe', 'inherit'], env: { PATH, LANG: 'C.UTF-8' } });
+    } catch (error) {
+      return failed(String(error));
+    }
+    this.#attend(child, failed);
+  }
+
+  #attend(child: ChildProcess, failed: (why: string) => void): void {
+    let isOver = false;
+    const over = (why: string): void => {
+      if (isOver) return;
+      isOver = true;
+      failed(why);
+    };
+    child.once('error', (error) => over(error.message));
+    child.once('close', (code, signal) => over(String(code ?? signal)));
+    if (!child.stdout || !child.stdin) return; // 'error' says why
     this.#child = child;
     const lines = new Lines();
     child.stdout.setEncoding('utf8').on('data', (piece: string) => {
@@ -100,17 +125,6 @@ export class HookLink {
       }
     });
     child.stdin.on('error', () => undefined); // its end is told by 'close'
-    let isOver = false;
-    const over = (why: string): void => {
-      if (isOver) return;
-      isOver = true;
-      this.#child = undefined;
-      if (this.#ending) return;
-      this.#log({ why }, 'the hooks child ended; it is started again');
-      this.#again = setTimeout(() => this.#start(), AGAIN_MS);
-    };
-    child.once('error', (error) => over(error.message));
-    child.once('close', (code, signal) => over(String(code ?? signal)));
     child.stdin.write(lineOf({ set: this.#settings }));
   }
 

@@ -1,5 +1,6 @@
 /** Hook command and webhooks: real programs, a real HTTP server, the real child. No test depends on speed. */
-import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync, existsSync, chownSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync, existsSync, chownSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { IncomingHttpHeaders, Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -191,6 +192,26 @@ describe('the child', () => {
     expect(said.length).toBeGreaterThanOrEqual(1);
     expect(said[0]).toMatchObject({ target: 'command', outcome: 'failed', why: 'ended with 3', events: 1 });
   });
+  test('a machine that has no descriptor left starts it later, and the daemon lives', () => {
+    const program = `
+      import { closeSync, openSync } from 'node:fs';
+      import { HookLink } from ${JSON.stringify(new URL('../../dist/proxy/hooks/link.js', import.meta.url).href)};
+      const open = [];
+      try { for (;;) open.push(openSync('/dev/null')); } catch { /* all are taken */ }
+      const link = new HookLink({ host: 'h1', command: '/bin/true', urls: [], timeoutMs: 60000 }, ['overflow'], ({ why }) => {
+        if (why !== undefined) console.log(why);
+        for (const fd of open.splice(0)) closeSync(fd);
+      });
+      const timer = setInterval(() => {
+        link.event('b-1', { type: 'overflow' });
+        if ((link.counts().get('command')?.done ?? 0) === 0) return;
+        clearInterval(timer);
+        console.log('told');
+        void link.stop();
+      }, 50);`;
+    const { stdout, stderr, status } = spawnSync('sh', ['-c', 'ulimit -n 64; exec "$0" --input-type=module -e "$1"', process.execPath, program], { encoding: 'utf8', timeout: PATIENCE_MS });
+    expect({ stdout, status }, stderr).toMatchObject({ stdout: expect.stringMatching(/EMFILE[^]*\ntold\n$/) as string, status: 0 });
+  });
   test('killed, it is started again, and new settings are heard', async () => {
     await listening((response) => response.end(), async (url, heard) => {
       const said: object[] = [];
@@ -257,5 +278,12 @@ describe('settings', () => {
     const theirs = program('theirs', '');
     chownSync(theirs, 65534, 65534);
     expect(() => readHooks({ ...base, command: theirs }, 'h')).toThrow(/belongs to another user/);
+    const shared = join(directory, 'shared');
+    mkdirSync(shared);
+    chownSync(shared, 0, 65534);
+    const among = program('shared/good', '');
+    expect(readHooks({ ...base, command: among }, 'h')).toMatchObject({ command: among });
+    chmodSync(shared, 0o2775);
+    expect(() => readHooks({ ...base, command: among }, 'h')).toThrow(/a group \(gid 65534\) may exchange it; chmod g-w/);
   });
 });
