@@ -71,7 +71,7 @@ describe.skipIf(UNPRIVILEGED)('a group on three hosts', () => {
     await everybody(({ phase, generation }) => phase === 'protected' && generation === 1);
     expect(await bed.ping('m1', '10.88.0.3'), 'm1 to m3, over two uplinks').toBe(3);
     expect(await bed.ping('m1', '10.88.0.100'), 'm1 to the outside').toBe(0);
-    expect((await state(0)).held?.frames).toBeGreaterThan(0);
+    await until('what m1 said to the outside is counted as held', async () => ((await state(0)).held?.frames ?? 0) > 0);
     for (const host of [0, 1, 2]) await say(host, 'POST', '/cut', { generation: 1, epoch: 1 });
     for (const host of [0, 1]) await say(host, 'POST', '/ack', { generation: 1, epoch: 1 });
     await sleep(300);
@@ -133,8 +133,11 @@ describe.skipIf(UNPRIVILEGED)('a group on three hosts', () => {
     for (const host of NAMES.keys()) await phaseIs(host, 'reachable');
     await until('both have answered', async () => (await isolation(1)).addresses.every(({ answeredMsAgo }) => answeredMsAgo !== undefined), WAIT_MS);
     await bed.outside('addr del 10.88.0.100/24 dev eth0');
-    await until('the first is silent', async () => ((await isolation(1)).addresses[0]?.answeredMsAgo ?? 0) > 1300, WAIT_MS);
-    expect((await isolation(1)).phase, 'the other answers').toBe('reachable');
+    // A slow moment makes it suspect for a while; were one silent address enough, it would be isolated and stay so.
+    await until('the first is silent, and by the other it is reachable', async () => {
+      const { phase, addresses: [first] } = await isolation(1);
+      return (first?.answeredMsAgo ?? 0) > 1300 && phase === 'reachable';
+    }, WAIT_MS);
     await bed.outside('addr add 10.88.0.100/24 dev eth0');
   }, 60_000);
 
@@ -184,9 +187,10 @@ describe.skipIf(UNPRIVILEGED)('a group on three hosts', () => {
     if (before === undefined) throw new Error('it has no prober');
     process.kill(before, 'SIGKILL');
     await until('another probes', async () => {
-      expect((await isolation(1)).phase).toBe('reachable');
+      const { phase, addresses: asked } = await isolation(1);
+      expect(phase).not.toBe('isolated');
       const [now] = daemon(1).children();
-      return now !== undefined && now !== before && (await isolation(1)).addresses.some(({ answeredMsAgo }) => (answeredMsAgo ?? 1e9) < 500);
+      return now !== undefined && now !== before && asked.some(({ answeredMsAgo }) => (answeredMsAgo ?? 1e9) < 500);
     }, WAIT_MS);
   }, 60_000);
 

@@ -36,13 +36,24 @@ async function configuration(bed: Bed): Promise<string> {
   return JSON.stringify([links.sort((a, b) => a.ifname.localeCompare(b.ifname)), own, (await runIn(bed.host, 'bridge', ['-j', 'vlan', 'show'])).trim()], null, 1);
 }
 
+/** The kernel tells a device's state up to a second after its cable was plugged in: what stays for longer than that. */
+async function settledConfiguration(bed: Bed): Promise<string> {
+  let [last, sinceMs] = ['', 0];
+  await until('the devices are at rest', async () => {
+    const now = await configuration(bed);
+    if (now !== last) [last, sinceMs] = [now, performance.now()];
+    return performance.now() - sinceMs > 1500;
+  }, PATIENCE_MS);
+  return last;
+}
+
 describe.skipIf(UNPRIVILEGED !== undefined)('operating it', () => {
   test('a bridge is attached and detached again and again, nothing of it is changed, and no other may be used meanwhile', async () => {
     await withBed(async (bed) => {
       await bed.daemon().start();
       const bridges = join(bed.directory, 'bridges');
       const bridge = (JSON.parse(await runIn(bed.host, 'ip', ['-j', 'link', 'show', 'type', 'bridge'])) as { ifname: string }[])[0]?.ifname ?? '';
-      const before = await configuration(bed);
+      const before = await settledConfiguration(bed);
       expect(await sluice(bed, 'attach', 'lo', '--bridges', bridges)).toMatch(/refused: .*lo is not a bridge of this network namespace; there are: /s);
       for (const outcome of ['attached', 'already attached']) {
         expect(JSON.parse(await sluice(bed, '--json', 'attach', bridge, '--bridges', bridges, '--force'))).toMatchObject({ bridge, outcome });
