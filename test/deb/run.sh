@@ -14,6 +14,7 @@ if [ ! -f "$base" ]; then
   chroot "$place/root" apt-get clean
   tar -C "$place/root" --numeric-owner -cpf "$base.new" .
   mv "$base.new" "$base"
+  rm -rf "$place" # what `exec` replaces has no end of its own
 fi
 echo "unit  $(systemd-analyze security --offline=true --no-pager deploy/sluiced.service | tail -1 | sed 's/^[^A-Za-z]*//')"
 exec unshare --mount --net --pid --fork --kill-child --mount-proc --propagation private /usr/bin/python3 test/deb/walk.py "$package" "$base"

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -314,6 +315,7 @@ def main(directory):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of `finally`
     place = tempfile.mkdtemp(prefix="sl-deb-")
     try:
         main(place)
