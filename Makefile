@@ -51,7 +51,7 @@ test-deb: deb ## the package on a clean Debian root: installed, run as its unit 
 	@deploy/setup.sh testdeb
 	@test/deb/run.sh
 
-audit: $(NODE_STAMP) ## known faults of the npm packages; says so where the registry can't be asked
+audit: $(NODE_STAMP) ## known faults of the npm packages; exits 0 and says so where the registry does not answer
 	@deploy/audit.sh
 
 demo: setup dist/.built ## two members, an outsider, real traffic; writes out/demo.json
