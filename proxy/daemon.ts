@@ -9,7 +9,8 @@
  * is. So does `stop`: a protected group stays protected in the kernel (D12).
  */
 import { createHash, randomBytes } from 'node:crypto';
-import { readFileSync, realpathSync, rmSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { acrossView, apiControl, nowMs, peersOf, portStats, publish, relay, relayGate, relayPeers } from './adapt.ts';
@@ -29,7 +30,7 @@ import { EtcdLedger, LEASE_S } from './edge/etcd-ledger.ts';
 import { JournalFile } from './edge/journal-file.ts';
 import { Netlink } from './edge/netlink.ts';
 import { openPlane, packageFile } from './gate.ts';
-import { IsolationWatch } from './isolation.ts';
+import { CLOSED_FILE, IsolationWatch } from './isolation.ts';
 import { peerName } from './edge/peer.ts';
 import { clearStale, listenTcp, listenUnix, readAgain, tcpOptions } from './listen.ts';
 import type { Log } from './logging.ts';
@@ -176,8 +177,9 @@ async function startLedger(ledger: EtcdLedger | undefined, named: NameWatch): Pr
   named.onClash = later;
 }
 
+/** Of a host alone only what an earlier life has closed, when it had others, is opened again. */
 function watchIsolation(config: Config, control: Control, hub: EventHub, log: Logger, undo: Undo[]): IsolationWatch | undefined {
-  if (config.ledger === undefined) return undefined;
+  if (config.ledger === undefined && !existsSync(join(config.state, CLOSED_FILE))) return undefined;
   const switches = new Netlink();
   const watch = new IsolationWatch({
     config: config.isolation, self: config.host, state: config.state, switches, log,

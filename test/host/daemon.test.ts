@@ -6,26 +6,18 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { Bed } from '../../bench/bed/bed.ts';
-import { end, run, sleep, startIn, until } from '../../bench/bed/commands.ts';
+import type { Bed } from '../../bench/bed/bed.ts';
+import { end, run, runIn, sleep, startIn, until } from '../../bench/bed/commands.ts';
 import { repositoryRoot } from '../../bench/bed/daemon.ts';
 import type { FramePort } from '../../bench/bed/frame-port.ts';
 import { probeFlow } from '../../bench/bed/probe.ts';
 import { gather } from '../support/gather.ts';
+import { withBed } from '../support/with-bed.ts';
 import { UNPRIVILEGED } from './privilege.ts';
 
 const SLUICED = join(repositoryRoot(), 'bin/sluiced');
 /** Longer than a ring's block timeout and any hop on the way. */
 const SETTLE_MS = 150;
-
-async function withBed(job: (bed: Bed) => Promise<void>): Promise<void> {
-  const bed = await Bed.create({ members: ['veth', 'veth'], addresses: false });
-  try {
-    await job(bed);
-  } finally {
-    await bed.close();
-  }
-}
 
 interface Reply {
   readonly status: number;
@@ -367,6 +359,21 @@ describe.skipIf(UNPRIVILEGED !== undefined)('a start that fails says why in one 
       writeFileSync(join(into, name), bytes);
     }
   }
+
+  test('ports that an earlier life had closed are opened, though the ledger and isolation are out of the settings', async () => {
+    await withBed(async (bed) => {
+      const { port } = bed.member(0);
+      const isUp = async (): Promise<boolean> => /<[^>]*\bUP\b/.test(await runIn(bed.host, 'ip', ['link', 'show', port]));
+      const named = join(bed.directory, 'state', 'closed-ports.json');
+      mkdirSync(join(bed.directory, 'state'), { mode: 0o700 });
+      writeFileSync(named, JSON.stringify([port]));
+      for (const each of [port, bed.member(1).port]) await runIn(bed.host, 'ip', ['link', 'set', each, 'down']);
+      await bed.daemon().start();
+      await until('it is up again', isUp);
+      expect(existsSync(named)).toBe(false);
+      expect(await runIn(bed.host, 'ip', ['link', 'show', bed.member(1).port]), 'the operator\'s own').not.toMatch(/<[^>]*\bUP\b/);
+    });
+  });
 
   test('a lost journal: what is protected stays held', async () => {
     await withBed(async (bed) => {

@@ -2,21 +2,13 @@
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { Bed } from '../../bench/bed/bed.ts';
+import type { Bed } from '../../bench/bed/bed.ts';
 import { CommandError, run, runIn, until } from '../../bench/bed/commands.ts';
 import { repositoryRoot } from '../../bench/bed/daemon.ts';
+import { withBed } from '../support/with-bed.ts';
 import { UNPRIVILEGED } from './privilege.ts';
 
 const PATIENCE_MS = 30_000;
-
-async function withBed(job: (bed: Bed) => Promise<void>): Promise<void> {
-  const bed = await Bed.create({ members: ['veth', 'veth'], addresses: false });
-  try {
-    await job(bed);
-  } finally {
-    await bed.close();
-  }
-}
 
 /** `sluice`, in the bed's host. */
 async function sluice(bed: Bed, ...args: string[]): Promise<string> {
