@@ -44,7 +44,7 @@ export async function managerOf(bridge: string, system: Pick<System, 'readText' 
 /** Returns whether it is new. */
 export function note(directory: string, bridge: string): boolean {
   const file = join(directory, bridge);
-  if (statSync(file, { throwIfNoEntry: false }) !== undefined) return false;
+  if (statSync(file, { throwIfNoEntry: false })?.isDirectory() === false) return false;
   mkdirSync(directory, { recursive: true, mode: 0o755 });
   writeFileSync(file, `# sluiced may protect VMs on bridge ${bridge}. Made by: sluice attach ${bridge}. Undone by: sluice detach ${bridge}.\n`, { flag: 'wx', mode: 0o644 });
   return true;

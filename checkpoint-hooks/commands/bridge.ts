@@ -38,7 +38,7 @@ async function linksOf(system: System): Promise<readonly Link[]> {
 }
 
 function mustBeName(bridge: string): void {
-  if (!/^(?!\.{1,2}$)[^\s/:]{1,15}$/.test(bridge)) throw new UsageError(`"${bridge}" is not the name of a bridge`);
+  if (!/^(?!\.)[^\s/:]{0,14}[^\s/:~]$/.test(bridge)) throw new UsageError(`"${bridge}" is not the name of a bridge that can be attached`);
 }
 
 function written<T>(job: () => T, directory: string): T {

@@ -11,6 +11,7 @@
  * file is asked before (trust.ts).
  */
 import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import type { Deliver, Waiting } from './queue.ts';
 
 const GRACE_MS = 1000;
@@ -32,12 +33,24 @@ function signal(group: number, name: NodeJS.Signals): void {
   }
 }
 
+/** A process without descriptors or memory gets the error, or a child without pipes that has one to tell. */
+function start(program: string, host: string, one: Waiting): ChildProcess {
+  return spawn(program, [], {
+    cwd: '/', detached: true, stdio: ['pipe', 'ignore', 'pipe'],
+    env: { PATH, LANG: 'C.UTF-8', SLUICE_HOST: host, SLUICE_EVENT: one.type, SLUICE_EVENT_ID: one.id },
+  });
+}
+
+const notStarted = (error: unknown): string => `can't be started: ${error instanceof Error ? error.message : String(error)}`;
+
 export function commandHook(program: string, host: string, timeoutMs: number): Deliver {
   return (one: Waiting) => new Promise((resolve) => {
-    const child = spawn(program, [], {
-      cwd: '/', detached: true, stdio: ['pipe', 'ignore', 'pipe'],
-      env: { PATH, LANG: 'C.UTF-8', SLUICE_HOST: host, SLUICE_EVENT: one.type, SLUICE_EVENT_ID: one.id },
-    });
+    let child: ChildProcess;
+    try {
+      child = start(program, host, one);
+    } catch (error) {
+      return resolve(notStarted(error));
+    }
     const group = child.pid;
     if (group !== undefined) running.add(group);
     let said = '';
@@ -53,16 +66,16 @@ export function commandHook(program: string, host: string, timeoutMs: number): D
         signal(group, 'SIGKILL'); // what it left behind
         running.delete(group);
       }
-      child.stderr.destroy();
+      child.stderr?.destroy();
       resolve(why);
     };
-    child.stdin.on('error', () => undefined); // it need not read
-    child.stderr.on('data', (chunk: Buffer) => (said = (said + chunk.toString()).slice(-SAID_CHARACTERS_MAX)));
-    child.once('error', (error) => over(`can't be started: ${error.message}`));
+    child.stdin?.on('error', () => undefined); // it need not read
+    child.stderr?.on('data', (chunk: Buffer) => (said = (said + chunk.toString()).slice(-SAID_CHARACTERS_MAX)));
+    child.once('error', (error) => over(notStarted(error)));
     child.once('exit', (code, by) => {
       const ended = late ? `still ran after ${timeoutMs} ms and was killed` : code === 0 ? undefined : `ended with ${code ?? by}`;
       over(ended === undefined ? undefined : [ended, said.trim().split('\n').at(-1) ?? ''].filter((part) => part !== '').join(': '));
     });
-    child.stdin.end(`${one.text}\n`);
+    child.stdin?.end(`${one.text}\n`);
   });
 }

@@ -8,7 +8,8 @@
  *     input ends (daemon ended, or was killed) ─► LAST_MS for what waits ─► commands killed ─► exit
  *
  * It runs at ordinary priority: the daemon's own is not for other people's programs. New settings
- * (SIGHUP of the daemon) are for events to come; what waits goes on under the old ones.
+ * (SIGHUP of the daemon) turn each target's queue to them, so that no event overtakes another across
+ * the change. What waits for a target that they no longer name is delivered by the old ones.
  */
 import { setPriority } from 'node:os';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -17,6 +18,7 @@ import { webhook } from './post.ts';
 import { Lines, lineOf } from './protocol.ts';
 import type { HookReport, HookSettings, ToHooks } from './protocol.ts';
 import { TargetQueue } from './queue.ts';
+import type { Deliver } from './queue.ts';
 
 /** Events that wait for one target. */
 const WAITING_MAX = 256;
@@ -24,29 +26,37 @@ const LAST_MS = 3000;
 /** Of `setPriority`. */
 const ORDINARY = 0;
 
-const all: TargetQueue[] = [];
+/** By name, which settings have at most a handful of: those of earlier settings included. */
+const queues = new Map<string, TargetQueue>();
 let targets: readonly TargetQueue[] = [];
 
 const report = (one: HookReport): void => void process.stdout.write(lineOf(one));
 
+function queueOf(target: string, deliver: Deliver): TargetQueue {
+  const known = queues.get(target);
+  known?.turnTo(deliver);
+  const queue = known ?? new TargetQueue(target, deliver, report, WAITING_MAX);
+  queues.set(target, queue);
+  return queue;
+}
+
 function open({ host, command, urls, secret, ca, timeoutMs }: HookSettings): readonly TargetQueue[] {
   return [
-    ...(command === undefined ? [] : [new TargetQueue('command', commandHook(command, host, timeoutMs), report, WAITING_MAX)]),
-    ...urls.map((url, i) => new TargetQueue(`webhook-${i + 1}`, webhook(url, { secret, ca, timeoutMs }), report, WAITING_MAX)),
+    ...(command === undefined ? [] : [queueOf('command', commandHook(command, host, timeoutMs))]),
+    ...urls.map((url, i) => queueOf(`webhook-${i + 1}`, webhook(url, { secret, ca, timeoutMs }))),
   ];
 }
 
 function hear(message: ToHooks): void {
   if ('set' in message) {
     targets = open(message.set);
-    all.push(...targets);
     return;
   }
   for (const target of targets) target.add(message);
 }
 
 async function end(): Promise<void> {
-  await Promise.race([Promise.all(all.map((queue) => queue.idle())), pause(LAST_MS)]);
+  await Promise.race([Promise.all([...queues.values()].map((queue) => queue.idle())), pause(LAST_MS)]);
   killCommands();
   process.exit(0);
 }

@@ -5,7 +5,8 @@
  *              └── full: the newest is dropped and counted; what waits keeps its order
  *
  * In order, because `port-back` that overtakes its `port-lost` is a false alarm. A target that hangs
- * delays and drops its own events only. It has no clock: what `deliver` takes is bounded by deliver.
+ * delays and drops its own events only. It has no clock: what `deliver` takes is bounded by deliver. New
+ * settings are another `deliver` of the same queue: what waits keeps its place and goes by the new one.
  */
 import type { HookReport } from './protocol.ts';
 
@@ -20,7 +21,7 @@ export type Deliver = (one: Waiting) => Promise<string | undefined>;
 
 export class TargetQueue {
   readonly #target: string;
-  readonly #deliver: Deliver;
+  #deliver: Deliver;
   readonly #report: (report: HookReport) => void;
   readonly #max: number;
   readonly #waiting: Waiting[] = [];
@@ -40,6 +41,11 @@ export class TargetQueue {
     }
     this.#waiting.push(one);
     this.#running ??= this.#run();
+  }
+
+  /** For all but the one that is under way. */
+  turnTo(deliver: Deliver): void {
+    this.#deliver = deliver;
   }
 
   /** Nothing waits and nothing runs. */

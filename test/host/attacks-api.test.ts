@@ -3,7 +3,7 @@
  * loud, or malformed; who prepares the place before the daemon starts. After every row the group
  * is as it was, what it holds is still held, and its engine is served.
  *
- * SLUICE_FLOOD: requests of the flood; `make attacks-api` sends 100,000.
+ * SLUICE_FLOOD: requests of the flood; `make fuzz` sends 100,000.
  */
 import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

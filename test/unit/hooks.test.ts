@@ -1,5 +1,5 @@
 /** Hook command and webhooks: real programs, a real HTTP server, the real child. No test depends on speed. */
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync, existsSync, chownSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { IncomingHttpHeaders, Server, ServerResponse } from 'node:http';
@@ -12,6 +12,7 @@ import type { Config } from '../../proxy/config.ts';
 import { commandHook } from '../../proxy/hooks/command.ts';
 import { HookLink } from '../../proxy/hooks/link.ts';
 import { signatureOf, webhook } from '../../proxy/hooks/post.ts';
+import { lineOf, Lines } from '../../proxy/hooks/protocol.ts';
 import type { HookReport, HookSettings } from '../../proxy/hooks/protocol.ts';
 import { TargetQueue } from '../../proxy/hooks/queue.ts';
 import { HOOK_EVENTS } from '../../proxy/settings.ts';
@@ -211,6 +212,45 @@ describe('the child', () => {
       }, 50);`;
     const { stdout, stderr, status } = spawnSync('sh', ['-c', 'ulimit -n 64; exec "$0" --input-type=module -e "$1"', process.execPath, program], { encoding: 'utf8', timeout: PATIENCE_MS });
     expect({ stdout, status }, stderr).toMatchObject({ stdout: expect.stringMatching(/EMFILE[^]*\ntold\n$/) as string, status: 0 });
+  });
+  test('settings that are read again let no event overtake another, and what waits goes by the new ones', async () => {
+    const go = join(directory, 'go');
+    const hook = (tag: string): string => program(tag, `echo ${tag} begins $SLUICE_EVENT_ID >> ${directory}/log\nwhile [ ! -e ${go} ]; do sleep 0.05; done\necho ${tag} ends $SLUICE_EVENT_ID >> ${directory}/log`);
+    await listening((response) => response.end(), async (url, heard) => {
+      const link = new HookLink(settings({ command: hook('old'), urls: [url] }), events, () => undefined);
+      for (const id of ['1', '2']) link.event(id, { type: 'overflow' });
+      await eventually(() => expect(text('log')).toBe('old begins 1\n'));
+      link.set(settings({ command: hook('new'), urls: [url] }));
+      link.event('3', { type: 'overflow' });
+      await eventually(() => expect(heard.length).toBe(3)); // the child has taken the third
+      writeFileSync(go, '');
+      await eventually(() => expect(link.counts().get('command')?.done).toBe(3));
+      expect(text('log').trim().split('\n')).toEqual(['old begins 1', 'old ends 1', 'new begins 2', 'new ends 2', 'new begins 3', 'new ends 3']);
+      await link.stop();
+    });
+  });
+  test('without a free descriptor an event fails, and the child lives', async () => {
+    const child = spawn(process.execPath, [new URL('../../dist/proxy/hooks/hooks-child.js', import.meta.url).pathname], { stdio: ['pipe', 'pipe', 'inherit'] });
+    try {
+      const reports: HookReport[] = [];
+      const lines = new Lines();
+      child.stdout.setEncoding('utf8').on('data', (piece: string) => reports.push(...(lines.take(piece) as HookReport[])));
+      const limit = (soft: string): void => expect(spawnSync('prlimit', ['--pid', String(child.pid), `--nofile=${soft}:`]).status).toBe(0);
+      const told = async (id: string): Promise<HookReport | undefined> => {
+        const before = reports.length;
+        child.stdin.write(lineOf(one(id)));
+        await eventually(() => expect(reports.length).toBe(before + 1));
+        return reports.at(-1);
+      };
+      child.stdin.write(lineOf({ set: settings({ command: program('hook', 'exit 0') }) }));
+      expect(await told('1')).toMatchObject({ outcome: 'done' });
+      limit('3');
+      expect(await told('2')).toMatchObject({ outcome: 'failed', why: expect.stringMatching(/can't be started: .*EMFILE/) as string });
+      limit('1024');
+      expect(await told('3')).toMatchObject({ outcome: 'done' });
+    } finally {
+      child.kill('SIGKILL');
+    }
   });
   test('killed, it is started again, and new settings are heard', async () => {
     await listening((response) => response.end(), async (url, heard) => {
