@@ -22,6 +22,8 @@ import time
 PACKAGE, BASE = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 HERE = os.path.dirname(os.path.abspath(__file__))
 PATIENCE_S = 60
+# Exposure as systemd counts it, 0 to 10; below 4.9 it says OK.
+SCORE_MAX = 3.0
 OLD = "0.0.9~walk"
 GROUP = {"members": [{"name": "front", "port": "port0", "mac": "02:00:00:00:00:01"}, {"name": "store", "port": "port1", "mac": "02:00:00:00:00:02"}]}
 # Written by every use of dpkg, not by what is installed.
@@ -204,6 +206,12 @@ class Walk:
         """But the kernel's own (maps.debug, progs.debug)."""
         return [name for name in os.listdir(f"{self.root}/sys/fs/bpf") if not name.endswith(".debug")]
 
+    def unit(self):
+        """As the root's own systemd sees it: every line of it, its program, its man pages."""
+        mustbe(self.inside("systemd-analyze", "verify", "--man=yes", "sluiced.service"), "", "systemd-analyze verify has nothing to say of the installed unit")
+        score = self.inside("systemd-analyze", "security", "--offline=true", "--no-pager", "sluiced.service").splitlines()[-1]
+        mustbe(float(re.search(r": ([0-9.]+) ", score)[1]) <= SCORE_MAX, True, f"systemd-analyze security: {score[score.index('Overall'):]}")
+
     def privileges(self):
         status = open(f"/proc/{self.daemon.pid}/status").read()
         wanted = sum(1 << bit for bit in (0, 12, 13, 23, 38, 39))
@@ -246,6 +254,7 @@ def main(directory):
     walk.install(older(PACKAGE, directory))
     mustbe(walk.inside("sluiced", "--version").strip(), "sluiced 0.0.9", f"version {OLD} is installed on a clean root and runs")
     mustbe("group: sluice:" in "\n".join(walk.files()), True, "the group sluice is there")
+    walk.unit()
     walk.start()
     ok("sluiced started as its unit says and said READY=1")
     walk.privileges()
