@@ -12,6 +12,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { createSecureContext } from 'node:tls';
 import type { Logger } from 'pino';
 import { acrossView, apiControl, nowMs, peersOf, portStats, publish, relay, relayGate, relayPeers } from './adapt.ts';
 import { Access } from './api/access.ts';
@@ -23,10 +24,11 @@ import type { AcrossView } from './api/across.ts';
 import type { ApiDeps } from './api/deps.ts';
 import { EventHub } from './api/events.ts';
 import { Metrics } from './api/metrics.ts';
-import type { Config } from './config.ts';
+import { ConfigError, type Config } from './config.ts';
 import { Control } from './control/control.ts';
 import { maybeHurryAll } from './edge/ffi/libc.ts';
 import { EtcdLedger, LEASE_S } from './edge/etcd-ledger.ts';
+import type { EtcdTls } from './edge/etcd-tls.ts';
 import { JournalFile } from './edge/journal-file.ts';
 import { Netlink } from './edge/netlink.ts';
 import { openPlane, packageFile } from './gate.ts';
@@ -144,16 +146,25 @@ async function compose(config: Config, around: Around, undo: Undo[]): Promise<()
   log.info({ version, groups: records.length, socket: config.control.socket, kept, attach }, 'ready');
   return () => {
     readTcpAgain?.();
+    if (config.ledger !== undefined) ledger?.show(readLedgerTls(config.ledger));
     told?.again();
   };
 }
 
 /** What is wrong with them is one line with its fix, as for the files of control.tcp. */
-function checkLedgerFiles({ tls }: NonNullable<Config['ledger']>): void {
-  if (tls === undefined) return;
-  readPublic('ledger.etcd.tls.ca', tls.ca);
-  if (tls.cert !== undefined) readPublic('ledger.etcd.tls.cert', tls.cert);
-  if (tls.key !== undefined) readSecret('ledger.etcd.tls.key', tls.key);
+function readLedgerTls({ tls }: NonNullable<Config['ledger']>): EtcdTls | undefined {
+  if (tls === undefined) return undefined;
+  const shown = {
+    ca: readPublic('ledger.etcd.tls.ca', tls.ca),
+    cert: tls.cert === undefined ? undefined : readPublic('ledger.etcd.tls.cert', tls.cert),
+    key: tls.key === undefined ? undefined : readSecret('ledger.etcd.tls.key', tls.key),
+  };
+  try {
+    createSecureContext(shown);
+  } catch (error) {
+    throw new ConfigError(`the files of ledger.etcd.tls don't fit together or are not PEM (${error instanceof Error ? error.message : String(error)}); give a certificate and its own key`);
+  }
+  return shown;
 }
 
 interface NameWatch {
@@ -197,9 +208,9 @@ function watchPeers(control: Control, ledger: EtcdLedger, hub: EventHub, log: Lo
 
 function openLedger({ host, ledger, state }: Config, log: Logger, named: NameWatch): EtcdLedger | undefined {
   if (ledger === undefined) return undefined;
-  checkLedgerFiles(ledger);
   return new EtcdLedger({
     ...ledger,
+    tls: readLedgerTls(ledger),
     self: host,
     owner: ownerOf(state),
     onState: (ok, why) => (ok ? log.info({}, 'the ledger is there again') : log.error({}, why)),

@@ -11,7 +11,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { ipBatch, until } from './commands.ts';
 import { Daemon } from './daemon.ts';
-import { Etcd, type EtcdOptions } from './etcd.ts';
+import { Etcd, type EtcdOptions, type EtcdTls } from './etcd.ts';
 import { HostsBed, type HostsOptions } from './hosts.ts';
 
 const READY_MS = 30_000;
@@ -22,26 +22,40 @@ export interface Surroundings {
   env(bed: HostsBed, host: number): Record<string, string>;
 }
 
+export interface ClusterOptions extends HostsOptions, Pick<EtcdOptions, 'electionMs'> {
+  /** The first so many hosts have an etcd node; default all. */
+  readonly etcdNodes?: number;
+  /** What etcd shows, and what the hosts show it. */
+  readonly tls?: { readonly etcd: EtcdTls; readonly host: EtcdTls };
+}
+
 export class Cluster {
   readonly bed: HostsBed;
   readonly etcd: Etcd;
-  readonly daemons: readonly Daemon[];
   readonly #env: (host: number) => Record<string, string>;
+  readonly #daemons: Daemon[];
 
-  private constructor(bed: HostsBed, env: (host: number) => Record<string, string>, electionMs: number | undefined) {
+  private constructor(bed: HostsBed, env: (host: number) => Record<string, string>, { electionMs, tls, etcdNodes }: ClusterOptions) {
     this.bed = bed;
     this.#env = env;
     const addresses = bed.hosts.map((_, i) => `10.77.0.${i + 1}`);
-    this.etcd = new Etcd({ directory: bed.directory, port: 2379, nodes: bed.hosts.length, addresses, namespaces: bed.hosts, ...(electionMs === undefined ? {} : { electionMs }) });
-    this.daemons = bed.hosts.map((namespace, i) => this.#daemon(namespace, i));
+    this.etcd = new Etcd({
+      directory: bed.directory, port: 2379, nodes: etcdNodes ?? bed.hosts.length, addresses, namespaces: bed.hosts,
+      ...(electionMs === undefined ? {} : { electionMs }), ...(tls === undefined ? {} : { tls: tls.etcd }),
+    });
+    this.#daemons = bed.hosts.map((_, i) => this.#daemon(i, tls?.host));
   }
 
-  static async create(options: HostsOptions & Pick<EtcdOptions, 'electionMs'>, surroundings?: Surroundings): Promise<Cluster> {
+  get daemons(): readonly Daemon[] {
+    return this.#daemons;
+  }
+
+  static async create(options: ClusterOptions, surroundings?: Surroundings): Promise<Cluster> {
     const bed = await HostsBed.create(options);
     let cluster: Cluster | undefined;
     try {
       await surroundings?.prepare(bed);
-      cluster = new Cluster(bed, (host) => surroundings?.env(bed, host) ?? {}, options.electionMs);
+      cluster = new Cluster(bed, (host) => surroundings?.env(bed, host) ?? {}, options);
       await cluster.#start();
       return cluster;
     } catch (error) {
@@ -71,14 +85,21 @@ export class Cluster {
     await this.bed.close();
   }
 
-  #daemon(namespace: string, i: number): Daemon {
+  /** The host's sluiced is another one from now on: same state, and it shows etcd this. The one before is stopped. */
+  async shows(host: number, tls: object): Promise<void> {
+    await this.daemon(host).stop();
+    this.#daemons[host] = this.#daemon(host, tls);
+  }
+
+  #daemon(i: number, tls: object | undefined): Daemon {
     const host = `h${i + 1}`;
     const directory = join(this.bed.directory, host);
-    mkdirSync(directory);
+    mkdirSync(directory, { recursive: true });
     const { endpoints } = this.etcd;
+    const nearest = i % endpoints.length;
     return new Daemon({
-      namespace, directory, pins: this.bed.pins(i), env: this.#env(i),
-      across: { host, uplink: 'uplink', endpoints: [...endpoints.slice(i), ...endpoints.slice(0, i)] },
+      namespace: this.bed.host(i), directory, pins: this.bed.pins(i), env: this.#env(i),
+      across: { host, uplink: 'uplink', endpoints: [...endpoints.slice(nearest), ...endpoints.slice(0, nearest)], ...(tls === undefined ? {} : { tls }) },
     });
   }
 

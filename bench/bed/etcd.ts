@@ -6,6 +6,7 @@
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { end, namespacePath, run, start, until, type Running } from './commands.ts';
+import { cpuUs } from './cpu.ts';
 
 export interface EtcdOptions {
   readonly directory: string;
@@ -17,6 +18,14 @@ export interface EtcdOptions {
   readonly electionMs?: number;
   /** Where each node runs; default here. */
   readonly namespaces?: readonly string[];
+  /** Clients come by TLS and show a certificate of this CA; the nodes among themselves do without. */
+  readonly tls?: EtcdTls;
+}
+/** Files (PEM). The certificate is every node's, and etcdctl's: etcd's own gateway shows it to itself, so it must be good for both ends. */
+export interface EtcdTls {
+  readonly ca: string;
+  readonly cert: string;
+  readonly key: string;
 }
 
 export class Etcd {
@@ -28,9 +37,9 @@ export class Etcd {
   constructor(options: EtcdOptions) {
     this.#options = options;
     const count = options.nodes ?? 3;
-    const urls = (shift: number): string[] => Array.from({ length: count }, (_, i) => `http://${options.addresses?.[i] ?? '127.0.0.1'}:${options.port + 2 * i + shift}`);
-    this.endpoints = urls(0);
-    this.#peers = urls(1);
+    const urls = (shift: number, scheme: string): string[] => Array.from({ length: count }, (_, i) => `${scheme}://${options.addresses?.[i] ?? '127.0.0.1'}:${options.port + 2 * i + shift}`);
+    this.endpoints = urls(0, options.tls === undefined ? 'http' : 'https');
+    this.#peers = urls(1, 'http');
     this.#nodes = this.endpoints.map(() => undefined);
   }
 
@@ -42,7 +51,7 @@ export class Etcd {
 
   /** `aheadS`: its clocks of time since boot show so many seconds more, as on another machine. */
   startNode(i: number, aheadS = 0): void {
-    const { directory, namespaces, electionMs = 1000 } = this.#options;
+    const { directory, namespaces, electionMs = 1000, tls } = this.#options;
     if (this.#nodes[i] !== undefined) return;
     const data = join(directory, `etcd${i}`);
     mkdirSync(data, { recursive: true, mode: 0o700 });
@@ -52,6 +61,7 @@ export class Etcd {
       '--listen-client-urls', client, '--advertise-client-urls', client, '--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer,
       '--pre-vote', '--election-timeout', String(electionMs), '--heartbeat-interval', String(electionMs / 10),
       '--initial-cluster', this.#peers.map((url, n) => `n${n}=${url}`).join(','),
+      ...(tls === undefined ? [] : ['--client-cert-auth', '--trusted-ca-file', tls.ca, '--cert-file', tls.cert, '--key-file', tls.key]),
     ];
     const namespace = namespaces?.[i];
     const inside = namespace === undefined ? [] : ['nsenter', `--net=${namespacePath(namespace)}`];
@@ -94,6 +104,11 @@ export class Etcd {
     this.#nodes[i]?.child.kill('SIGCONT');
   }
 
+  /** CPU time of all nodes, microseconds. */
+  cpuUs(): number {
+    return this.#nodes.flatMap((node) => node?.child.pid ?? []).reduce((sum, pid) => sum + cpuUs(pid), 0);
+  }
+
   /** The node that leads now, by its number; waited for while one is elected, or a node is slow to say. */
   async leader(): Promise<number> {
     let node = -1;
@@ -109,9 +124,10 @@ export class Etcd {
   }
 
   ctl(args: readonly string[]): Promise<string> {
-    const [namespace] = this.#options.namespaces ?? [];
+    const { namespaces: [namespace] = [], tls } = this.#options;
     const inside = namespace === undefined ? [] : ['nsenter', `--net=${namespacePath(namespace)}`];
-    return run('env', ['ETCDCTL_API=3', ...inside, 'etcdctl', '--command-timeout=2s', '--endpoints', this.endpoints.join(','), ...args]);
+    const known = tls === undefined ? [] : ['--cacert', tls.ca, '--cert', tls.cert, '--key', tls.key];
+    return run('env', ['ETCDCTL_API=3', ...inside, 'etcdctl', '--command-timeout=2s', '--endpoints', this.endpoints.join(','), ...known, ...args]);
   }
 
   async #isHealthy(): Promise<boolean> {

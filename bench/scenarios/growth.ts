@@ -14,10 +14,11 @@
  * price is not that of the clock, after as many in WARM_UP epochs, so that none is that of a cold
  * compiler. All groups are cut and committed together at the end of an epoch.
  */
-import { readFileSync, readdirSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import type { GroupAnswer } from '../bed/api.ts';
 import { Bed, type BedOptions } from '../bed/bed.ts';
 import { runIn, sleep, until } from '../bed/commands.ts';
+import { cpuUs } from '../bed/cpu.ts';
 import type { Daemon } from '../bed/daemon.ts';
 import { Engine } from '../bed/engine.ts';
 import type { FramePort } from '../bed/frame-port.ts';
@@ -72,17 +73,8 @@ async function openFarm({ groups, membersPerGroup, holdBytes }: Omit<Shape, 'fra
   }
 }
 
-/** CPU time of all threads of a daemon, and of its hold loop's, microseconds. */
-function cpuUs(pid: number): { all: number; hold: number } {
-  let [all, hold] = [0, Number.NaN];
-  for (const task of readdirSync(`/proc/${pid}/task`)) {
-    const path = `/proc/${pid}/task/${task}`;
-    const [ns = '0'] = readFileSync(`${path}/schedstat`, 'utf8').split(' ');
-    all += Number(ns) / 1e3;
-    if (readFileSync(`${path}/comm`, 'utf8').trim() === HOLD_THREAD) hold = Number(ns) / 1e3;
-  }
-  return { all, hold };
-}
+/** CPU time of a daemon, and of its hold loop's thread, microseconds. */
+const cpuOf = (pid: number): { all: number; hold: number } => ({ all: cpuUs(pid), hold: cpuUs(pid, HOLD_THREAD) });
 
 /** What a sentence about missing frames must say: did the gate drop them, or did this bed? */
 async function losses({ engines, eye }: Farm): Promise<string> {
@@ -112,14 +104,14 @@ async function oneEpoch(farm: Farm, frames: number): Promise<{ inUs: number; out
 
 async function price(farm: Farm, frames: number): Promise<Reading> {
   const epochs = Math.max(1, Math.round(FRAMES_MIN / frames));
-  const before = cpuUs(farm.daemon.pid);
+  const before = cpuOf(farm.daemon.pid);
   let [inUs, outUs] = [0, 0];
   for (let i = 0; i < epochs; i++) {
     const one = await oneEpoch(farm, frames);
     inUs += one.inUs / epochs;
     outUs += one.outUs / epochs;
   }
-  const after = cpuUs(farm.daemon.pid);
+  const after = cpuOf(farm.daemon.pid);
   const each = (us: number): number => us / (epochs * frames);
   return { values: { in: inUs, out: outUs, hold: each(after.hold - before.hold), daemon: each(after.all - before.all) } };
 }

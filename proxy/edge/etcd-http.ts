@@ -10,14 +10,15 @@
  * default, so a member cut off from the others fails them. Only a watch can be served a stale
  * silence; `etcd-ledger.ts` notices by its own heartbeat.
  */
-import { readFileSync } from 'node:fs';
 import { Agent } from 'undici';
 import { EdgeError } from '../ports.ts';
+import { whyOf } from './etcd-tls.ts';
+import type { EtcdTls } from './etcd-tls.ts';
 
 export interface EtcdConfig {
   /** http(s)://host:port each. */
   readonly endpoints: readonly string[];
-  readonly tls: { readonly ca: string; readonly cert: string | undefined; readonly key: string | undefined } | undefined;
+  readonly tls: EtcdTls | undefined;
 }
 
 export const CALL_MS = 400;
@@ -29,16 +30,22 @@ type Json = Readonly<Record<string, unknown>>;
 
 export class EtcdHttp {
   readonly #endpoints: readonly string[];
-  readonly #agent: Agent;
+  #agent: Agent;
+  #tls: EtcdTls | undefined;
   #at = 0;
 
   constructor({ endpoints, tls }: EtcdConfig) {
     this.#endpoints = endpoints;
-    const connect = tls === undefined ? {} : {
-      ca: readFileSync(tls.ca),
-      ...(tls.cert === undefined || tls.key === undefined ? {} : { cert: readFileSync(tls.cert), key: readFileSync(tls.key) }),
-    };
-    this.#agent = new Agent({ connections: CONNECTIONS_MAX, pipelining: 1, bodyTimeout: 0, headersTimeout: 0, connect: { ...connect, timeout: CALL_MS } });
+    this.#tls = tls;
+    this.#agent = agentOf(tls);
+  }
+
+  /** Other certificates, from the next connection on; what is under way ends as it is. */
+  show(tls: EtcdTls | undefined): void {
+    const before = this.#agent;
+    this.#tls = tls;
+    this.#agent = agentOf(tls);
+    before.close().catch(() => undefined); // closed already: so were we
   }
 
   get endpoint(): string {
@@ -60,7 +67,7 @@ export class EtcdHttp {
       return objectOf(JSON.parse(text));
     } catch (error) {
       this.avoid(endpoint);
-      throw ledgerDown(endpoint, error);
+      throw this.#ledgerDown(endpoint, error);
     }
   }
 
@@ -74,13 +81,22 @@ export class EtcdHttp {
       throw new Error('the stream ended');
     } catch (error) {
       this.avoid(endpoint);
-      throw ledgerDown(endpoint, error);
+      throw this.#ledgerDown(endpoint, error);
     }
   }
 
   async close(): Promise<void> {
     await this.#agent.destroy();
   }
+
+  #ledgerDown(endpoint: string, error: unknown): EdgeError {
+    return new EdgeError('ledger_down', `etcd at ${endpoint} did not do it: ${whyOf(error, this.#tls, Date.now())}`, 'ask again; when it stays so, look at etcd: frames stay held', error);
+  }
+}
+
+function agentOf(tls: EtcdTls | undefined): Agent {
+  const shown = tls === undefined ? {} : { ca: tls.ca, ...(tls.cert === undefined || tls.key === undefined ? {} : { cert: tls.cert, key: tls.key }) };
+  return new Agent({ connections: CONNECTIONS_MAX, pipelining: 1, bodyTimeout: 0, headersTimeout: 0, connect: { ...shown, timeout: CALL_MS } });
 }
 
 async function* linesOf(chunks: AsyncIterable<unknown>): AsyncGenerator<string, void, undefined> {
@@ -97,6 +113,3 @@ async function* linesOf(chunks: AsyncIterable<unknown>): AsyncGenerator<string, 
 
 export const objectOf = (value: unknown): Json => (typeof value === 'object' && value !== null ? (value as Json) : {});
 export const listOf = (value: unknown): readonly Json[] => (Array.isArray(value) ? value.map(objectOf) : []);
-
-const ledgerDown = (endpoint: string, error: unknown): EdgeError =>
-  new EdgeError('ledger_down', `etcd at ${endpoint} did not do it: ${error instanceof Error ? error.message : String(error)}`, 'ask again; when it stays so, look at etcd: frames stay held', error);

@@ -24,6 +24,7 @@ import { EdgeError } from '../ports.ts';
 import type { Ledger } from '../ports.ts';
 import { CALL_MS, EtcdHttp, listOf, objectOf } from './etcd-http.ts';
 import type { EtcdConfig } from './etcd-http.ts';
+import type { EtcdTls } from './etcd-tls.ts';
 import { Keys, readEpoch, readHead, textOf, underPrefix } from './etcd-keys.ts';
 
 /** etcd takes 128 operations in a transaction by default. */
@@ -112,6 +113,12 @@ export class EtcdLedger implements Ledger {
     this.#watching.abort();
     if (this.#lease !== undefined) await this.#http.call('/v3/lease/revoke', { ID: this.#lease }).catch(() => undefined);
     await this.#http.close();
+  }
+
+  /** Other certificates from now on: they were renewed. */
+  show(tls: EtcdTls | undefined): void {
+    this.#http.show(tls);
+    this.#watching.abort(); // the watch goes on over a connection that shows them
   }
 
   onView(listener: (group: string, view: LedgerView) => void): void {

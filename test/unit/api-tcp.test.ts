@@ -1,5 +1,4 @@
 /** The API over TCP: a client certificate or a token, or nothing. Certificates are made here. */
-import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { get } from 'node:https';
 import type { RequestOptions } from 'node:https';
@@ -9,24 +8,17 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { buildApp } from '../../proxy/api/app.ts';
 import { tcpOptions } from '../../proxy/listen.ts';
+import { Certificates } from '../support/certificates.ts';
 import { world } from './memory-control.ts';
 
 let directory: string;
 const file = (name: string): string => join(directory, name);
-const openssl = (...args: string[]): void => void execFileSync('openssl', args, { stdio: 'ignore', cwd: directory });
-
-/** A certificate of `name`, signed by `ca` or by itself. */
-function certify(name: string, ca?: string): void {
-  openssl('req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2', '-subj', `/CN=${name}`,
-    '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', `${name}.key`, '-out', `${name}.pem`, ...(ca === undefined ? [] : ['-CA', `${ca}.pem`, '-CAkey', `${ca}.key`]));
-}
-
 beforeAll(() => {
   directory = mkdtempSync(join(tmpdir(), 'sl-tcp-'));
-  certify('ca');
-  certify('server', 'ca');
-  certify('client', 'ca');
-  certify('stranger');
+  const made = new Certificates(directory);
+  made.certify('ca');
+  for (const name of ['server', 'client']) made.certify(name, 'ca');
+  made.certify('stranger');
   writeFileSync(file('tokens'), 'a-token-of-32-characters-or-more\n');
   chmodSync(file('tokens'), 0o600);
 });
