@@ -112,6 +112,6 @@ function nameOf(scenario: Scenario, quantity: Quantity, variant: string, demand:
 export function demandText({ by, floor, target, lowerIsBetter, unit }: Figure): string {
   if (floor === null) return '';
   const sign = lowerIsBetter && by !== 'speed-up' ? '<=' : '>=';
-  const of = by === 'value' ? ` ${unit}` : '';
+  const of = by === 'value' && unit !== '' ? ` ${unit}` : '';
   return `${sign} ${floor}${of}${target === null ? '' : ` (goal ${target})`}`;
 }

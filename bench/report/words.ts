@@ -4,7 +4,7 @@ import { brief } from '../runner.ts';
 
 const beside = ({ baseline, against, unit }: Figure): string => (baseline === null ? '-' : `${against} ${brief(baseline)} ${unit}`.trim());
 export const valueText = ({ value, unit }: Figure): string => `${brief(value)} ${unit}`.trim();
-export const ratioText = ({ ratio, by }: Figure): string => (ratio === null ? '-' : `${brief(ratio)}${by === 'speed-up' ? ' times faster' : ''}`);
+export const ratioText = ({ ratio, by }: Figure): string => (ratio === null || !Number.isFinite(ratio) ? '-' : `${brief(ratio)}${by === 'speed-up' ? ' times faster' : ''}`);
 
 export function verdictText({ met, floorMet, targetMet }: Figure): string {
   if (met === null) return '';

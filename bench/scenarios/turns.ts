@@ -1,6 +1,6 @@
 /**
- * What the gate costs a TCP stream between two members, told apart from the machine's own moods: one
- * bed, one stream that runs on, and protection that comes and goes under it.
+ * What the gate costs TCP between two members, told apart from the machine's own moods: one
+ * bed, streams that run on, and protection that comes and goes under them.
  *
  *   ── on ──┬── off ──┬── on ──┬── off ──►     bytes to the receiver's port counted within each window
  *           └ skip    └ skip   └ skip          what the change itself costs is left out
@@ -21,6 +21,7 @@ import type { Reading, Scenario } from '../scenario.ts';
 const WINDOW_MS = 700;
 const SKIP_MS = 300;
 const WINDOWS = 40;
+const WINDOWS_OF_MANY = 24;
 /** Slow start. */
 const BEGIN_MS = 1500;
 /** A change of protection takes some 50 ms; the stream must outlive them all. */
@@ -55,12 +56,12 @@ export function shares(windows: readonly Window[]): number[] {
   });
 }
 
-async function turns(bed: Bed, reverse: boolean, windows: number): Promise<Window[]> {
+async function turns(bed: Bed, reverse: boolean, streams: number, windows: number): Promise<Window[]> {
   const engine = new Engine(bed.daemon().api, 'g');
   const to = bed.member(reverse ? 0 : 1);
   const seconds = (BEGIN_MS + windows * (SKIP_MS + WINDOW_MS + CHANGE_MS_MAX)) / 1e3;
   let isOver = false;
-  const stream = iperf(bed, { from: bed.member(0), to: bed.member(1), seconds, reverse }).finally(() => (isOver = true));
+  const stream = iperf(bed, { from: bed.member(0), to: bed.member(1), seconds, reverse, streams }).finally(() => (isOver = true));
   const seen: Window[] = [];
   const measured = (async () => {
     await sleep(BEGIN_MS);
@@ -77,30 +78,33 @@ async function turns(bed: Bed, reverse: boolean, windows: number): Promise<Windo
   return seen;
 }
 
-const of = (way: string): string => `intra-group TCP by turns under one stream${way}`;
+const byTurnsWith = (streams: number, windows: number): Scenario => {
+  const what = `intra-group TCP by turns under ${streams === 1 ? 'one stream' : `${streams} streams`}`;
+  return {
+    name: what, section: 'intra-group', variants: [{ name: 'group' }], baseline: false, warmUpLap: false, lapsMax: 1,
+    topology: 'two members (veth into namespaces) on one Linux bridge',
+    arguments: `iperf3 -P ${streams}, a run each direction, protection on and off by turns under it: ${windows} windows of ${WINDOW_MS} ms, each beside its two neighbours`,
+    quantities: (['', ', reverse'] as const).map((way) =>
+      ({ key: `share${way === '' ? '' : 'Reverse'}`, name: `${what}${way}`, unit: 'of the bridge', demands: [{ variant: 'group', by: 'value', floor: 0.97, target: 1 }] })),
+    open: async (context) => {
+      const bed = await Bed.create({ members: ['veth', 'veth'] });
+      return {
+        lap: async (lap): Promise<Reading> => {
+          if (lap.number === 1) await bed.daemon().start('live');
+          const values: Record<string, number> = {};
+          for (const reverse of [false, true]) {
+            const seen = await turns(bed, reverse, streams, windows);
+            const ratios = shares(seen);
+            context.raw(lap, `windows${reverse ? '-reverse' : ''}.json`, JSON.stringify(seen));
+            context.say(`${reverse ? 'reverse: ' : ''}quartiles ${quantile(ratios, 0.25).toFixed(3)} to ${quantile(ratios, 0.75).toFixed(3)} over ${ratios.length} windows`);
+            values[reverse ? 'shareReverse' : 'share'] = median(ratios);
+          }
+          return { values };
+        },
+        close: () => bed.close(),
+      };
+    },
+  };
+};
 
-export const byTurns: readonly Scenario[] = [{
-  name: of(''), section: 'intra-group', variants: [{ name: 'group' }], baseline: false, warmUpLap: false, lapsMax: 1,
-  topology: 'two members (veth into namespaces) on one Linux bridge',
-  arguments: `one iperf3 stream a direction, protection on and off by turns under it: ${WINDOWS} windows of ${WINDOW_MS} ms, each beside its two neighbours`,
-  quantities: (['', ', reverse'] as const).map((way) =>
-    ({ key: `share${way === '' ? '' : 'Reverse'}`, name: of(way), unit: 'of the bridge', demands: [{ variant: 'group', by: 'value', floor: 0.97, target: 1 }] })),
-  open: async (context) => {
-    const bed = await Bed.create({ members: ['veth', 'veth'] });
-    return {
-      lap: async (lap): Promise<Reading> => {
-        if (lap.number === 1) await bed.daemon().start('live');
-        const values: Record<string, number> = {};
-        for (const reverse of [false, true]) {
-          const windows = await turns(bed, reverse, WINDOWS);
-          const ratios = shares(windows);
-          context.raw(lap, `windows${reverse ? '-reverse' : ''}.json`, JSON.stringify(windows));
-          context.say(`${reverse ? 'reverse: ' : ''}quartiles ${quantile(ratios, 0.25).toFixed(3)} to ${quantile(ratios, 0.75).toFixed(3)} over ${ratios.length} windows`);
-          values[reverse ? 'shareReverse' : 'share'] = median(ratios);
-        }
-        return { values };
-      },
-      close: () => bed.close(),
-    };
-  },
-}];
+export const byTurns: readonly Scenario[] = [byTurnsWith(1, WINDOWS), byTurnsWith(4, WINDOWS_OF_MANY)];
