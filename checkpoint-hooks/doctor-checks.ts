@@ -109,6 +109,7 @@ function bridges({ links }: Facts): readonly Verdict[] {
 
 function groupPorts({ links, options }: Facts): readonly Verdict[] {
   if (options.wanted === undefined) return [];
+  if (options.wanted.length === 0) return [warn('no member of the group lives on this host', 'say which of the group file\'s hosts this is: --host NAME')];
   if (links.kind !== 'seen') return [unseen('the ports of the group', links.kind === 'hidden' ? links.reason : 'no `ip` command')];
   const byName = new Map(links.value.map((link) => [link.name, link]));
   const verdicts = options.wanted.flatMap((wanted) => onePort(wanted, byName.get(wanted.port)));

@@ -44,17 +44,27 @@ interface IpLink {
   readonly address?: string;
   readonly flags?: readonly string[];
   readonly master?: string;
-  readonly linkinfo?: { readonly info_kind?: string; readonly info_slave_kind?: string; readonly info_data?: { readonly vlan_filtering?: number } };
+  readonly mtu?: number;
+  readonly qdisc?: string;
+  readonly linkinfo?: {
+    readonly info_kind?: string;
+    readonly info_slave_kind?: string;
+    readonly info_data?: { readonly vlan_filtering?: number; readonly port?: number; readonly external?: boolean; readonly gbp?: boolean };
+  };
 }
 
 function linkOf(link: IpLink): Link {
+  const { info_kind: kind, info_data: data } = link.linkinfo ?? {};
   return {
     name: link.ifname ?? '',
     mac: link.address ?? '',
     up: link.flags?.includes('UP') ?? false,
-    kind: link.linkinfo?.info_kind ?? '',
+    kind: kind ?? '',
     bridge: link.linkinfo?.info_slave_kind === 'bridge' ? link.master : undefined,
-    vlanFiltering: link.linkinfo?.info_data?.vlan_filtering === 1,
+    vlanFiltering: data?.vlan_filtering === 1,
+    mtu: link.mtu ?? 0,
+    qdisc: link.qdisc ?? '',
+    ...(kind === 'vxlan' ? { vxlan: { port: data?.port ?? 0, external: data?.external === true, gbp: data?.gbp === true } } : {}),
   };
 }
 
@@ -92,6 +102,24 @@ async function links(): Promise<Seen<readonly Link[]>> {
   const shown = await command('ip', ['-j', '-d', 'link', 'show']);
   if (shown.kind !== 'seen') return shown;
   return seen((JSON.parse(shown.value) as readonly IpLink[]).map(linkOf));
+}
+
+interface IpAddresses {
+  readonly addr_info?: readonly { readonly local?: string }[];
+}
+async function addresses(): Promise<Seen<readonly string[]>> {
+  const shown = await command('ip', ['-j', '-4', 'addr', 'show']);
+  if (shown.kind !== 'seen') return shown;
+  return seen((JSON.parse(shown.value) as readonly IpAddresses[]).flatMap(({ addr_info: infos = [] }) => infos.flatMap(({ local }) => local ?? [])));
+}
+
+/** IPv4's and ICMP's headers. */
+const PING_HEADERS = 28;
+async function ping(address: string, bytes: number): Promise<Seen<boolean>> {
+  const tried = await command('ping', ['-n', '-q', '-c', '2', '-i', '0.3', '-W', '1', '-M', 'do', '-s', String(bytes - PING_HEADERS), address]);
+  if (tried.kind === 'seen') return seen(true);
+  if (tried.kind === 'absent') return hidden('no `ping`: apt-get install iputils-ping');
+  return /not permitted|Permission|invalid|unknown/i.test(tried.reason) ? tried : seen(false);
 }
 
 async function offloads(port: string): Promise<Seen<ReadonlyMap<string, boolean>>> {
@@ -155,6 +183,8 @@ export function realSystem(target: Target): System {
     kernelConfig,
     links,
     offloads,
+    addresses,
+    ping,
     library,
     rawSocket,
     daemon: () => daemon(target),

@@ -45,6 +45,10 @@ export interface Link {
   readonly bridge: string | undefined;
   /** Only of a bridge. */
   readonly vlanFiltering: boolean;
+  readonly mtu: number;
+  readonly qdisc: string;
+  /** Only of a VXLAN device: its UDP port, whether it is for all VNIs, whether it carries policy ids. */
+  readonly vxlan?: { readonly port: number; readonly external: boolean; readonly gbp: boolean };
 }
 
 /** What a group file says of ports: enough for the checks. */
@@ -52,6 +56,30 @@ export interface PortWanted {
   readonly member: string;
   readonly port: string;
   readonly mac: string;
+}
+
+/** Of a group by VXLAN: how this host reaches the others. */
+export interface RoadWanted {
+  /** This host's name. */
+  readonly self: string;
+  /** Each host's address. */
+  readonly hosts: Readonly<Record<string, string>>;
+  /** Bytes around a member's IP packet: the outer headers, and a tag where a member has one. */
+  readonly outerBytes: number;
+}
+export interface PeerSeen {
+  readonly host: string;
+  readonly address: string;
+  /** Answers a small ping, and one as large as the members' largest frame in its outer headers, not to be cut. */
+  readonly small: Seen<boolean>;
+  readonly large: Seen<boolean>;
+}
+export interface RoadSeen {
+  /** IPv4 addresses of this host. */
+  readonly addresses: Seen<readonly string[]>;
+  /** MTU of the members' ports here. */
+  readonly innerBytes: number;
+  readonly peers: readonly PeerSeen[];
 }
 
 export type DaemonSeen =
@@ -70,6 +98,9 @@ export interface System {
   links(): Promise<Seen<readonly Link[]>>;
   /** Features of one device by ethtool's names: true = on. */
   offloads(port: string): Promise<Seen<ReadonlyMap<string, boolean>>>;
+  addresses(): Promise<Seen<readonly string[]>>;
+  /** Whether an IP packet of so many bytes, not to be cut on its way, is answered. */
+  ping(address: string, bytes: number): Promise<Seen<boolean>>;
   /** Path of a shared library the loader would find. */
   library(name: string): Promise<Seen<string>>;
   /** Whether a raw ICMP socket can be opened by the package that probes isolation addresses. */
@@ -82,6 +113,8 @@ export interface DoctorOptions {
   readonly ports: readonly string[];
   /** Ports of the group file; undefined = no group file was given. */
   readonly wanted: readonly PortWanted[] | undefined;
+  /** Absent where no group file by VXLAN was given. */
+  readonly road?: RoadWanted;
   /** mountpoint expected for pins, as sluiced has it by default. */
   readonly bpffs: string;
 }
@@ -106,12 +139,17 @@ export interface Facts {
   readonly pins: Seen<readonly string[]>;
   readonly rawSocket: Seen<string>;
   readonly daemon: DaemonSeen;
+  /** Absent where the options have none. */
+  readonly road?: RoadSeen;
 }
 
+/** Of the IP packet. */
+const PING_BYTES = 84;
 const BRIDGE_NF = ['bridge-nf-call-iptables', 'bridge-nf-call-ip6tables', 'bridge-nf-call-arptables'];
 
 export async function look(system: System, options: DoctorOptions): Promise<Facts> {
   const ports = [...new Set([...options.ports, ...(options.wanted ?? []).map((wanted) => wanted.port)])];
+  const links = await system.links();
   return {
     options,
     nodeVersion: system.nodeVersion,
@@ -123,14 +161,26 @@ export async function look(system: System, options: DoctorOptions): Promise<Fact
     libbpf: await system.library('libbpf.so.1'),
     libpcap: await system.library('libpcap.so'),
     bridgeNf: await Promise.all(BRIDGE_NF.map(async (name) => ({ name, value: await system.readText(`/proc/sys/net/bridge/${name}`) }))),
-    links: await system.links(),
+    links,
     offloads: await Promise.all(ports.map(async (port) => ({ port, features: await system.offloads(port) }))),
     clockSource: await system.readText('/sys/devices/system/clocksource/clocksource0/current_clocksource'),
     programs: await system.list('/usr/sbin'),
     pins: await system.list(options.bpffs),
     rawSocket: await system.rawSocket(),
     daemon: await system.daemon(),
+    ...(options.road === undefined ? {} : { road: await lookDown(system, options.road, innerBytes(links, ports)) }),
   };
+}
+
+const MTU_DEFAULT = 1500;
+const innerBytes = (links: Seen<readonly Link[]>, ports: readonly string[]): number =>
+  Math.max(...(links.kind === 'seen' ? links.value.filter(({ name }) => ports.includes(name)).map(({ mtu }) => mtu) : []), MTU_DEFAULT);
+
+async function lookDown(system: System, { self, hosts, outerBytes }: RoadWanted, inner: number): Promise<RoadSeen> {
+  const others = Object.entries(hosts).filter(([host]) => host !== self);
+  const peers = others.map(async ([host, address]) =>
+    ({ host, address, small: await system.ping(address, PING_BYTES), large: await system.ping(address, inner + outerBytes) }));
+  return { addresses: await system.addresses(), innerBytes: inner, peers: await Promise.all(peers) };
 }
 
 /** A check is a name and a pure function; a check with nothing to say returns no finding. */

@@ -72,16 +72,19 @@
 #define SLUICE_NIC_GUARDED 32u     /* the guards enforce: nothing from before protection is on its way */
 
 #define SLUICE_NIC_REMOTE 64u      /* lives on another host: its ifindex is the uplink */
+#define SLUICE_NIC_FIRST 128u      /* by VXLAN: of its host's nics in this VLAN the one a split's copy is sent for */
 
 /*
  * Colour on the wire between hosts: behind an outer 802.1ad tag with the group's VLAN id stands an
  * 802.1Q tag whose 16 bits are | generation 4 | epoch 12 |, both modulo. epoch = colour - base.
+ * By VXLAN the same 16 bits are the group policy id, under the group's VNI.
  */
 #define SLUICE_WIRE_EPOCH_BITS 12
 #define SLUICE_WIRE_EPOCH_MASK 0xfffu
 #define SLUICE_WIRE_GENERATION_MASK 0xfu
 #define SLUICE_WIRE_CLOSED 0x10u  /* as the group's generation: nothing is sent, nothing fits */
 #define SLUICE_WIRE_AHEAD_MAX 1024 /* a frame further ahead of the group is dropped: no epoch in flight is */
+#define SLUICE_WIRE_GBP 0x400000u  /* beside the policy id ("don't learn"): the kernel sends an id of 0 only with a flag */
 
 /* verdicts: indices of struct sluice_stats.verdict */
 #define SLUICE_VERDICT_PASS 0
@@ -106,7 +109,10 @@ struct sluice_group {
 	__u64 wire;
 	__u32 wireVlan;     /* the group's outer VLAN id, 0 = a group of one host */
 	__u32 uplink;       /* ifindex, 0 = there is none */
-	__u32 pad[8];
+	__u32 tunnel;       /* ifindex of the VXLAN device where wireVlan is 0; 0 = there is none */
+	__u32 vni;
+	__u32 here;         /* this host's own address there, IPv4 */
+	__u32 pad[5];
 	__u64 heldIn[SLUICE_RESIDUES]; /* held frames sent to the ring, by colour modulo RESIDUES */
 };
 
@@ -156,6 +162,10 @@ struct sluice_guard_key {
 
 /* map `wires`: hash outer VLAN id (u32) -> group id (u32) */
 
+/* map `vnis`: hash VNI (u32) -> group id (u32) */
+
+/* map `peers`: hash nic index (u32) -> IPv4 address (u32) of the host it lives on, of groups by VXLAN */
+
 /* map `stats`: per-CPU hash ifindex -> counters. Entries are made by user space. */
 struct sluice_count {
 	__u64 frames;
@@ -172,14 +182,15 @@ struct sluice_stats {
 	__u64 refused;      /* hold pair: stamp not valid, or not committed. Must stay 0. The host's own
 	                       frames into the pair have no stamp: dropped, not counted */
 	__u64 redelivered;  /* hold pair: recorded in-transit frames delivered again */
-	__u64 remote;       /* member port: frames and split copies sent tagged to other hosts */
-	/* uplink ingress; these five are its verdict DROP (skewed also counts copies, and elsewhere) */
+	__u64 remote;       /* member port: frames and split copies sent to other hosts, tagged or by VXLAN */
+	/* uplink's and VXLAN device's ingress; these five are its verdict DROP (skewed also counts copies, and elsewhere) */
 	__u64 stale;        /* of another generation (I7) */
 	__u64 unknown;      /* of no group here, or without a colour */
-	__u64 foreign;      /* claims an address that it can't have: untagged a member's, tagged another's */
+	__u64 foreign;      /* claims an address that it can't have: untagged a member's, tagged another's; by
+	                       VXLAN also one of a host where its member does not live */
 	__u64 elsewhere;    /* for a member that is not here: the switch flooded it */
 	__u64 skewed;       /* so far ahead or behind that no stamp can say it */
-	__u64 forged;       /* egress: a group's outer tag that no classifier gave it */
+	__u64 forged;       /* egress: a group's outer tag, or a frame into the VXLAN device, that no classifier sent */
 };
 
 /* .rodata of the programs, set before they are loaded */

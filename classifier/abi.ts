@@ -33,9 +33,9 @@ export const MARK_SHIFT_DEFAULT = 28;
 /** VLAN domain of a frame that no nic can be in: an outer tag other than 802.1Q. */
 export const VLAN_OTHER = 0xffff;
 
-export const NIC_FLAG = { protected: 1, drain: 2, foreignDrop: 4, intraBridge: 8, ready: 16, guarded: 32, remote: 64 } as const;
+export const NIC_FLAG = { protected: 1, drain: 2, foreignDrop: 4, intraBridge: 8, ready: 16, guarded: 32, remote: 64, first: 128 } as const;
 
-/** The inner tag between hosts: | generation 4 | epoch 12 |, both modulo. */
+/** The inner tag between hosts, or VXLAN's policy id: | generation 4 | epoch 12 |, both modulo. */
 export const WIRE_EPOCH_BITS = 12;
 export const WIRE_EPOCH_MASK = 0xfff;
 export const WIRE_GENERATION_MASK = 0xf;
@@ -43,21 +43,23 @@ export const WIRE_GENERATION_MASK = 0xf;
 export const WIRE_CLOSED = 0x10;
 /** A frame further ahead of the group than any epoch in flight is dropped. */
 export const WIRE_AHEAD_MAX = 1024;
+/** Beside the policy id: the kernel sends an id of 0 only with a flag. */
+export const WIRE_GBP = 0x400000;
 
 /** Index of each verdict in `sluice_stats.verdict`, in order. */
 export const VERDICTS = ['pass', 'intra', 'held', 'early', 'late', 'split', 'drop', 'released'] as const;
 export type Verdict = (typeof VERDICTS)[number];
 
 /** Programs of the object, and the hook each is made for. */
-export const PROGRAMS = ['classify', 'arrive', 'guard', 'guard_self', 'local', 'enter', 'release', 'sink'] as const;
+export const PROGRAMS = ['classify', 'arrive', 'land', 'guard', 'guard_self', 'depart', 'local', 'enter', 'release', 'sink'] as const;
 export type Program = (typeof PROGRAMS)[number];
 
-export const MAPS = ['groups', 'nics', 'members', 'ports', 'macs', 'guarded', 'devices', 'wires', 'stats'] as const;
+export const MAPS = ['groups', 'nics', 'members', 'ports', 'macs', 'guarded', 'devices', 'wires', 'vnis', 'peers', 'stats'] as const;
 export type MapName = (typeof MAPS)[number];
 
 /** Offsets inside `struct sluice_group`. */
 export const GROUP = {
-  size: 576, colour: 0, commit: 4, holdIfindex: 8, firstNic: 12, wire: 16, wireVlan: 24, uplink: 28, heldIn: 64,
+  size: 576, colour: 0, commit: 4, holdIfindex: 8, firstNic: 12, wire: 16, wireVlan: 24, uplink: 28, tunnel: 32, vni: 36, here: 40, heldIn: 64,
 } as const;
 
 /** Offsets inside `struct sluice_nic`. */

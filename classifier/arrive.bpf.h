@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The uplink's ingress: what comes from other hosts and from outside.
+ * The uplink's ingress: what comes from other hosts and from outside; the VXLAN device's: what comes
+ * from other hosts over a routed network.
  *
  *   two tags ─► group by VLAN id ─► generation ─► tags off ─► both ends of the group ─► colour ─► deliver
  *   anything else ─► claims a member's address? ─┬─ no ──────────────────────────────► bridge
  *                                                ├─ one that lives here, or to a fellow ─► dropped
  *                                                └─ one elsewhere, multicast: its fellows have had it
+ *   VXLAN ─► group by VNI ─► generation ─► both ends of the group, the source of the host it came from ─► colour ─► deliver
+ *   anything else by VXLAN ─► dropped
  *
  * The group's VLAN is the operator's word that only the group's hosts can speak there. A frame that
  * came in by it is believed its colour; its addresses must fit all the same. Everything else is the
@@ -33,15 +36,17 @@ always __u32 fellow(__u32 bridge, __u32 group, __u16 vlan, const __u8 *mac, __u3
 	       (flags & SLUICE_NIC_REMOTE) == remote ? index : 0;
 }
 
-/* Both tags are off. */
-always int arrive_inside(struct origin *o, struct sluice_group *group, __u32 *verdict)
+/* Its tags or outer headers are off. `sender`: the host it came from by VXLAN, 0 = by the uplink. */
+always int arrive_inside(struct origin *o, struct sluice_group *group, __u32 sender, __u32 *verdict)
 {
 	struct sluice_nic *d;
 	struct frame f;
-	__u32 dIndex;
+	__u32 sIndex, dIndex;
 
-	if (frame_read(o->skb, &f) || is_link_local(f.dst) ||
-	    !fellow(o->bridge, o->group, f.vlan, f.src, SLUICE_NIC_REMOTE))
+	if (frame_read(o->skb, &f) || is_link_local(f.dst))
+		LOSE(o->stats, foreign);
+	sIndex = fellow(o->bridge, o->group, f.vlan, f.src, SLUICE_NIC_REMOTE);
+	if (!sIndex || (sender && !lives_at(sIndex, sender)))
 		LOSE(o->stats, foreign);
 	if ((__s32)(o->colour - o->groupColour) > SLUICE_WIRE_AHEAD_MAX)
 		LOSE(o->stats, skewed);
@@ -59,6 +64,17 @@ always int arrive_inside(struct origin *o, struct sluice_group *group, __u32 *ve
 	return deliver(o, d, dIndex, group, 0, verdict);
 }
 
+/* Of the group's own generation, its colour made out: what it came by is off. */
+always int arrive_coloured(struct origin *o, struct sluice_group *group, __u32 inner, __u32 sender, __u32 *verdict)
+{
+	o->holdIfindex = ONCE(group->holdIfindex);
+	o->groupColour = ONCE(group->colour);
+	if (ONCE(group->wire) != o->wire) /* closed meanwhile: the colour may be the next generation's */
+		LOSE(o->stats, stale);
+	o->colour = o->groupColour + wire_ahead(o->wire, inner, o->groupColour);
+	return arrive_inside(o, group, sender, verdict);
+}
+
 always int arrive_tagged(struct __sk_buff *skb, struct origin *o, __u32 vlan, __u32 inner, __u32 *verdict)
 {
 	__u32 *id = bpf_map_lookup_elem(&wires, &vlan);
@@ -72,12 +88,26 @@ always int arrive_tagged(struct __sk_buff *skb, struct origin *o, __u32 vlan, __
 	if (wire_pop(skb))
 		LOSE(o->stats, unknown);
 	o->group = *id;
-	o->holdIfindex = ONCE(group->holdIfindex);
-	o->groupColour = ONCE(group->colour);
-	if (ONCE(group->wire) != o->wire) /* closed meanwhile: the colour may be the next generation's */
+	return arrive_coloured(o, group, inner, 0, verdict);
+}
+
+always int arrive_vxlan(struct __sk_buff *skb, struct origin *o, __u32 *verdict)
+{
+	__u32 vni, sender, inner, *id;
+	struct sluice_group *group;
+
+	if (tunnel_read(skb, &vni, &sender, &inner) || !sender)
+		LOSE(o->stats, unknown);
+	id = bpf_map_lookup_elem(&vnis, &vni);
+	group = id ? group_of(*id) : 0;
+	if (!group || ONCE(group->tunnel) != skb->ifindex)
+		LOSE(o->stats, unknown);
+	o->wire = ONCE(group->wire);
+	if ((__u32)(o->wire >> 32) != inner >> SLUICE_WIRE_EPOCH_BITS)
 		LOSE(o->stats, stale);
-	o->colour = o->groupColour + wire_ahead(o->wire, inner, o->groupColour);
-	return arrive_inside(o, group, verdict);
+	o->group = *id;
+	o->bridge = bridge_of(ONCE(group->uplink));
+	return arrive_coloured(o, group, inner, sender, verdict);
 }
 
 /* From outside: a frame that claims a member's address is nobody's of the group (foreign). */
@@ -119,6 +149,20 @@ int arrive(struct __sk_buff *skb)
 		answer = arrive_tagged(skb, &o, vlan, inner, &verdict);
 	else
 		BUMP(o.stats, unknown);
+	count(o.stats, verdict, bytes);
+	return answer;
+}
+
+/* The VXLAN device's ingress. Nothing of it goes further than this: the host itself has no part in it. */
+SEC("tc")
+int land(struct __sk_buff *skb)
+{
+	__u32 bytes = skb->len, verdict = SLUICE_VERDICT_DROP;
+	struct origin o = { .skb = skb, .mark = skb->mark };
+	int answer;
+
+	o.stats = stats_of(skb->ifindex);
+	answer = arrive_vxlan(skb, &o, &verdict);
 	count(o.stats, verdict, bytes);
 	return answer;
 }

@@ -1,14 +1,15 @@
 /**
- * Twin of arrive.bpf.h, the uplink's ingress: what comes from other hosts and from outside.
+ * Twin of arrive.bpf.h, the uplink's ingress and the VXLAN device's: what comes from other hosts and from outside.
  *
  *   two tags ─► group by VLAN id ─► generation ─► tags off ─► both ends of the group ─► colour ─► deliver
  *   anything else ─► claims a member's address? ─► bridge, or dropped
+ *   VXLAN ─► group by VNI ─► generation ─► both ends of the group, the source of the host it came from ─► colour ─► deliver
  */
-import { MARK, NIC_FLAG, WIRE_AHEAD_MAX, WIRE_EPOCH_BITS, serial12, serial32 } from './abi.ts';
+import { MARK, NIC_FLAG, WIRE_AHEAD_MAX, WIRE_EPOCH_BITS, WIRE_GBP, serial12, serial32 } from './abi.ts';
 import { copies, deliver } from './deliver.ts';
 import { FrameCursor, untagged, wireTags } from './frame.ts';
 import { Draft, flagged, nicBy, putField } from './tables.ts';
-import type { Decision, Place, Tables } from './tables.ts';
+import type { Decision, GroupRow, Place, Tables } from './tables.ts';
 
 const cursor = new FrameCursor();
 
@@ -30,17 +31,41 @@ export function arrive(t: Tables, bytes: Uint8Array, place: Place): Decision {
   if (group.generation !== tags.inner >> WIRE_EPOCH_BITS) return draft.block('stale', 'drop');
   const inside = untagged(bytes, place.tag);
   if (inside === undefined) return draft.block('unknown', 'drop');
-  const ahead = serial12(tags.inner, group.colour - group.base);
-  return arriveInside(t, draft, inside, place, id, (group.colour + ahead) >>> 0);
+  return arriveInside({ t, draft, mark: place.mark, groupId: id, group, bridge: t.devices.get(place.ifindex) ?? 0, inner: tags.inner }, cursor.set(inside));
 }
 
-function arriveInside(t: Tables, draft: Draft, bytes: Uint8Array, place: Place, groupId: number, colour: number): Decision {
-  const group = t.groups.get(groupId);
-  const bridge = t.devices.get(place.ifindex) ?? 0;
-  const { hasHeader, vlan, src, dst, isLinkLocal, isMulticast } = cursor.set(bytes);
-  if (group === undefined || !hasHeader || isLinkLocal || fellow(t, bridge, groupId, vlan, src, true) === 0) return draft.block('foreign', 'drop');
+/** The VXLAN device's ingress. */
+export function land(t: Tables, bytes: Uint8Array, place: Place): Decision {
+  const draft = new Draft(place.mark);
+  const { vni = 0, from = 0, gbp = 0 } = place.tunnel ?? {};
+  const id = t.vnis.get(vni);
+  const group = id === undefined ? undefined : t.groups.get(id);
+  if ((gbp & ~0xffff) !== WIRE_GBP || from === 0 || id === undefined || group?.tunnel !== place.ifindex) return draft.block('unknown', 'drop');
+  const inner = gbp & 0xffff;
+  if (group.generation !== inner >> WIRE_EPOCH_BITS) return draft.block('stale', 'drop');
+  return arriveInside({ t, draft, mark: place.mark, groupId: id, group, bridge: t.devices.get(group.uplink) ?? 0, inner, sender: from }, cursor.set(bytes, place.tag));
+}
+
+/** A frame of the group's own generation, what it came by taken off. */
+interface Arrival {
+  readonly t: Tables;
+  readonly draft: Draft;
+  readonly mark: number;
+  readonly groupId: number;
+  readonly group: GroupRow;
+  readonly bridge: number;
+  readonly inner: number;
+  /** The host it came from by VXLAN. */
+  readonly sender?: number;
+}
+function arriveInside({ inner, sender, ...a }: Arrival, frame: FrameCursor): Decision {
+  const { t, draft, group, groupId, bridge } = a;
+  const { hasHeader, vlan, src, dst, isLinkLocal, isMulticast } = frame;
+  const sIndex = hasHeader && !isLinkLocal ? fellow(t, bridge, groupId, vlan, src, true) : 0;
+  if (sIndex === 0 || (sender !== undefined && t.peers.get(sIndex) !== sender)) return draft.block('foreign', 'drop');
+  const colour = (group.colour + serial12(inner, group.colour - group.base)) >>> 0;
   if (serial32(colour, group.colour) > WIRE_AHEAD_MAX) return draft.block('skewed', 'drop');
-  const o = { t, draft, mark: place.mark, index: 0, bridge, vlan, groupId, group, colour };
+  const o = { ...a, index: 0, vlan, colour };
   if (isMulticast) {
     copies(o);
     return draft.end('drop', 'split');

@@ -31,7 +31,7 @@ import { additions } from './plan.ts';
 import type { Attached, Fail, GateEvent, Kernel, MemberView, SpecView, WireView } from './kernel.ts';
 import { Reports, messageOf } from './reports.ts';
 import type { Owner } from './reports.ts';
-import { Roster } from './roster.ts';
+import { Roster, firstsOf } from './roster.ts';
 import type { Away, CellPair, NicEntry } from './roster.ts';
 import { Ledger } from './stats.ts';
 import type { DeviceStats } from './stats.ts';
@@ -162,10 +162,11 @@ export class KernelGate {
   ready(): string[] {
     const wanted = this.#upkeep.want(this.#kernel.ports());
     const missing = new Set(wanted.missing.map((nic) => `port ${nic.port} is missing or in no bridge`));
+    const tunnel = this.#upkeep.tunnelTrouble;
     const rings = [...this.#groups.values()].filter(({ ringLost }) => ringLost)
       .map(({ spec }) => `the hold pair of group ${spec.group} was lost and its ring is not open again: restart sluiced`);
     const open = additions(this.#performer.picture(), wanted.picture).filter((action) => action.do !== 'wait');
-    return [...missing, ...rings, ...(open.length === 0 ? [] : [`${open.length} steps of attaching are not done`])];
+    return [...missing, ...rings, ...(tunnel === undefined ? [] : [tunnel]), ...(open.length === 0 ? [] : [`${open.length} steps of attaching are not done`])];
   }
   /** Counters by device, those of devices that are gone included. */
   stats(): DeviceStats[] {
@@ -235,7 +236,8 @@ export class KernelGate {
   }
 
   #away(wire: WireView | undefined): Away | undefined {
-    return wire === undefined || this.#uplink === undefined ? undefined : { self: wire.self, uplink: this.#uplink };
+    if (wire === undefined || this.#uplink === undefined) return undefined;
+    return { self: wire.self, uplink: this.#uplink, ...(wire.vxlan === undefined ? {} : { hosts: wire.vxlan.hosts }) };
   }
   /** These are at no device from here on, and whoever speaks where they were is fenced. */
   async #unplace(nics: readonly NicEntry[]): Promise<void> {
@@ -281,7 +283,8 @@ export class KernelGate {
     if (own !== undefined) throw own.error;
     this.#reports.trouble(failures);
     const placed = new Set(wanted.placed.map(({ nic }) => nic));
-    for (const { nic, member } of group.nics) this.#cells.setFlags(nic, this.#flags(group, nic, member, members, placed.has(nic)));
+    const firsts = firstsOf(group.nics);
+    for (const { nic, member } of group.nics) this.#cells.setFlags(nic, this.#flags(group, nic, member, members, placed.has(nic)) | (firsts.has(nic) ? NIC_FLAG.first : 0));
     this.#reports.ports(wanted, (nic) => this.#ownerOf(nic));
     if (group.nics.every(({ nic }) => this.#cells.hasFlag(nic, 'guarded'))) return;
     await this.#kernel.passed();
@@ -314,8 +317,8 @@ export class KernelGate {
       .map(({ spec: { group }, nics }) => ({ group, nics: [nics, nics.map(called)].flat().filter(({ remote }) => !remote) }));
     const here = spec.members.filter(({ host }) => wire === undefined || host === undefined || host === wire.self);
     const claim = { group: spec.group, nics: here.flatMap(({ nics }) => nics) };
-    const wires = [...this.#groups.values()].filter((group) => group.id !== id).map((group) => ({ group: group.spec.group, vlan: group.wire?.vlan }));
-    const refused = uplinkRefusal(claim, this.#uplink) ?? wireRefusal(wire?.vlan, this.#uplink, wires, ports, awaited) ?? refusal(claim, others, ports, awaited)
+    const wires = [...this.#groups.values()].filter((group) => group.id !== id).map((group) => ({ group: group.spec.group, wire: group.wire }));
+    const refused = uplinkRefusal(claim, this.#uplink) ?? wireRefusal(wire, this.#uplink, wires, ports, awaited) ?? refusal(claim, others, ports, awaited)
       ?? bridgeRefusal(claim, ports, awaited, this.#mayUse);
     if (refused !== undefined) throw this.#fail(refused.code, refused.message, refused.fix);
   }

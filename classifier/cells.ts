@@ -149,6 +149,7 @@ export class Cells {
   closeGroup(group: number): void {
     this.setWire(group, undefined);
     this.setRoute(group, 0, 0);
+    this.setTunnel(group, 0, 0, 0);
     this.#writeGroup(group, GROUP.firstNic, 0);
     this.#writeGroup(group, GROUP.holdIfindex, 0);
   }
@@ -164,6 +165,12 @@ export class Cells {
   setRoute(group: number, vlan: number, uplink: number): void {
     this.#writeGroup(group, GROUP.wireVlan, vlan);
     this.#writeGroup(group, GROUP.uplink, uplink);
+  }
+  /** By VXLAN: the device, 0 = none; the group's VNI; this host's own address there. */
+  setTunnel(group: number, tunnel: number, vni: number, here: number): void {
+    this.#writeGroup(group, GROUP.vni, vni);
+    this.#writeGroup(group, GROUP.here, here);
+    this.#writeGroup(group, GROUP.tunnel, tunnel);
   }
   setCommit(group: number, colour: number): void {
     this.#writeGroup(group, GROUP.commit, colour);

@@ -33,15 +33,21 @@ export function refusal(
   return undefined;
 }
 
-/** Whether a group can be carried between hosts: an uplink in a bridge, and a VLAN id of its own. */
+/** How a group's frames between hosts are known. */
+export interface WireClaim {
+  readonly vlan: number;
+  readonly vxlan?: { readonly vni: number };
+}
+/** Whether a group can be carried between hosts: an uplink in a bridge, and a VLAN id or a VNI of its own. */
 export function wireRefusal(
-  vlan: number | undefined, uplink: string | undefined, others: readonly { readonly group: string; readonly vlan: number | undefined }[],
+  wire: WireClaim | undefined, uplink: string | undefined, others: readonly { readonly group: string; readonly wire: WireClaim | undefined }[],
   ports: readonly Port[], awaited: (port: string) => boolean,
 ): Refusal | undefined {
-  if (vlan === undefined) return undefined;
+  if (wire === undefined) return undefined;
   if (uplink === undefined) return { code: 'bad_request', message: 'a group across hosts needs an uplink', fix: 'name the bridge port to the other hosts: `uplink` in the settings of sluiced' };
-  const taken = others.find((other) => other.vlan === vlan);
-  if (taken !== undefined) return { code: 'port_claimed', message: `VLAN ${vlan} belongs to group ${taken.group} already`, fix: 'give each group across hosts a VLAN id of its own' };
+  const nameOf = ({ vlan, vxlan }: WireClaim): string => (vxlan === undefined ? `VLAN ${vlan}` : `VNI ${vxlan.vni}`);
+  const taken = others.find((other) => other.wire !== undefined && nameOf(other.wire) === nameOf(wire));
+  if (taken !== undefined) return { code: 'port_claimed', message: `${nameOf(wire)} belongs to group ${taken.group} already`, fix: `give each group across hosts a ${wire.vxlan === undefined ? 'VLAN id' : 'VNI'} of its own` };
   const bridges = new Set(ports.filter(({ kind }) => kind === 'bridge').map(({ ifindex }) => ifindex));
   if (awaited(uplink) || ports.some(({ name, master }) => name === uplink && bridges.has(master))) return undefined;
   return { code: 'bad_request', message: `uplink ${uplink} is not in a bridge`, fix: `ip link set ${uplink} master <bridge>` };

@@ -14,7 +14,8 @@
  *
  *   bridge ─► any port egress: guard     bridge ─► host: guard_self     host ─► bridge: local
  *
- *   intra to another host ─ two tags ─► uplink egress: guard ═► other host's uplink ingress: arrive ─► member's port
+ *   intra to another host ─┬─ two tags ─► uplink egress: guard ═► other host's uplink ingress: arrive ─► member's port
+ *                          └─ tunnel key ─► VXLAN egress: depart ═► other host's VXLAN ingress: land ─► member's port
  *
  * Rules of this file:
  *  - The default is to hold. Passing is the exception that has been proved (I1).

@@ -7,6 +7,7 @@
 #define SLUICE_DELIVER_BPF_H
 
 #include "frame.bpf.h"
+#include "tunnel.bpf.h"
 #include "wire.bpf.h"
 
 /* A frame of a protected nic, seen once, and what all its copies share. */
@@ -75,6 +76,21 @@ always void copy_to(struct origin *o, struct sluice_nic *d, __u32 dIndex)
 	bpf_clone_redirect(o->skb, ONCE(d->ifindex), 0);
 }
 
+/* One copy by VXLAN, to all of a host's nics: there is no switch that would flood it. What came from another host
+   goes to none: its own sends to all. */
+always void copy_over(struct origin *o, __u32 dIndex)
+{
+	struct sluice_group *group = group_of(o->group);
+
+	if (!o->index || !group || wire_closed(o->wire))
+		return;
+	become_intra(o->skb, o->mark);
+	if (tunnel_put(o->skb, group, dIndex, wire_inner(o->wire, o->colour)))
+		return;
+	BUMP(o->stats, remote);
+	bpf_clone_redirect(o->skb, ONCE(group->tunnel), 0);
+}
+
 /* Step of the walk over the group's nics; 1 ends it. */
 static long split_step(__u32 step, struct origin *o)
 {
@@ -87,10 +103,12 @@ static long split_step(__u32 step, struct origin *o)
 	o->next = ONCE(d->next);
 	if (index != o->index && d->group == o->group && d->bridge == o->bridge && d->vlan == o->vlan &&
 	    (ONCE(d->flags) & SLUICE_NIC_PROTECTED)) {
-		if (ONCE(d->flags) & SLUICE_NIC_REMOTE)
-			o->uplink = ONCE(d->ifindex);
-		else
+		if (!(ONCE(d->flags) & SLUICE_NIC_REMOTE))
 			copy_to(o, d, index);
+		else if (ONCE(d->flags) & SLUICE_NIC_FIRST)
+			copy_over(o, index);
+		else
+			o->uplink = ONCE(d->ifindex);
 	}
 	return 0;
 }
@@ -98,7 +116,7 @@ static long split_step(__u32 step, struct origin *o)
 /* One copy for all other hosts; their switch floods it. Nonzero = the frame could not be tagged and is lost. */
 always int copy_away(struct origin *o, struct sluice_group *group)
 {
-	if (wire_closed(o->wire))
+	if (wire_closed(o->wire) || !ONCE(group->wireVlan))
 		return 0;
 	become_intra(o->skb, o->mark);
 	if (wire_push(o->skb, ONCE(group->wireVlan), wire_inner(o->wire, o->colour)))
@@ -109,15 +127,18 @@ always int copy_away(struct origin *o, struct sluice_group *group)
 }
 
 /* To a member elsewhere: there the receiver's colour is known, and there it waits if it is early. */
-always int send_away(struct origin *o, struct sluice_nic *d, struct sluice_group *group, __u32 *verdict)
+always int send_away(struct origin *o, struct sluice_nic *d, __u32 dIndex, struct sluice_group *group, __u32 *verdict)
 {
+	__u32 vlan = ONCE(group->wireVlan), inner = wire_inner(o->wire, o->colour);
+
 	*verdict = SLUICE_VERDICT_DROP;
-	if (wire_closed(o->wire) || wire_push(o->skb, ONCE(group->wireVlan), wire_inner(o->wire, o->colour)))
+	if (wire_closed(o->wire) ||
+	    (vlan ? wire_push(o->skb, vlan, inner) : tunnel_put(o->skb, group, dIndex, inner)))
 		return TC_ACT_SHOT;
 	*verdict = SLUICE_VERDICT_INTRA;
 	BUMP(o->stats, remote);
 	put_field(o->skb, o->mark, SLUICE_MARK_INTRA);
-	return bpf_redirect(ONCE(d->ifindex), 0);
+	return bpf_redirect(vlan ? ONCE(d->ifindex) : ONCE(group->tunnel), 0);
 }
 
 /* Delivers the frame itself. Returns the program's answer; *verdict says what it was. */
@@ -127,7 +148,7 @@ always int deliver(struct origin *o, struct sluice_nic *d, __u32 dIndex, struct 
 	__u32 lead;
 
 	if (ONCE(d->flags) & SLUICE_NIC_REMOTE)
-		return send_away(o, d, group, verdict);
+		return send_away(o, d, dIndex, group, verdict);
 	*verdict = fate_of(d, o->colour, o->groupColour, &lead);
 	if (*verdict == SLUICE_VERDICT_DROP) {
 		BUMP(o->stats, skewed);

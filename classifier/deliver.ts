@@ -2,9 +2,9 @@
  * Twin of deliver.bpf.h: what a frame's receivers get: now, later, or by the wire (I2, I3). Shared
  * by a member's port (rules.ts) and the uplink (arrive.ts).
  */
-import { GROUP_NICS_MAX, LEAD_MASK, MARK, NIC_FLAG, STAMP_CLASS, WIRE_EPOCH_BITS, WIRE_EPOCH_MASK, WIRE_GENERATION_MASK, serial32, stampPack } from './abi.ts';
+import { GROUP_NICS_MAX, LEAD_MASK, MARK, NIC_FLAG, STAMP_CLASS, WIRE_EPOCH_BITS, WIRE_EPOCH_MASK, WIRE_GBP, WIRE_GENERATION_MASK, serial32, stampPack } from './abi.ts';
 import { flagged, memberColour, putField } from './tables.ts';
-import type { Decision, Draft, GroupRow, NicRow, Tables, WireTags } from './tables.ts';
+import type { Decision, Draft, GroupRow, NicRow, Tables, Tunnel, WireTags } from './tables.ts';
 
 /** A frame of a protected nic, seen at its port or come by the wire. */
 export interface Origin {
@@ -39,7 +39,7 @@ function earlyStamp(o: Origin, dIndex: number): number {
 
 /** `viaBridge`: its sender's intra frames go marked through the bridge. */
 export function deliver(o: Origin, d: NicRow, dIndex: number, viaBridge: boolean): Decision {
-  if (flagged(d, NIC_FLAG.remote)) return sendAway(o, d);
+  if (flagged(d, NIC_FLAG.remote)) return sendAway(o, d, dIndex);
   const { draft, t, group } = o;
   const { verdict, lead } = fateOf(t, d, o.colour, group.colour);
   if (verdict === 'drop') return draft.block('skewed', 'drop');
@@ -63,7 +63,11 @@ function copyTo(o: Origin, dIndex: number): number | undefined {
   const d = o.t.nics.get(dIndex);
   if (d === undefined || dIndex === o.index || d.group !== o.groupId) return undefined;
   if (d.bridge !== o.bridge || d.vlan !== o.vlan || !flagged(d, NIC_FLAG.protected)) return undefined;
-  if (flagged(d, NIC_FLAG.remote)) return d.ifindex;
+  if (flagged(d, NIC_FLAG.remote)) {
+    if (!flagged(d, NIC_FLAG.first)) return d.ifindex;
+    copyOver(o, dIndex);
+    return undefined;
+  }
   const { verdict, lead } = fateOf(o.t, d, o.colour, o.group.colour);
   if (verdict === 'drop') {
     o.draft.stats.push('skewed');
@@ -84,18 +88,35 @@ function copyTo(o: Origin, dIndex: number): number | undefined {
 const isClosed = (group: GroupRow): boolean => group.generation > WIRE_GENERATION_MASK;
 
 /** What a frame of this colour carries to other hosts. */
-const tagsOf = ({ group, colour }: Origin): WireTags =>
-  ({ vlan: group.wireVlan, inner: (group.generation << WIRE_EPOCH_BITS) | ((colour - group.base) & WIRE_EPOCH_MASK) });
+const innerOf = ({ group, colour }: Origin): number => (group.generation << WIRE_EPOCH_BITS) | ((colour - group.base) & WIRE_EPOCH_MASK);
+const tagsOf = (o: Origin): WireTags => ({ vlan: o.group.wireVlan, inner: innerOf(o) });
+/** To the host of nic `dIndex`; undefined = the way there is not known. */
+function tunnelOf(o: Origin, dIndex: number): Tunnel | undefined {
+  const to = o.t.peers.get(dIndex);
+  return to === undefined || o.group.tunnel === 0 ? undefined : { vni: o.group.vni, from: o.group.here, to, gbp: WIRE_GBP | innerOf(o) };
+}
 
-function sendAway(o: Origin, d: NicRow): Decision {
-  if (isClosed(o.group)) return o.draft.end('drop', 'drop');
+function sendAway(o: Origin, d: NicRow, dIndex: number): Decision {
+  const tags = o.group.wireVlan === 0 ? undefined : tagsOf(o);
+  const tunnel = tags === undefined ? tunnelOf(o, dIndex) : undefined;
+  if (isClosed(o.group) || (tags === undefined && tunnel === undefined)) return o.draft.end('drop', 'drop');
   o.draft.stats.push('remote');
   o.draft.mark = putField(o.t, o.mark, MARK.intra);
-  return o.draft.redirect(d.ifindex, false, 'intra', tagsOf(o));
+  return tunnel === undefined ? o.draft.redirect(d.ifindex, false, 'intra', { tags: tagsOf(o) }) : o.draft.redirect(o.group.tunnel, false, 'intra', { tunnel });
 }
 /** One copy for all other hosts; their switch floods it. */
 export function copyAway(o: Origin, uplink: number): void {
-  if (isClosed(o.group)) return;
+  if (isClosed(o.group) || o.group.wireVlan === 0) return;
   o.draft.stats.push('remote');
-  o.draft.clone(uplink, putField(o.t, o.mark, MARK.intra), tagsOf(o));
+  o.draft.clone(uplink, putField(o.t, o.mark, MARK.intra), { tags: tagsOf(o) });
+}
+/**
+ * One copy by VXLAN, to all of a host's nics: there is no switch that would flood it. What came from
+ * another host goes to none: its own sends to all.
+ */
+function copyOver(o: Origin, dIndex: number): void {
+  const tunnel = o.index === 0 || isClosed(o.group) ? undefined : tunnelOf(o, dIndex);
+  if (tunnel === undefined) return;
+  o.draft.stats.push('remote');
+  o.draft.clone(o.group.tunnel, putField(o.t, o.mark, MARK.intra), { tunnel });
 }

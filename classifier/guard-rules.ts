@@ -49,7 +49,9 @@ function staysInside(t: Tables, place: Place): boolean {
   const from = nicAt(t, place.ingressIfindex);
   if (from !== undefined) return from.group === to.group;
   const group = t.groups.get(to.group);
-  return group !== undefined && (group.holdIfindex === place.ingressIfindex || (group.uplink !== 0 && group.uplink === place.ingressIfindex));
+  if (group === undefined) return false;
+  const at = place.ingressIfindex;
+  return group.holdIfindex === at || (group.uplink !== 0 && group.uplink === at) || (group.tunnel !== 0 && group.tunnel === at);
 }
 /** Tagged by classify, from a member's port, at the group's uplink. */
 function goesAway(t: Tables, place: Place, id: number): boolean {
@@ -59,6 +61,16 @@ function goesAway(t: Tables, place: Place, id: number): boolean {
 function isGuarded(t: Tables, bytes: Uint8Array, bridge: number): boolean {
   if (bytes.length < 12) return false;
   return (t.guarded.get(cursor.set(bytes).src) ?? []).some((row) => row.bridge === bridge && holds(t.nics.get(row.nic)));
+}
+
+/** The VXLAN device's egress: only what a classifier sent there. */
+export function depart(t: Tables, place: Place): Decision {
+  const draft = new Draft(place.mark);
+  const from = nicAt(t, place.ingressIfindex);
+  const group = from === undefined ? undefined : t.groups.get(from.group);
+  if (markField(t, place.mark) !== MARK.intra || group?.tunnel !== place.ifindex) return draft.block('forged');
+  draft.mark = putField(t, place.mark, MARK.none);
+  return draft.end('next');
 }
 
 /** The bridge device's own ingress: what the bridge hands to the host. */

@@ -6,6 +6,7 @@
  * clear marks.
  *
  *   any port's egress: guard     bridge device's ingress: guard_self     its egress: local
+ *   VXLAN device's egress: depart
  */
 #ifndef SLUICE_GUARD_BPF_H
 #define SLUICE_GUARD_BPF_H
@@ -51,7 +52,8 @@ always int stays_inside(struct __sk_buff *skb)
 		return from->group == to->group;
 	group = group_of(to->group);
 	return group && (ONCE(group->holdIfindex) == skb->ingress_ifindex ||
-			 (ONCE(group->uplink) && ONCE(group->uplink) == skb->ingress_ifindex));
+			 (ONCE(group->uplink) && ONCE(group->uplink) == skb->ingress_ifindex) ||
+			 (ONCE(group->tunnel) && ONCE(group->tunnel) == skb->ingress_ifindex));
 }
 
 /*
@@ -126,6 +128,19 @@ int guard(struct __sk_buff *skb)
 		BLOCK(unvetted);
 	if (holds(nic_of(nic_index_at(from))) || is_guarded(skb, bridge_of(skb->ifindex)))
 		BLOCK(leakBlocked);
+	return TC_ACT_UNSPEC;
+}
+
+/* The VXLAN device's egress: only what a classifier sent there, from a member's port of a group that goes by it. */
+SEC("tc")
+int depart(struct __sk_buff *skb)
+{
+	struct sluice_nic *from = nic_of(nic_index_at(skb->ingress_ifindex));
+	struct sluice_group *group = from ? group_of(from->group) : 0;
+
+	if (mark_field(skb) != SLUICE_MARK_INTRA || !group || ONCE(group->tunnel) != skb->ifindex)
+		BLOCK(forged);
+	put_field(skb, skb->mark, SLUICE_MARK_NONE);
 	return TC_ACT_UNSPEC;
 }
 

@@ -13,6 +13,11 @@ export interface Kernel {
   watch(listener: () => void): { close(): void };
   ensureHoldPair(id: number): HoldPair;
   deleteHoldPair(id: number): void;
+  /** Name of the VXLAN device that groups by VXLAN share. */
+  readonly tunnelDevice: string;
+  /** Makes it, or takes over the one that was left; its ifindex. Throws where it can't be as it must. */
+  ensureTunnel(): number;
+  deleteTunnel(): void;
   /** Ours that are in place, at these devices and wherever else they are known to be. */
   hooks(ifindexes: readonly number[]): readonly AttachedHook[];
   hook(hook: Hook): void;
@@ -58,7 +63,9 @@ export interface SpecView {
 export interface WireView {
   /** Members with another `host` are remote; their ports mean nothing here. */
   readonly self: string;
+  /** 0 = by VXLAN. */
   readonly vlan: number;
+  readonly vxlan?: { readonly vni: number; /** IPv4 address of each host. */ readonly hosts: Readonly<Record<string, string>> };
   readonly generation: number;
   /** Colour of epoch 0. */
   readonly base: number;

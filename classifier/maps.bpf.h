@@ -70,6 +70,20 @@ struct {
 	__type(value, __u32);
 } wires SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SLUICE_GROUPS_MAX);
+	__type(key, __u32);
+	__type(value, __u32);
+} vnis SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SLUICE_NICS_MAX);
+	__type(key, __u32);
+	__type(value, __u32);
+} peers SEC(".maps");
+
 /* Not preallocated: user space makes the entries, and there are few of them. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);

@@ -40,6 +40,7 @@ export class Performer {
       hooks: this.#kernel.hooks(counted),
       tables: {
         ports: this.table('ports'), macs: this.table('macs'), guarded: this.table('guarded'), devices: this.table('devices'), wires: this.table('wires'),
+        vnis: this.table('vnis'), peers: this.table('peers'),
       },
       counted: new Set(counted),
       forwarding: new Set(this.#forwarding.keys()),

@@ -2,10 +2,10 @@
  * From what is in place and what shall be, the steps between, in an order in which nothing leaks
  * and nothing is dropped without need. Pure: `want` draws the picture, `plan` compares two.
  *
- *   add      macs ─► counters, guarded ─► hold pair's programs ─► devices of bridges that are new
+ *   add      macs, peers ─► counters, guarded ─► hold pair's programs ─► devices of bridges that are new
  *            ─► bridge programs, guards ─► forwarding ─► ports ─► classify, arrive ─► (wait) ─► other devices
- *            ─► wires
- *   remove   wires ─► classify, arrive ─► guards, bridge programs ─► forwarding ─► entries ─► hold pair's programs
+ *            ─► wires, vnis
+ *   remove   wires, vnis ─► classify, arrive ─► guards, bridge programs ─► forwarding ─► entries ─► hold pair's programs
  *
  * - A bridge that is guarded for the first time has its ports vetted before the guards, so that
  *   its traffic goes on. A port that appears on a guarded bridge is vetted last: until it is
@@ -19,6 +19,7 @@
  *   tables; to attach a program waits for the kernel's readers, 20 ms each.
  * - The uplink is where nics of other hosts are reached. Its `arrive` takes every frame with an outer
  *   802.1ad tag; what no entry of `wires` knows ends there.
+ * - Groups by VXLAN share one device, which is in no bridge: `land` takes all that comes there.
  * - `wait`: frames that came in before their port was classified have left when it is over.
  * - What is wanted twice is done once; carrying out a plan and planning again gives an empty plan.
  *
@@ -38,8 +39,8 @@ export interface AttachedHook extends Hook {
 }
 /** Entries of a map as text: `ifindex`, or `bridge vlan mac`; the value is a number. */
 export type Entries = ReadonlyMap<string, number>;
-export type TableName = Extract<MapName, 'ports' | 'macs' | 'guarded' | 'devices' | 'wires'>;
-export const TABLES: readonly TableName[] = ['ports', 'macs', 'guarded', 'devices', 'wires'];
+export type TableName = Extract<MapName, 'ports' | 'macs' | 'guarded' | 'devices' | 'wires' | 'vnis' | 'peers'>;
+export const TABLES: readonly TableName[] = ['ports', 'macs', 'guarded', 'devices', 'wires', 'vnis', 'peers'];
 
 export interface Picture {
   readonly hooks: readonly AttachedHook[];
@@ -85,13 +86,15 @@ export interface WantedNic {
   readonly lastIfindex: number;
   /** Its member lives on another host: it is placed at the uplink, which is nobody's port. */
   readonly remote?: boolean;
+  /** IPv4 address of that host, of a group by VXLAN; 0 = it has none. */
+  readonly peer?: number;
 }
 export interface WantedGroup {
   readonly holdIfindex: number;
   readonly ringIfindex: number;
   readonly nics: readonly WantedNic[];
-  /** Of a group across hosts. */
-  readonly wire?: { readonly id: number; readonly vlan: number };
+  /** Of a group across hosts: its outer VLAN id, or its VNI and the VXLAN device, 0 = there is none. */
+  readonly wire?: { readonly id: number; readonly vlan: number } | { readonly id: number; readonly vni: number; readonly tunnel: number };
 }
 export interface Located extends WantedNic {
   /** Its device, in a bridge or not; 0 = there is none. */
@@ -199,6 +202,8 @@ function pictureOf(groups: readonly WantedGroup[], found: readonly Found[], home
   const barred = groups.length === 0 ? [] : ports.filter((port) => vettedFor(port) === FENCED && !heard.has(String(port.ifindex)));
   const lost = new Set(homes.filter(({ exists }) => !exists).map(({ bridge }) => bridge));
   const orphans = ports.filter((port) => lost.has(vettedFor(port)) && !bridges.has(port.master) && !heard.has(String(port.ifindex)));
+  const wires = groups.flatMap(({ wire }) => wire ?? []);
+  const tunnels = new Set(wires.flatMap((wire) => ('tunnel' in wire && wire.tunnel !== 0 ? [wire.tunnel] : [])));
   const hook = (ifindex: number, side: Side, program: Program): AttachedHook => ({ ifindex, side, program, fresh: true });
   const hooks = [
     ...groups.flatMap(({ holdIfindex, ringIfindex }) =>
@@ -207,6 +212,7 @@ function pictureOf(groups: readonly WantedGroup[], found: readonly Found[], home
     ...[...members, ...orphans].map((port) => hook(port.ifindex, 'egress', 'guard')),
     ...[...heard.keys()].map((ifindex) => hook(Number(ifindex), 'ingress', 'classify')),
     ...[...uplinks].map((ifindex) => hook(ifindex, 'ingress', 'arrive')),
+    ...[...tunnels].flatMap((ifindex) => [hook(ifindex, 'egress', 'depart'), hook(ifindex, 'ingress', 'land')]),
     ...members.filter(({ ifindex, kind }) => kind === 'tun' && !uplinks.has(ifindex) && !heard.has(String(ifindex))).map(({ ifindex }) => hook(ifindex, 'ingress', 'classify')),
   ];
   // Where a missing nic and one that is there share a key, the one that is there has it.
@@ -222,7 +228,9 @@ function pictureOf(groups: readonly WantedGroup[], found: readonly Found[], home
         ...[...bridges].map((bridge): [string, number] => [String(bridge), bridge]),
         ...orphans.map((port): [string, number] => [String(port.ifindex), vettedFor(port)]),
         ...barred.map(({ ifindex }): [string, number] => [String(ifindex), FENCED])]),
-      wires: new Map(groups.flatMap(({ wire }) => (wire === undefined ? [] : [[String(wire.vlan), wire.id] as const]))),
+      wires: new Map(wires.flatMap((wire) => ('vlan' in wire ? [[String(wire.vlan), wire.id] as const] : []))),
+      vnis: new Map(wires.flatMap((wire) => ('vni' in wire ? [[String(wire.vni), wire.id] as const] : []))),
+      peers: new Map(found.flatMap(({ at: { nic, peer = 0 } }) => (peer === 0 ? [] : [[String(nic), peer] as const]))),
     },
     counted: new Set(hooks.map(({ ifindex }) => ifindex)),
     forwarding: new Set(here.map((nic) => `${nic.ifindex} ${nic.mac}`)),
@@ -233,14 +241,14 @@ function pictureOf(groups: readonly WantedGroup[], found: readonly Found[], home
 
 export const emptyPicture = (): Picture => ({
   hooks: [],
-  tables: { ports: new Map(), macs: new Map(), guarded: new Map(), devices: new Map(), wires: new Map() },
+  tables: { ports: new Map(), macs: new Map(), guarded: new Map(), devices: new Map(), wires: new Map(), vnis: new Map(), peers: new Map() },
   counted: new Set(),
   forwarding: new Set(),
 });
 
 const hookKey = (hook: Hook): string => `${hook.ifindex} ${hook.side} ${hook.program}`;
 const HOLD: readonly Program[] = ['sink', 'enter', 'release'];
-const GUARDS: readonly Program[] = ['local', 'guard', 'guard_self'];
+const GUARDS: readonly Program[] = ['local', 'guard', 'guard_self', 'depart', 'land'];
 
 export function plan(attached: Picture, wanted: Picture): Action[] {
   return [...additions(attached, wanted), ...removals(attached, wanted)];
@@ -272,7 +280,7 @@ export function additions(attached: Picture, wanted: Picture): Action[] {
   const late = devices.filter((action) => !isNewBridge(action));
   const classify = hooks(['classify', 'arrive']);
   return [
-    ...puts('macs'),
+    ...puts('macs'), ...puts('peers'),
     ...[...wanted.counted].filter((ifindex) => !attached.counted.has(ifindex)).map((ifindex): Action => ({ do: 'count', ifindex })),
     ...puts('guarded'),
     ...hooks(HOLD),
@@ -283,7 +291,7 @@ export function additions(attached: Picture, wanted: Picture): Action[] {
     ...classify,
     ...(late.length > 0 && classify.length > 0 ? [{ do: 'wait' } as const] : []),
     ...late,
-    ...puts('wires'),
+    ...puts('wires'), ...puts('vnis'),
   ];
 }
 
@@ -298,12 +306,12 @@ export function removals(attached: Picture, wanted: Picture): Action[] {
   const devices = removes('devices');
   const stays = (action: Action): boolean => action.do === 'remove' && guarded.has(attached.tables.devices.get(action.key) ?? 0);
   return [
-    ...removes('wires'),
+    ...removes('wires'), ...removes('vnis'),
     ...devices.filter(stays),
     ...hooks(['classify', 'arrive']),
     ...hooks(GUARDS),
     ...[...attached.forwarding].filter((entry) => !wanted.forwarding.has(entry)).map((entry): Action => ({ do: 'unforward', entry })),
-    ...removes('ports'), ...removes('macs'), ...removes('guarded'), ...devices.filter((action) => !stays(action)),
+    ...removes('ports'), ...removes('macs'), ...removes('peers'), ...removes('guarded'), ...devices.filter((action) => !stays(action)),
     ...hooks(HOLD),
     ...[...attached.counted].filter((ifindex) => !wanted.counted.has(ifindex)).map((ifindex): Action => ({ do: 'uncount', ifindex })),
   ];

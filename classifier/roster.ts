@@ -3,6 +3,7 @@
  * group, MAC and VLAN, so their counters go on; what nobody takes over is dropped in the end.
  */
 import type { Cells, NicCell } from './cells.ts';
+import { ipv4Parse } from './keys.ts';
 import type { MemberView, SpecView } from './kernel.ts';
 
 /** A nic's cell and its member's. */
@@ -17,11 +18,21 @@ export interface NicEntry extends CellPair {
   readonly vlan: number;
   /** Its member lives on another host: `port` is the uplink. */
   readonly remote: boolean;
+  /** Address of that host by VXLAN, 0 = none. */
+  readonly peer: number;
 }
 /** Whose members are elsewhere, and by which port they are reached. */
 export interface Away {
   readonly self: string;
   readonly uplink: string;
+  /** By VXLAN: their addresses. */
+  readonly hosts?: Readonly<Record<string, string>>;
+}
+
+/** By VXLAN: of each host's nics in a VLAN the one that a copy for all of them is sent for. */
+export function firstsOf(nics: readonly NicEntry[]): ReadonlySet<number> {
+  const byPlace = new Map([...nics].filter(({ remote, peer }) => remote && peer !== 0).sort((a, b) => b.nic - a.nic).map(({ nic, peer, vlan }) => [`${peer} ${vlan}`, nic]));
+  return new Set(byPlace.values());
 }
 
 const keyOf = (group: number, { mac, vlan }: { readonly mac: string; readonly vlan: number }): string => `${group} ${vlan} ${mac}`;
@@ -56,11 +67,12 @@ export class Roster {
       const colour = members.find(({ name }) => name === member.name)?.colour;
       if (known === undefined && colour !== undefined) this.#cells.setMemberColour(memberIndex, colour);
       const remote = away !== undefined && member.host !== undefined && member.host !== away.self;
+      const peer = remote ? ipv4Parse(away.hosts?.[member.host ?? ''] ?? '') : 0;
       return member.nics.map(({ port: own, mac, vlan }) => {
         const port = remote ? away.uplink : own;
         const same = group.nics.find((e) => e.member === member.name && e.mac === mac && e.vlan === vlan);
-        if (same !== undefined) return same.port === port && same.remote === remote ? same : { ...same, port, remote };
-        return { nic: this.#nicFor(group.id, memberIndex, mac, vlan), memberIndex, member: member.name, port, mac, vlan, remote };
+        if (same !== undefined) return same.port === port && same.remote === remote && same.peer === peer ? same : { ...same, port, remote, peer };
+        return { nic: this.#nicFor(group.id, memberIndex, mac, vlan), memberIndex, member: member.name, port, mac, vlan, remote, peer };
       });
     });
   }

@@ -13,18 +13,18 @@
  */
 import { MARK, NIC_FLAG, RESIDUES, STAMP_CLASS, stampPack } from './abi.ts';
 import type { Program } from './abi.ts';
-import { arrive } from './arrive.ts';
+import { arrive, land } from './arrive.ts';
 import { copies, copyAway, deliver } from './deliver.ts';
 import type { Origin } from './deliver.ts';
 import { FrameCursor } from './frame.ts';
-import { guard, guardSelf, local } from './guard-rules.ts';
+import { depart, guard, guardSelf, local } from './guard-rules.ts';
 import { enter, release } from './hold-rules.ts';
 import { Draft, flagged, markField, memberColour, nicBy, putField } from './tables.ts';
 import type { Decision, NicRow, Place, Tables } from './tables.ts';
 
-export { arrive, enter, guard, guardSelf, local, release };
+export { arrive, depart, enter, guard, guardSelf, land, local, release };
 export { emptyTables, newGroup, newNic } from './tables.ts';
-export type { Decision, GroupRow, MacRow, NicRow, Place, Sent, StatCount, Tables } from './tables.ts';
+export type { Decision, GroupRow, MacRow, NicRow, Place, Sent, StatCount, Tables, Tunnel } from './tables.ts';
 
 // --------------------------------------------------------------------- member port, ingress
 
@@ -99,8 +99,10 @@ export function run(program: Program, t: Tables, bytes: Uint8Array, place: Place
   switch (program) {
     case 'classify': return classify(t, bytes, place);
     case 'arrive': return arrive(t, bytes, place);
+    case 'land': return land(t, bytes, place);
     case 'guard': return guard(t, bytes, place);
     case 'guard_self': return guardSelf(t, bytes, place);
+    case 'depart': return depart(t, place);
     case 'local': return local(t, place);
     case 'release': return release(t, place);
     case 'enter': return enter(place, place.hash ?? 0);

@@ -20,6 +20,11 @@ export interface GroupRow {
   /** The group's outer VLAN id, 0 = a group of one host. */
   wireVlan: number;
   uplink: number;
+  /** The VXLAN device where wireVlan is 0; 0 = there is none. */
+  tunnel: number;
+  vni: number;
+  /** This host's own address there. */
+  here: number;
 }
 export interface NicRow {
   ifindex: number;
@@ -54,6 +59,10 @@ export interface Tables {
   readonly devices: Map<number, number>;
   /** Group by outer VLAN id. */
   readonly wires: Map<number, number>;
+  /** Group by VNI. */
+  readonly vnis: Map<number, number>;
+  /** Address of a nic's host, of groups by VXLAN. */
+  readonly peers: Map<number, number>;
   readonly markMask: number;
   readonly markShift: number;
   /** skb->hash of a frame that `release` let go. */
@@ -62,11 +71,11 @@ export interface Tables {
 export function emptyTables(markMask = MARK_MASK_DEFAULT, markShift = MARK_SHIFT_DEFAULT, releaseHash = 0): Tables {
   return {
     groups: new Map(), nics: new Map(), members: new Map(), ports: new Map(), macs: new Map(),
-    guarded: new Map(), devices: new Map(), wires: new Map(), markMask, markShift, releaseHash,
+    guarded: new Map(), devices: new Map(), wires: new Map(), vnis: new Map(), peers: new Map(), markMask, markShift, releaseHash,
   };
 }
 export const newGroup = (colour: number, holdIfindex: number, nics: readonly number[]): GroupRow =>
-  ({ colour, commit: serial32(colour, 1) >>> 0, holdIfindex, nics, heldIn: new Array<number>(RESIDUES).fill(0), generation: WIRE_CLOSED, base: 0, wireVlan: 0, uplink: 0 });
+  ({ colour, commit: serial32(colour, 1) >>> 0, holdIfindex, nics, heldIn: new Array<number>(RESIDUES).fill(0), generation: WIRE_CLOSED, base: 0, wireVlan: 0, uplink: 0, tunnel: 0, vni: 0, here: 0 });
 export const newNic = (place: Pick<NicRow, 'ifindex' | 'bridge' | 'group' | 'member' | 'flags' | 'vlan' | 'mac'>): NicRow =>
   ({ ...place, heldIn: 0, heldOut: 0, earlyIn: 0, earlyOut: 0, heldGone: 0, earlyGone: 0 });
 
@@ -79,6 +88,16 @@ export interface Place {
   /** skb->hash; absent = 0, as a frame has that nobody looked at. */
   readonly hash?: number;
   readonly tag?: OuterTag;
+  /** What stood in the outer headers of a frame that came by VXLAN. */
+  readonly tunnel?: Tunnel;
+}
+/** VXLAN's headers as the kernel tells and is told them. Addresses are IPv4. */
+export interface Tunnel {
+  readonly vni: number;
+  readonly from: number;
+  readonly to: number;
+  /** The policy id and its flags; absent = the frame has none. */
+  readonly gbp?: number;
 }
 export interface Sent {
   readonly to: number;
@@ -87,6 +106,7 @@ export interface Sent {
   readonly mark: number;
   /** Put on before it is sent. */
   readonly tags?: WireTags;
+  readonly tunnel?: Tunnel;
 }
 /** What a frame carries between hosts. */
 export interface WireTags {
@@ -113,6 +133,9 @@ export interface Decision {
   readonly stats: readonly StatCount[];
 }
 
+/** What is put around a frame to another host. */
+type By = Pick<Sent, 'tags' | 'tunnel'>;
+
 /** A decision being made. */
 export class Draft {
   readonly clones: Sent[] = [];
@@ -122,14 +145,14 @@ export class Draft {
   constructor(mark: number) {
     this.mark = mark;
   }
-  clone(to: number, mark: number, tags?: WireTags): void {
-    this.clones.push({ to, ingress: false, mark, ...(tags === undefined ? {} : { tags }) });
+  clone(to: number, mark: number, by: By = {}): void {
+    this.clones.push({ to, ingress: false, mark, ...by });
   }
   end(answer: 'next' | 'drop', verdict?: Verdict): Decision {
     return { verdict, answer, mark: this.mark, redirect: undefined, clones: this.clones, cells: this.cells, stats: this.stats };
   }
-  redirect(to: number, ingress: boolean, verdict?: Verdict, tags?: WireTags): Decision {
-    const redirect = { to, ingress, mark: this.mark, ...(tags === undefined ? {} : { tags }) };
+  redirect(to: number, ingress: boolean, verdict?: Verdict, by: By = {}): Decision {
+    const redirect = { to, ingress, mark: this.mark, ...by };
     return { verdict, answer: 'redirect', mark: this.mark, redirect, clones: this.clones, cells: this.cells, stats: this.stats };
   }
   block(counter: StatCount, verdict?: Verdict): Decision {

@@ -2,7 +2,7 @@
  * Brings the kernel to what the groups want, and keeps it there: one look at the devices, one plan,
  * its steps in order, then the cells that say where each nic is.
  *
- *   devices ─► lost hold pairs made again ─► want ─► plan ─► names ─► cells placed ─► the other steps
+ *   devices ─► lost hold pairs and the VXLAN device made again ─► want ─► plan ─► names ─► cells placed ─► the other steps
  *           ─► hold pairs used whose programs are in place ─► intra paths through the bridge opened
  *
  * Nothing here is asked for by name: it is done for all groups at once, as often as anybody likes,
@@ -11,10 +11,12 @@
  */
 import { NIC_FLAG } from './abi.ts';
 import type { Cells } from './cells.ts';
+import { ipv4Parse } from './keys.ts';
 import type { HoldPair, Kernel, SpecView, WireView } from './kernel.ts';
 import type { Failure, Performer } from './perform.ts';
 import { cautious, plan, want } from './plan.ts';
 import type { Action, Port, Want, WantedGroup, WantedNic } from './plan.ts';
+import { messageOf } from './reports.ts';
 import type { Reports } from './reports.ts';
 import type { NicEntry } from './roster.ts';
 import type { Ledger } from './stats.ts';
@@ -55,6 +57,10 @@ export class Upkeep {
   readonly #uplink: string | undefined;
   /** Every group of the journal is attached: from here on what is too much is removed. */
   settled: boolean;
+  /** The device that groups by VXLAN share; 0 = there is none, and what would go by it is lost. */
+  #tunnel = 0;
+  /** Why there is none, though a group needs it. */
+  tunnelTrouble: string | undefined;
 
   constructor(parts: UpkeepParts, settled: boolean) {
     this.#kernel = parts.kernel;
@@ -73,7 +79,8 @@ export class Upkeep {
       return { ...entry, lastBridge: bridge, lastIfindex: ifindex };
     };
     const groups = [...this.#groups.values()];
-    const wiredTo = ({ id, wire }: GroupEntry): Pick<WantedGroup, 'wire'> => (wire === undefined ? {} : { wire: { id, vlan: wire.vlan } });
+    const wiredTo = ({ id, wire }: GroupEntry): Pick<WantedGroup, 'wire'> =>
+      (wire === undefined ? {} : { wire: wire.vxlan === undefined ? { id, vlan: wire.vlan } : { id, vni: wire.vxlan.vni, tunnel: this.#tunnel } });
     const wanted = want(groups.map((group) => ({ ...group.pair, nics: group.nics.map(known), ...wiredTo(group) })),
       ports, this.#performer.table('ports'), this.#performer.table('devices'));
     // Counters stay under the port's name in the spec.
@@ -84,8 +91,9 @@ export class Upkeep {
   }
   /** Until settled only what is missing; afterwards also what is too much. */
   async carryOut(): Promise<{ readonly wanted: Want; readonly failures: readonly Failure[] }> {
+    const roadless = this.#renewTunnel();
     const ports = this.#kernel.ports();
-    const unmade = this.#renewPairs(ports);
+    const unmade = [...roadless, ...this.#renewPairs(ports)];
     const wanted = this.want(ports);
     const there = this.#performer.picture();
     const steps = this.settled ? plan(there, wanted.picture) : cautious(there, wanted.picture);
@@ -96,6 +104,7 @@ export class Upkeep {
     const failures = [...unmade, ...unnamed, ...undone];
     this.#usePairs(new Set(failures.map(({ ifindex }) => ifindex)));
     if (failures.length === 0) this.#openPaths(wanted);
+    if (this.settled && !this.#needsTunnel() && ports.some(({ name }) => name === this.#kernel.tunnelDevice)) this.#kernel.deleteTunnel();
     return { wanted, failures };
   }
   /** After their MACs are known on the new bridge: a frame between two members must not miss them. */
@@ -112,7 +121,11 @@ export class Upkeep {
   /** Frames to other hosts leave by the uplink while it is in a bridge. */
   #route(ports: readonly Port[]): void {
     const uplink = ports.find(({ name, master }) => name === this.#uplink && master !== 0)?.ifindex ?? 0;
-    for (const { id, wire } of this.#groups.values()) if (wire !== undefined) this.#cells.setRoute(id, wire.vlan, uplink);
+    for (const { id, wire } of this.#groups.values()) {
+      if (wire === undefined) continue;
+      this.#cells.setRoute(id, wire.vlan, uplink);
+      if (wire.vxlan !== undefined) this.#cells.setTunnel(id, this.#tunnel, wire.vxlan.vni, ipv4Parse(wire.vxlan.hosts[wire.self] ?? ''));
+    }
   }
   /** Only where guards are in place do intra frames go through the bridge: elsewhere it would flood them. */
   #closePath(nic: number): void {
@@ -151,12 +164,30 @@ export class Upkeep {
       if (ringLost) this.#reports.emit({ kind: 'hold-back', id });
     }
   }
+  #needsTunnel(): boolean {
+    return [...this.#groups.values()].some(({ wire }) => wire?.vxlan !== undefined);
+  }
+  #renewTunnel(): Failure[] {
+    this.tunnelTrouble = undefined;
+    try {
+      this.#tunnel = this.#needsTunnel() ? this.#kernel.ensureTunnel() : 0;
+      return [];
+    } catch (error) {
+      this.#tunnel = 0;
+      this.tunnelTrouble = `the VXLAN device is not in place: ${messageOf(error)}`;
+      return [{ ifindex: NO_TUNNEL, error }];
+    }
+  }
   /** What fails about these is no fault of group `id`. */
   devicesOfOthers(id: number): ReadonlySet<number> {
     const others = [...this.#groups.values()].filter((group) => group.id !== id);
-    return new Set(others.flatMap(({ pair, nics }) => [pair.holdIfindex, pair.ringIfindex, ...nics.map(({ nic }) => this.#cells.nic(nic).ifindex)]));
+    const isOther = this.#groups.get(id)?.wire?.vxlan === undefined;
+    return new Set([...(isOther ? [NO_TUNNEL] : []), ...others.flatMap(({ pair, nics }) => [pair.holdIfindex, pair.ringIfindex, ...nics.map(({ nic }) => this.#cells.nic(nic).ifindex)])]);
   }
 }
+
+/** Stands for the VXLAN device where there is none. */
+const NO_TUNNEL = -1;
 
 /** Says which nic a MAC is. */
 const isNaming = (action: Action): boolean => action.do === 'put' && action.table === 'macs';

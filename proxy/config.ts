@@ -45,6 +45,8 @@ export interface Config {
   readonly pcap: PcapConfig | undefined;
   /** The bridge port by which other hosts are reached; needed by groups across hosts. */
   readonly uplink?: string;
+  /** UDP port of frames between hosts by VXLAN; undefined = 4789. */
+  readonly vxlanPort?: number;
   /** undefined = embedded. */
   readonly ledger?: LedgerConfig;
   /** undefined = whether this host is cut off is not looked at. */
@@ -131,7 +133,7 @@ function readFlags(argv: readonly string[]): { kind: 'help' } | { kind: 'version
 }
 
 /** A misspelt variable of these families is an error; other SLUICE_ variables belong to other tools. */
-const FAMILY = /^SLUICE_(AUDIT|CONTROL|HOOKS|ISOLATION|LEDGER|LOG|MARK|PCAP|WORKER)_/;
+const FAMILY = /^SLUICE_(AUDIT|CONTROL|HOOKS|ISOLATION|LEDGER|LOG|MARK|PCAP|VXLAN|WORKER)_/;
 
 function readEnvironment(env: Readonly<Record<string, string | undefined>>): Given {
   const given: Given = {};
@@ -216,6 +218,7 @@ function assemble(given: Given): Config {
     pcap: assemblePcap(given),
     worker: { cpu: given.cpu },
     ...(given.uplink === undefined ? {} : { uplink: given.uplink }),
+    ...(given.vxlanPort === undefined ? {} : { vxlanPort: given.vxlanPort }),
     ...assembleLedger(given),
     ...assembleHooks(given),
     ...assembleIsolation(given),

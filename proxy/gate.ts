@@ -75,6 +75,7 @@ function openEbpf(config: Config, pins: string): OpenPlane {
     pinDir: pins,
     attach: config.attach,
     owner: `sluice ${pins}`,
+    ...(config.vxlanPort === undefined ? {} : { vxlanPort: config.vxlanPort }),
   });
   const bridges = bridgesOf(config.bridges);
   const keeper = new KernelGate(kernel, edgeError, config.uplink, (bridge) => bridges.has(bridge));

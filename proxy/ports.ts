@@ -112,7 +112,9 @@ export interface Gate {
 export interface GateWire {
   /** Members of the spec with another `host` are remote; their ports mean nothing here. */
   readonly self: string;
+  /** 0 = by VXLAN. */
   readonly vlan: number;
+  readonly vxlan?: { readonly vni: number; /** IPv4 address of each host. */ readonly hosts: Readonly<Record<string, string>> };
   /** On the wire its low 4 bits. */
   readonly generation: Generation;
   /** Epoch e has colour base + e; on the wire the low 12 bits of e. */

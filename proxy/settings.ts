@@ -127,6 +127,7 @@ export const SETTINGS = {
   ports: setting('pcap.ports', `1 to ${PORTS_MAX} names of devices, as tap0 or tap0, tap1, eth1`, ports),
   memory: setting('pcap.memory', 'an absolute path below /dev/shm', (text) => (/^\/dev\/shm\/[A-Za-z0-9._-]+$/.test(text) && !/\/\.+$/.test(text) ? text : undefined)),
   uplink: setting('uplink', 'the name of the bridge port by which other hosts are reached', (text) => (/^[A-Za-z0-9._-]{1,15}$/.test(text) ? text : undefined)),
+  vxlanPort: setting('vxlan.port', 'the UDP port of frames between hosts by VXLAN, 1 to 65535, the same on all hosts; 4789 when left out', (text) => (/^[1-9][0-9]{0,4}$/.test(text) && Number(text) <= 65535 ? Number(text) : undefined)),
   ledger: choice('ledger', ['embedded']),
   endpoints: setting('ledger.etcd.endpoints', 'a list of 1 to 16 addresses, as http://10.0.0.1:2379', endpoints),
   prefix: setting('ledger.etcd.prefix', 'where its keys are, beginning and ending with "/"; /sluice/ when left out', (text) => (/^\/([A-Za-z0-9._-]+\/)*$/.test(text) ? text : undefined)),

@@ -13,10 +13,15 @@
  * goes to the outsider's port or comes from it. `trunk(true)` takes the rule away: then the
  * outsider hears and forges tagged frames, as on a switch that was set up wrongly.
  *
+ * `routed`: besides, each host has an address in a subnet of its own behind a router, for what hosts say
+ * to each other by IP:
+ *
+ *   sl-<id>-h1: road 10.78.1.1 ═ r1 10.78.1.254 ─ [sl-<id>-router] ─ r2 10.78.2.254 ═ sl-<id>-h2: road 10.78.2.1
+ *
  * Uplinks and switch have room for three tags above the members' MTU. Nobody has IPv6 or speaks by
  * himself. `close()` removes what the bed made; a signal: abandon.ts.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { leaves, settled, type Leaving } from './abandon.ts';
@@ -32,11 +37,15 @@ export interface HostsOptions {
   readonly hosts: number;
   /** Of the members; default 1500. */
   readonly mtu?: number;
+  /** Also a network of their own for the hosts, each in another subnet, a router between. */
+  readonly routed?: boolean;
 }
 export interface HomedPlace extends Place {
   readonly host: number;
 }
 
+/** Of the roads: the members', a tag of their own and VXLAN's outer headers. */
+const ROAD_BYTES = 54;
 const OUTSIDER = 254;
 /** Of the uplinks: the members' and three tags. */
 const TAGS_BYTES = 12;
@@ -53,6 +62,8 @@ export class HostsBed {
   readonly directory: string;
   /** The switch's namespace. */
   readonly switch: string;
+  /** The router's namespace, where there is one. */
+  readonly router: string;
   readonly #options: HostsOptions;
   readonly #namespaces: string[] = [];
   readonly #leaving: Leaving;
@@ -64,6 +75,7 @@ export class HostsBed {
     this.id = `${process.pid}-${Date.now().toString(36).slice(-4)}h${beds++}`;
     this.hosts = Array.from({ length: options.hosts }, (_, i) => `sl-${this.id}-h${i + 1}`);
     this.switch = `sl-${this.id}-switch`;
+    this.router = `sl-${this.id}-router`;
     this.directory = mkdtempSync(join(tmpdir(), `sl-${this.id}-`));
     this.#leaving = { id: this.id, namespaces: this.#namespaces, directory: this.directory, pins: this.hosts.map((_, i) => this.pins(i)) };
     leaves(this.#leaving);
@@ -118,6 +130,21 @@ export class HostsBed {
   async trunk(open: boolean): Promise<void> {
     await runIn(this.switch, 'nft', ['-f', '-'], open ? 'flush ruleset\n' : RULES);
   }
+  /** Host `i`'s address on the routed network, and everybody's by name. */
+  road(i: number): string {
+    return `10.78.${i + 1}.1`;
+  }
+  roads(): Record<string, string> {
+    return Object.fromEntries(this.hosts.map((_, i) => [`h${i + 1}`, this.road(i)]));
+  }
+  /** On the router, at the road to host `i`: what the hosts say to each other by IP. */
+  crossing(i: number): PacketPort {
+    return this.#packet(this.router, `r${i + 1}`);
+  }
+  /** A device of host `i`, to put frames into it as the host itself would. */
+  device(i: number, name: string): PacketPort {
+    return this.#packet(this.host(i), name);
+  }
   /** Host `i`'s cable. */
   async cable(i: number, plugged: boolean): Promise<void> {
     await ipBatch(this.switch, [`link set p${i + 1} ${plugged ? 'up' : 'down'}`]);
@@ -135,7 +162,7 @@ export class HostsBed {
 
   async #build(): Promise<void> {
     const away = [...this.members, this.outsider].flatMap(({ namespace }) => namespace ?? []);
-    for (const name of [this.switch, ...this.hosts, ...away]) {
+    for (const name of [this.switch, ...(this.#options.routed === true ? [this.router] : []), ...this.hosts, ...away]) {
       await run('ip', ['netns', 'add', name]);
       this.#namespaces.push(name);
       inNamespace(namespacePath(name), quiet);
@@ -147,6 +174,7 @@ export class HostsBed {
       await ipBatch(this.switch, [`link add p${i + 1} mtu ${wide} type veth peer name uplink mtu ${wide} netns ${host}`, `link set p${i + 1} master sw0 up`]);
       await ipBatch(host, [`link add br0 mtu ${mtu} type bridge stp_state 0 forward_delay 0 mcast_snooping 0`, 'link set br0 up', 'link set uplink master br0 up']);
     }
+    if (this.#options.routed === true) await this.#pave(mtu + ROAD_BYTES);
     await this.#join(this.switch, this.outsider, 'sw0', mtu);
     for (const [i, member] of this.members.entries()) {
       const host = this.host(member.host);
@@ -161,6 +189,14 @@ export class HostsBed {
     await this.#address();
   }
 
+  async #pave(mtu: number): Promise<void> {
+    inNamespace(namespacePath(this.router), () => writeFileSync('/proc/sys/net/ipv4/ip_forward', '1'));
+    for (const [i, host] of this.hosts.entries()) {
+      const at = `r${i + 1}`;
+      await ipBatch(this.router, [`link add ${at} mtu ${mtu} type veth peer name road mtu ${mtu} netns ${host}`, `addr add 10.78.${i + 1}.254/24 dev ${at}`, `link set ${at} up`]);
+      await ipBatch(host, [`addr add ${this.road(i)}/24 dev road`, 'link set road up', `route add 10.78.0.0/16 via 10.78.${i + 1}.254`]);
+    }
+  }
   async #join(at: string, each: Place, bridge: string, mtu: number): Promise<void> {
     await ipBatch(at, [`link add ${each.port} mtu ${mtu} type veth peer name eth0 mtu ${mtu} address ${each.mac} netns ${each.namespace ?? ''}`, `link set ${each.port} txqueuelen 20000 master ${bridge} up`]);
     await ipBatch(each.namespace, ['link set lo up', 'link set eth0 up']);

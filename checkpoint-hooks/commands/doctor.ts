@@ -1,10 +1,12 @@
 /** `sluice doctor`: needs no daemon and no root. Exit 1 if anything is a `fail`. */
+import { hostname } from 'node:os';
 import { Option } from 'commander';
 import type { Command } from 'commander';
 import { examine, look } from '../doctor.ts';
-import type { Finding, PortWanted } from '../doctor.ts';
+import type { Finding, PortWanted, RoadWanted } from '../doctor.ts';
 import { CHECKS } from '../doctor-checks.ts';
 import { CHECKS_PCAP } from '../doctor-checks-pcap.ts';
+import { ROAD_CHECK } from '../doctor-checks-vxlan.ts';
 import { realSystem } from '../doctor-system.ts';
 import { readGroupFile } from '../group-file.ts';
 import type { GroupSpec } from '../group-file.ts';
@@ -13,8 +15,19 @@ import type { Context, GlobalOptions } from './context.ts';
 
 const BPFFS = '/sys/fs/bpf';
 
-export function wantedPorts(spec: GroupSpec): readonly PortWanted[] {
-  return spec.members.flatMap(({ name, nics }) => nics.map(({ port, mac }) => ({ member: name, port, mac })));
+/** Of a group across hosts those of the members that live here. */
+export function wantedPorts(spec: GroupSpec, self: string): readonly PortWanted[] {
+  const here = spec.members.filter(({ host }) => host === undefined || host === self);
+  return here.flatMap(({ name, nics }) => nics.map(({ port, mac }) => ({ member: name, port, mac })));
+}
+
+/** What VXLAN puts around a member's IP packet: IPv4, UDP, VXLAN, Ethernet; and a tag of the member's own. */
+const OUTER_BYTES = 50;
+const TAG_BYTES = 4;
+export function wantedRoad({ wire, members }: GroupSpec, self: string): RoadWanted | undefined {
+  if (wire === undefined || 'vlan' in wire) return undefined;
+  const isTagged = members.some(({ nics }) => nics.some(({ vlan }) => vlan !== 0));
+  return { self, hosts: wire.hosts, outerBytes: OUTER_BYTES + (isTagged ? TAG_BYTES : 0) };
 }
 
 export function findingsText(findings: readonly Finding[]): string {
@@ -29,13 +42,17 @@ export function addDoctor(program: Command, context: Context): void {
     .command('doctor [ports...]')
     .description('is this machine fit to hold frames? Each finding with its fix')
     .option('-f, --file <file>', 'group file whose ports are looked at')
+    .option('--host <name>', 'this host\'s name in the file of a group across hosts; the machine\'s when left out')
     .addOption(new Option('--plane <plane>', 'the data plane it is asked about').choices(['ebpf', 'pcap']).default('ebpf'))
     .option('--bpffs <dir>', 'where BPF programs are pinned', BPFFS)
-    .addHelpText('after', '\nExample:\n  $ sluice doctor -f web.yaml eth0\n  $ sudo ip netns exec vms sluice doctor\n  $ sluice doctor --plane pcap tap0 tap1 eth1')
-    .action(async (ports: string[], options: { file?: string; bpffs: string; plane: 'ebpf' | 'pcap' }, command: Command) => {
-      const wanted = options.file === undefined ? undefined : wantedPorts((await readGroupFile(options.file)).spec);
+    .addHelpText('after', '\nExample:\n  $ sluice doctor -f web.yaml eth0\n  $ sudo sluice doctor -f web.yaml --host h1\n  $ sudo ip netns exec vms sluice doctor\n  $ sluice doctor --plane pcap tap0 tap1 eth1')
+    .action(async (ports: string[], options: { file?: string; host?: string; bpffs: string; plane: 'ebpf' | 'pcap' }, command: Command) => {
+      const spec = options.file === undefined ? undefined : (await readGroupFile(options.file)).spec;
+      const self = options.host ?? hostname();
+      const wanted = spec === undefined ? undefined : wantedPorts(spec, self);
+      const road = spec === undefined ? undefined : wantedRoad(spec, self);
       const system = realSystem(targetOf(command.optsWithGlobals<GlobalOptions>()));
-      const findings = examine(await look(system, { ports, wanted, bpffs: options.bpffs }), options.plane === 'pcap' ? CHECKS_PCAP : CHECKS);
+      const findings = examine(await look(system, { ports, wanted, bpffs: options.bpffs, ...(road === undefined ? {} : { road }) }), options.plane === 'pcap' ? CHECKS_PCAP : [...CHECKS, ROAD_CHECK]);
       context.show(command, findings, () => findingsText(findings));
       if (findings.some(({ level }) => level === 'fail')) context.exitCode = EXIT.failed;
     });

@@ -43,6 +43,9 @@ interface AnySchema {
   readonly type?: string;
   readonly description?: string;
   readonly properties?: Readonly<Record<string, AnySchema>>;
+  /** One pattern: a map of names to values of one kind. */
+  readonly patternProperties?: Readonly<Record<string, AnySchema>>;
+  readonly maxProperties?: number;
   readonly required?: readonly string[];
   readonly additionalProperties?: unknown;
   readonly items?: AnySchema;
@@ -89,6 +92,7 @@ const isRecord = (value: unknown): value is Record<string, unknown> =>
 
 function explainObject(schema: AnySchema, value: unknown, path: Problem['path']): Problem | undefined {
   if (!isRecord(value)) return wrong(schema, value, path);
+  if (schema.patternProperties !== undefined) return explainMap(schema, schema.patternProperties, value, path);
   const known = schema.properties ?? {};
   const allowed = Object.keys(known);
   if (schema.additionalProperties === false) {
@@ -105,6 +109,18 @@ function explainObject(schema: AnySchema, value: unknown, path: Problem['path'])
   for (const [key, child] of Object.entries(known)) {
     if (value[key] === undefined) continue;
     const problem = explain(child, value[key], [...path, key]);
+    if (problem !== undefined) return problem;
+  }
+  return undefined;
+}
+
+function explainMap(schema: AnySchema, kinds: NonNullable<AnySchema['patternProperties']>, value: Record<string, unknown>, path: Problem['path']): Problem | undefined {
+  const names = Object.keys(value);
+  if (names.length > (schema.maxProperties ?? Infinity)) return { path, message: `has ${names.length} entries; expected ${schema.description ?? 'fewer'}` };
+  for (const name of names) {
+    const [, child] = Object.entries(kinds).find(([pattern]) => new RegExp(pattern).test(name)) ?? [];
+    if (child === undefined) return { path: [...path, name], message: `${quote(name)} can't be a name here; expected ${schema.description ?? 'another'}` };
+    const problem = explain(child, value[name], [...path, name]);
     if (problem !== undefined) return problem;
   }
   return undefined;

@@ -5,7 +5,7 @@
  *
  * and back again: a GroupSpec shown in the shape its user wrote.
  */
-import type { GroupSpec, MemberSpec, NicSpec } from '../core/types.ts';
+import type { GroupSpec, MemberSpec, NicSpec, Wire } from '../core/types.ts';
 import { bad, checker, good } from './contract-explain.ts';
 import type { Parsed } from './contract-explain.ts';
 import { GroupBody as GroupBodySchema, LIMITS, MemberBody as MemberBodySchema } from './contract-schema.ts';
@@ -49,6 +49,8 @@ function finishGroup(body: GroupBody, group: string, members: readonly MemberSpe
   if (bytes === undefined || bytes < LIMITS.holdBytesMin || bytes > LIMITS.holdBytesMax) {
     return bad(['hold', 'bytes'], `${JSON.stringify(body.hold?.bytes)} is out of range; expected 1MiB to 4GiB, as 64MiB`);
   }
+  const wire = wireOf(body.wire);
+  if (wire === 'unsound') return bad(['wire'], 'expected { vlan } or { vxlan, hosts }, one of the two and whole');
   return good({
     group,
     commit: body.commit ?? (members.some(({ host }) => host !== undefined) ? 'acks' : 'explicit'),
@@ -56,8 +58,15 @@ function finishGroup(body: GroupBody, group: string, members: readonly MemberSpe
     hold: { bytes, highWater: body.hold?.highWater ?? LIMITS.highWaterDefault },
     foreignSource: body.foreignSource ?? 'hold',
     intraPath: body.intraPath ?? 'redirect',
-    ...(body.wire === undefined ? {} : { wire: { vlan: body.wire.vlan } }),
+    ...(wire === undefined ? {} : { wire }),
   });
+}
+
+function wireOf(given: GroupBody['wire']): Wire | 'unsound' | undefined {
+  if (given === undefined) return undefined;
+  const { vlan, vxlan, hosts } = given;
+  if (vlan !== undefined) return vxlan === undefined && hosts === undefined ? { vlan } : 'unsound';
+  return vxlan === undefined || hosts === undefined ? 'unsound' : { vxlan, hosts };
 }
 
 /** A PUT …/members/{m} body. */
@@ -149,7 +158,7 @@ export function groupFileOf(spec: GroupSpec): GroupFile {
     hold: { bytes: spec.hold.bytes, highWater: spec.hold.highWater },
     foreignSource: spec.foreignSource,
     intraPath: spec.intraPath,
-    ...(spec.wire === undefined ? {} : { wire: { vlan: spec.wire.vlan } }),
+    ...(spec.wire === undefined ? {} : { wire: 'vlan' in spec.wire ? { vlan: spec.wire.vlan } : { vxlan: spec.wire.vxlan, hosts: { ...spec.wire.hosts } } }),
   };
 }
 

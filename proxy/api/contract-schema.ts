@@ -46,6 +46,7 @@ export const LIMITS = {
   membersMax: 256,
   nicsMax: 256,
   addressesMax: 16,
+  hostsMax: 64,
   holdBytesMin: 1024 * 1024,
   holdBytesMax: 4 * 1024 * 1024 * 1024,
   holdBytesDefault: 64 * 1024 * 1024,
@@ -93,6 +94,12 @@ const HostName = Type.String({
   pattern: '^[A-Za-z0-9._-]{1,64}$',
   description: 'the name of a host, as its sluiced has it: 1 to 64 letters, digits, ".", "_" or "-"',
 });
+const Vni = Type.Integer({ minimum: 1, maximum: 0xff_ffff, description: 'a VXLAN network number (VNI), 1 to 16777215, of this group alone' });
+const Hosts = Type.Record(HostName, Type.String({ description: 'an IPv4 address, as "192.0.2.1"' }), {
+  ...strict,
+  maxProperties: LIMITS.hostsMax,
+  description: 'a map of up to 64 hosts to their IPv4 addresses on the routed network, as { h1: "192.0.2.1", h2: "198.51.100.1" }',
+});
 const Count = Type.Integer({ minimum: 0 });
 
 const Nic = Type.Object(
@@ -126,7 +133,12 @@ const groupFields = {
   ),
   foreignSource: Type.Optional(Type.Enum(['hold', 'drop'], { description: '"hold" or "drop": frames with a source MAC that is not the member\'s' })),
   intraPath: Type.Optional(Type.Enum(['redirect', 'bridge'], { description: '"redirect" or "bridge": the way of frames between members' })),
-  wire: Type.Optional(Type.Object({ vlan: Vlan }, { ...strict, description: '{ vlan }: the outer VLAN number of frames between hosts' })),
+  wire: Type.Optional(
+    Type.Object(
+      { vlan: Type.Optional(Vlan), vxlan: Type.Optional(Vni), hosts: Type.Optional(Hosts) },
+      { ...strict, description: '{ vlan }: the outer VLAN number of frames between hosts; or, over a routed network, { vxlan, hosts }: the VNI and each host\'s IPv4 address' },
+    ),
+  ),
 };
 const groupHint = 'a group file: { group, commit, members, hold?, foreignSource?, intraPath?, wire? }';
 export const GroupFile = Type.Object({ group: GroupName, ...groupFields }, { ...strict, description: groupHint });

@@ -88,12 +88,12 @@ const PORT_COUNTERS: readonly Row<PortStats>[] = [
   ['sluice_release_refused_frames_total', 'Frames the kernel refused to release; must stay 0', (p) => p.refused],
   ['sluice_port_redelivered_frames_total', 'In-transit frames delivered again at this device', (p) => p.redelivered],
   ['sluice_remote_frames_total', 'Frames and split copies of this port sent to members on other hosts', (p) => p.remote],
-  ['sluice_wire_stale_frames_total', 'Frames of another generation, dropped at the uplink', (p) => p.stale],
-  ['sluice_wire_unknown_frames_total', 'Tagged frames of no group here, dropped at the uplink', (p) => p.unknown],
-  ['sluice_wire_foreign_frames_total', 'Frames that claimed an address they could not have, dropped at the uplink', (p) => p.foreign],
-  ['sluice_wire_elsewhere_frames_total', 'Tagged frames for a member that is not here, dropped at the uplink', (p) => p.elsewhere],
+  ['sluice_wire_stale_frames_total', 'Frames of another generation, dropped at the uplink or the VXLAN device', (p) => p.stale],
+  ['sluice_wire_unknown_frames_total', 'Frames between hosts of no group here or without a colour, dropped at the uplink or the VXLAN device', (p) => p.unknown],
+  ['sluice_wire_foreign_frames_total', 'Frames that claimed an address they could not have, dropped at the uplink or the VXLAN device', (p) => p.foreign],
+  ['sluice_wire_elsewhere_frames_total', 'Frames between hosts for a member that is not here, dropped at the uplink or the VXLAN device', (p) => p.elsewhere],
   ['sluice_wire_skewed_frames_total', 'Frames too many epochs away from their receiver', (p) => p.skewed],
-  ['sluice_wire_forged_frames_total', 'Frames with a group\'s outer tag that no classifier gave, stopped at a port', (p) => p.forged],
+  ['sluice_wire_forged_frames_total', 'Frames with a group\'s outer tag, or for another host by VXLAN, that no classifier sent, stopped at a port', (p) => p.forged],
 ];
 
 interface ReadyCounts {

@@ -28,7 +28,7 @@
  *   drain      flag, then ring: the kernel lets frames of any colour out only while draining.
  */
 import { colourDiff } from '../core/types.ts';
-import type { Colour, CoreEvent, Effect, Epoch, GroupState, MemberState, Step } from '../core/types.ts';
+import type { Colour, CoreEvent, Effect, Epoch, GroupState, MemberState, Step, Wire } from '../core/types.ts';
 import { steppedBack } from '../core/step.ts';
 import { colourOf, localOf, openOf } from '../core/watermarks.ts';
 import { EdgeError } from '../ports.ts';
@@ -309,7 +309,9 @@ const gateMembers = (state: GroupState): readonly GateMember[] =>
   state.members.map((member) => ({ name: member.name, colour: colourOf(state, openOf(member)), ready: member.ready }));
 
 const wireOf = ({ across, spec, generation, colourBase }: GroupState): GateWire | undefined =>
-  across === undefined || spec.wire === undefined ? undefined : { self: across.self, vlan: spec.wire.vlan, generation, base: colourBase };
+  across === undefined || spec.wire === undefined ? undefined : { self: across.self, ...roadOf(spec.wire), generation, base: colourBase };
+const roadOf = (wire: Wire): Pick<GateWire, 'vlan' | 'vxlan'> =>
+  ('vlan' in wire ? { vlan: wire.vlan } : { vlan: 0, vxlan: { vni: wire.vxlan, hosts: wire.hosts } });
 
 const recorded = (error: EdgeError): EdgeError =>
   new EdgeError('plane_down', `${error.message}; the command is recorded and is carried out when that is mended`, error.fix, error);

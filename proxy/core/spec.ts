@@ -1,6 +1,6 @@
 /** Questions about a group's spec: is it sound, are two the same, what differs. Pure. */
 import { GROUP_NICS_MAX } from './types.ts';
-import type { GroupSpec, MemberSpec, NicSpec } from './types.ts';
+import type { GroupSpec, MemberSpec, NicSpec, Wire } from './types.ts';
 
 function firstTwice(values: readonly string[]): string | undefined {
   const seen = new Set<string>();
@@ -35,8 +35,21 @@ function hostsFault({ members, wire, commit }: GroupSpec): string | undefined {
   if (hosts.size === 1 && hosts.has(undefined)) return wire === undefined ? undefined : 'wire is for a group across hosts: give its members a host, or take it out';
   if (hosts.has(undefined)) return 'some members have a host and some have none: give all of them one';
   if (hosts.size > GROUP_HOSTS_MAX) return `${hosts.size} hosts are more than a group's ${GROUP_HOSTS_MAX}: split the group`;
-  if (hosts.size > 1 && wire === undefined) return 'members are on several hosts: say wire: { vlan } for the frames between them';
+  if (hosts.size > 1 && wire === undefined) return 'members are on several hosts: say wire: { vlan } or { vxlan, hosts } for the frames between them';
+  const wrong = wire === undefined || 'vlan' in wire ? undefined : roadFault(wire.hosts, [...hosts].flatMap((host) => host ?? []));
+  if (wrong !== undefined) return wrong;
   return commit === 'acks' ? undefined : 'a group across hosts commits by its acks: write commit: acks';
+}
+
+const IPV4 = /^((25[0-5]|2[0-4]\d|1?\d?\d)(\.(?!$)|$)){4}$/;
+/** By VXLAN each host is reached at an address of its own. */
+function roadFault(hosts: Readonly<Record<string, string>>, homes: readonly string[]): string | undefined {
+  const lost = homes.find((host) => !Object.hasOwn(hosts, host));
+  if (lost !== undefined) return `host ${lost} has no address in wire.hosts: add ${lost}: <its IPv4 address>`;
+  const bad = Object.entries(hosts).find(([, address]) => !IPV4.test(address) || address.startsWith('0.'));
+  if (bad !== undefined) return `${bad[1]} of host ${bad[0]} is no IPv4 address of a host: write one as 192.0.2.1`;
+  const twice = firstTwice(Object.values(hosts));
+  return twice === undefined ? undefined : `address ${twice} is named twice in wire.hosts: a host has one of its own`;
 }
 
 const sameNic = (a: NicSpec, b: NicSpec): boolean => a.port === b.port && a.mac === b.mac && a.vlan === b.vlan;
@@ -52,6 +65,13 @@ export const sameAddresses = (a: MemberSpec, b: MemberSpec): boolean =>
 export const sameHold = (a: GroupSpec, b: GroupSpec): boolean =>
   a.hold.bytes === b.hold.bytes && a.hold.highWater === b.hold.highWater;
 
+function sameWire(a: Wire | undefined, b: Wire | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  if ('vlan' in a || 'vlan' in b) return 'vlan' in a && 'vlan' in b && a.vlan === b.vlan;
+  const names = Object.keys(a.hosts);
+  return a.vxlan === b.vxlan && names.length === Object.keys(b.hosts).length && names.every((name) => a.hosts[name] === b.hosts[name]);
+}
+
 /** Equal but for the order in which members are named. */
 export function sameSpec(a: GroupSpec, b: GroupSpec): boolean {
   return (
@@ -60,7 +80,7 @@ export function sameSpec(a: GroupSpec, b: GroupSpec): boolean {
     a.foreignSource === b.foreignSource &&
     a.intraPath === b.intraPath &&
     sameHold(a, b) &&
-    a.wire?.vlan === b.wire?.vlan &&
+    sameWire(a.wire, b.wire) &&
     a.members.length === b.members.length &&
     a.members.every((member) => b.members.some((other) => other.name === member.name && other.host === member.host && sameNics(member, other) && sameAddresses(member, other)))
   );

@@ -61,6 +61,8 @@ export interface MemberSpec {
   readonly host?: string;
   readonly nics: readonly NicSpec[];
 }
+/** By the outer VLAN id of a switched network, or by VXLAN: the VNI, and each host's IPv4 address. */
+export type Wire = { readonly vlan: number } | { readonly vxlan: number; readonly hosts: Readonly<Record<string, string>> };
 export interface GroupSpec {
   readonly group: string;
   readonly commit: 'explicit' | 'acks';
@@ -68,8 +70,8 @@ export interface GroupSpec {
   readonly hold: { readonly bytes: number; readonly highWater: number };
   readonly foreignSource: 'hold' | 'drop';
   readonly intraPath: 'redirect' | 'bridge';
-  /** How frames to members elsewhere leave the uplink. Required across hosts, meaningless on one. */
-  readonly wire?: { readonly vlan: number };
+  /** How frames reach members elsewhere. Required across hosts, meaningless on one. */
+  readonly wire?: Wire;
 }
 /** What becomes of held frames when protection ends. */
 export type HeldFate = 'release' | 'discard';

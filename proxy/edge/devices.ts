@@ -1,7 +1,7 @@
 /**
- * The hold pair of a group, and the file system that pins live on.
+ * The hold pair of a group, the VXLAN device of groups by VXLAN, and the file system that pins live on.
  *
- *   bridge side  slh<id> ═══veth═══ slr<id>  ring side
+ *   bridge side  slh<id> ═══veth═══ slr<id>  ring side        slx  in no bridge
  *
  * Both ends: MTU 65535 (a larger frame than the MTU dies silently in veth), no IPv6, no ARP, an
  * alias that says whose they are, and only those offloads whose frames a virtio_net_hdr can
@@ -12,12 +12,14 @@ import { mkdirSync, readFileSync, statfsSync, writeFileSync } from 'node:fs';
 import { release as kernelRelease } from 'node:os';
 import { LITTLE, addressOf, fixedBytes } from './ffi/bpf.ts';
 import { MissingPart } from './ffi/libbpf.ts';
-import { close, must, socket } from './ffi/libc.ts';
+import { SystemError, close, must, socket } from './ffi/libc.ts';
 import { ioctl, mount } from './ffi/sys.ts';
+import { EEXIST } from './netlink.ts';
 import type { Link, Netlink } from './netlink.ts';
 
 const MTU = 65535;
 const BPF_FS_MAGIC = 0xcafe4a11;
+const EOPNOTSUPP = 95;
 
 // ------------------------------------------------------------------------------- offload features
 
@@ -139,6 +141,59 @@ export function ensureHoldPair(netlink: Netlink, names: HoldNames, owner: string
 /** Deletes the pair if it is `owner`'s. */
 export function deleteHoldPair(netlink: Netlink, names: HoldNames, owner: string): void {
   const there = find(netlink.links(), names.hold);
+  if (there?.alias === owner) netlink.deleteLink(there.ifindex);
+}
+
+// -------------------------------------------------------------------------------- VXLAN device
+
+/** Of one daemon; other hosts' frames come in at this UDP port, so it is the same everywhere. */
+export interface Tunnel {
+  readonly name: string;
+  readonly port: number;
+}
+
+/**
+ * Makes the device, or takes over the one that `owner` left there; one of ours that is not as it must
+ * be is made again. It has no queue: what the kernel is told of a frame it keeps per CPU only until the
+ * device has sent it, so a frame that waited in a queue would leave with the next one's colour.
+ */
+export function ensureTunnel(netlink: Netlink, { name, port }: Tunnel, owner: string): number {
+  let there = find(netlink.links(), name);
+  if (there !== undefined && there.alias !== owner) {
+    throw new MissingPart(`device ${name} exists already and belongs to '${there.alias}'`, 'end the other daemon, or give this one a network namespace of its own');
+  }
+  if (there !== undefined && !fits(there, port)) {
+    netlink.deleteLink(there.ifindex);
+    there = undefined;
+  }
+  if (there === undefined) {
+    addTunnel(netlink, name, port);
+    there = find(netlink.links(), name);
+  }
+  if (there === undefined) throw new Error(`device ${name} is gone again`);
+  if (there.alias !== owner || !there.up) {
+    disableIpv6(name);
+    netlink.quieten(there.ifindex, owner);
+    netlink.setUp(there.ifindex);
+  }
+  return there.ifindex;
+}
+const fits = ({ vxlan, qdisc, up }: Link, port: number): boolean =>
+  vxlan !== undefined && vxlan.external && vxlan.gbp && vxlan.port === port && (!up || qdisc === 'noqueue');
+
+function addTunnel(netlink: Netlink, name: string, port: number): void {
+  try {
+    netlink.addVxlan(name, port);
+  } catch (cause) {
+    const code = cause instanceof SystemError ? cause.errno : 0;
+    if (code === EEXIST) throw new MissingPart(`another VXLAN device of this host has UDP port ${port} for all VNIs`, 'set vxlan.port to another one, the same on all hosts', cause);
+    if (code === EOPNOTSUPP) throw new MissingPart('this kernel has no VXLAN devices', 'load or build the module vxlan (CONFIG_VXLAN), or use wire: { vlan }', cause);
+    throw cause;
+  }
+}
+/** Deletes the device if it is `owner`'s. */
+export function deleteTunnel(netlink: Netlink, name: string, owner: string): void {
+  const there = find(netlink.links(), name);
   if (there?.alias === owner) netlink.deleteLink(there.ifindex);
 }
 

@@ -3,7 +3,7 @@
  *
  *   open ─► bpf file system ─► load the object over what is pinned ─► hook, put, …
  *
- *   <pin dir>/groups nics members ports macs guarded devices stats     maps
+ *   <pin dir>/groups nics members ports macs guarded devices wires vnis peers stats     maps
  *   <pin dir>/link-<ifindex>-<side>-<program>                          tcx links
  *
  * Programs are attached through tcx links where the kernel has them (6.6 and later): pinned, they
@@ -21,7 +21,7 @@ import { MissingPart, TC_EGRESS, TC_INGRESS, clsactAttach, clsactDetach, clsactP
 import type { LoadedObject } from './ffi/libbpf.ts';
 import { close, view, mustMap, MAP_SHARED } from './ffi/libc.ts';
 import { membarrier } from './ffi/sys.ts';
-import { deleteHoldPair, ensureHoldPair, ensurePinDir, kernelAtLeast } from './devices.ts';
+import { deleteHoldPair, deleteTunnel, ensureHoldPair, ensurePinDir, ensureTunnel, kernelAtLeast } from './devices.ts';
 import { Netlink } from './netlink.ts';
 import type { Link, Watch } from './netlink.ts';
 
@@ -43,6 +43,8 @@ export interface KernelOptions<P extends string> {
   /** A directory below a bpf file system, made where it is missing. */
   readonly pinDir: string;
   readonly attach: 'auto' | 'tcx' | 'clsact';
+  /** UDP port of frames between hosts by VXLAN; VXLAN_PORT unless given. */
+  readonly vxlanPort?: number;
   /** Said in the alias of our devices; another owner's devices are not touched. */
   readonly owner: string;
 }
@@ -51,6 +53,8 @@ const ATTACH_TYPE = { ingress: TCX_INGRESS, egress: TCX_EGRESS } as const;
 const TC_POINT = { ingress: TC_INGRESS, egress: TC_EGRESS } as const;
 const SIDES: readonly Side[] = ['ingress', 'egress'];
 const TCX_SINCE = [6, 6] as const;
+/** IANA's. */
+const VXLAN_PORT = 4789;
 /** Without membarrier: longer than any frame is on its way through the kernel. */
 const PASSED_MS = 50;
 
@@ -107,6 +111,13 @@ export class Kernel<P extends string> {
   }
   deleteHoldPair(id: number): void {
     deleteHoldPair(this.#netlink, holdNames(id), this.#options.owner);
+  }
+  readonly tunnelDevice = 'slx';
+  ensureTunnel(): number {
+    return ensureTunnel(this.#netlink, { name: this.tunnelDevice, port: this.#options.vxlanPort ?? VXLAN_PORT }, this.#options.owner);
+  }
+  deleteTunnel(): void {
+    deleteTunnel(this.#netlink, this.tunnelDevice, this.#options.owner);
   }
   forward(ifindex: number, mac: string): boolean {
     return this.#netlink.addForwarding(ifindex, mac);

@@ -28,9 +28,10 @@ const MESSAGE_BYTES = 1 << 12;
 
 const TYPE = { error: 2, done: 3, newLink: 16, delLink: 17, getLink: 18, newNeigh: 28, delNeigh: 29, getNeigh: 30 } as const;
 const FLAG = { request: 1, ack: 4, dump: 0x300, excl: 0x200, replace: 0x100, create: 0x400 } as const;
-const IFLA = { address: 1, name: 3, mtu: 4, master: 10, linkInfo: 18, alias: 20, afSpec: 26 } as const;
+const IFLA = { address: 1, name: 3, mtu: 4, qdisc: 6, master: 10, linkInfo: 18, alias: 20, afSpec: 26 } as const;
 const INFO = { kind: 1, data: 2 } as const;
 const VETH_PEER = 1;
+const VXLAN = { learning: 7, port: 15, gbp: 23, external: 25 } as const;
 const INET6_ADDR_GEN_MODE = 8;
 const ADDR_GEN_NONE = 1;
 const IFF_UP = 0x1;
@@ -61,6 +62,16 @@ export interface Link {
   readonly alias: string;
   readonly mtu: number;
   readonly up: boolean;
+  /** Of the device's root; 'noqueue' for most virtual ones. */
+  readonly qdisc: string;
+  /** Of a VXLAN device. */
+  readonly vxlan?: Vxlan;
+}
+/** `external`: where a frame goes is said with each frame. `gbp`: a group policy id goes with it. */
+export interface Vxlan {
+  readonly port: number;
+  readonly external: boolean;
+  readonly gbp: boolean;
 }
 
 // ------------------------------------------------------------------------------------ messages
@@ -157,16 +168,24 @@ const asMac = (value: DataView | undefined): string =>
 function linkOf(body: DataView): Link {
   const found = attributes(body, 16);
   const info = found.get(IFLA.linkInfo);
+  const kind = info === undefined ? '' : asText(attributes(info, 0).get(INFO.kind));
+  const data = info === undefined ? undefined : attributes(info, 0).get(INFO.data);
   return {
     ifindex: body.getInt32(4, LITTLE),
     name: asText(found.get(IFLA.name)),
     master: found.get(IFLA.master)?.getUint32(0, LITTLE) ?? 0,
     mac: asMac(found.get(IFLA.address)),
-    kind: info === undefined ? '' : asText(attributes(info, 0).get(INFO.kind)),
+    kind,
     alias: asText(found.get(IFLA.alias)),
     mtu: found.get(IFLA.mtu)?.getUint32(0, LITTLE) ?? 0,
     up: (body.getUint32(8, LITTLE) & IFF_UP) !== 0,
+    qdisc: asText(found.get(IFLA.qdisc)),
+    ...(kind === 'vxlan' && data !== undefined ? { vxlan: vxlanOf(data) } : {}),
   };
+}
+function vxlanOf(data: DataView): Vxlan {
+  const found = attributes(data, 0);
+  return { port: found.get(VXLAN.port)?.getUint16(0, false) ?? 0, external: (found.get(VXLAN.external)?.getUint8(0) ?? 0) !== 0, gbp: found.has(VXLAN.gbp) };
 }
 const macBytes = (mac: string): Uint8Array => Uint8Array.from(Buffer.from(mac.replaceAll(':', ''), 'hex'));
 
@@ -258,6 +277,18 @@ export class Netlink {
           d.nest(VETH_PEER, (p) => {
             p.link(0).text(IFLA.name, veth.peer).u32(IFLA.mtu, mtu);
           });
+        });
+      });
+    this.#request(message);
+  }
+  /** External, with group policy ids, learning nothing; down. */
+  addVxlan(name: string, port: number): void {
+    const message = new Message(TYPE.newLink, FLAG.ack | FLAG.create | FLAG.excl).link(0)
+      .text(IFLA.name, name)
+      .nest(IFLA.linkInfo, (m) => {
+        m.text(INFO.kind, 'vxlan').nest(INFO.data, (d) => {
+          d.bytes(VXLAN.external, Uint8Array.of(1)).bytes(VXLAN.learning, Uint8Array.of(0)).bytes(VXLAN.gbp, new Uint8Array(0))
+            .bytes(VXLAN.port, Uint8Array.of(port >> 8, port & 0xff));
         });
       });
     this.#request(message);

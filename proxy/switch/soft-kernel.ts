@@ -38,7 +38,7 @@ export class SoftKernel implements Kernel {
   readonly #netlink = new Netlink();
   readonly #hooks = new Map<string, Hook>();
   readonly #tables: Readonly<Record<TableName, Map<string, { readonly key: Uint8Array; readonly value: number }>>> = {
-    ports: new Map(), macs: new Map(), guarded: new Map(), devices: new Map(), wires: new Map(),
+    ports: new Map(), macs: new Map(), guarded: new Map(), devices: new Map(), wires: new Map(), vnis: new Map(), peers: new Map(),
   };
   readonly #slots = new Map<number, number>();
   readonly #pairs = new Set<number>();
@@ -83,6 +83,14 @@ export class SoftKernel implements Kernel {
   }
   deleteHoldPair(id: number): void {
     this.#pairs.delete(id);
+  }
+  /** No group of this plane is carried between hosts: the gate refuses it before. */
+  readonly tunnelDevice = '';
+  ensureTunnel(): number {
+    throw new Error('the portable plane carries nothing between hosts');
+  }
+  deleteTunnel(): void {
+    // there is none
   }
   forward(ifindex: number, mac: string): boolean {
     this.#child.say({ op: 'fix', ifindex, mac });

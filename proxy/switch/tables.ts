@@ -11,7 +11,7 @@
 import { CELLS, GROUP, GROUPS_MAX, MARK_MASK_DEFAULT, MARK_SHIFT_DEFAULT, MEMBER, NIC, NICS_MAX, RESIDUES, STATS, VERDICTS, WIRE_CLOSED } from '../../classifier/abi.ts';
 import type { Verdict } from '../../classifier/abi.ts';
 import { macParse } from '../../classifier/frame.ts';
-import { keyText } from '../../classifier/keys.ts';
+import { isNumber, keyText } from '../../classifier/keys.ts';
 import type { TableName } from '../../classifier/plan.ts';
 import { apply } from '../../classifier/rules.ts';
 import type { Decision, GroupRow, MacRow, NicRow, StatCount, Tables } from '../../classifier/rules.ts';
@@ -47,6 +47,9 @@ class Group implements GroupRow {
   readonly base = 0;
   readonly wireVlan = 0;
   readonly uplink = 0;
+  readonly tunnel = 0;
+  readonly vni = 0;
+  readonly here = 0;
   get nics(): readonly number[] {
     const list: number[] = [];
     for (let nic = this.#words[GROUP.firstNic >> 2]!; nic !== 0 && list.length < NICS_MAX; nic = this.#nics[(nic * NIC.size + NIC.next) >> 2]!) list.push(nic);
@@ -122,6 +125,8 @@ export class SharedTables implements Tables {
   readonly guarded = new Map<number, readonly MacRow[]>();
   readonly devices = new Map<number, number>();
   readonly wires = new Map<number, number>();
+  readonly vnis = new Map<number, number>();
+  readonly peers = new Map<number, number>();
   readonly markMask = MARK_MASK_DEFAULT;
   readonly markShift = MARK_SHIFT_DEFAULT;
   /** Inside one process nobody else sets marks: what carries one is ours. */
@@ -138,7 +143,7 @@ export class SharedTables implements Tables {
 
   put(table: TableName, key: Uint8Array, value: number): void {
     const text = keyText(table, key);
-    if (table === 'ports' || table === 'devices' || table === 'wires') this[table].set(Number(text), value);
+    if (isNumber(table)) this[table].set(Number(text), value);
     else {
       const { mac, bridge, vlan } = macKeyOf(text);
       this[table].set(mac, [...this.#without(table, mac, bridge, vlan), { bridge, vlan, nic: value }]);
@@ -146,7 +151,7 @@ export class SharedTables implements Tables {
   }
   remove(table: TableName, key: Uint8Array): void {
     const text = keyText(table, key);
-    if (table === 'ports' || table === 'devices' || table === 'wires') {
+    if (isNumber(table)) {
       this[table].delete(Number(text));
       return;
     }

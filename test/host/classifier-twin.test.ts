@@ -97,8 +97,8 @@ function possible(program: Program): readonly Decision['answer'][] {
     case 'classify': case 'arrive': return ['next', 'drop', 'redirect'];
     case 'release': return ['drop', 'redirect'];
     case 'local': return ['next'];
-    case 'sink': case 'enter': return ['drop']; // a test run has no hash to set
-    case 'guard': case 'guard_self': return ['next', 'drop'];
+    case 'sink': case 'enter': case 'land': return ['drop']; // a test run has no hash to set, and no outer headers
+    case 'guard': case 'guard_self': case 'depart': return ['next', 'drop'];
   }
 }
 
@@ -108,6 +108,10 @@ const NICS = 7;
 /** Index of the uplink among the devices, where nics of other hosts are. */
 const UPLINK = 0;
 const WIRE_VLANS = [100, 4094];
+/** Index of the VXLAN device; a group whose VLAN id is 0 goes by it. */
+const TUNNEL = 11;
+const VNIS = [7, 0xff_ffff];
+const HOME = 0x0a4e_0001;
 const GENERATION = 9;
 const GROUPS = 2;
 
@@ -124,7 +128,10 @@ function randomWorld(random: Random, ifindexes: readonly number[], mark: { mask:
       vlan: pick(random, [0, 0, 0, 0, 0, 0, 7, 100]), flags: randomFlags(random),
     });
     randomCounts(random, nic);
-    if (random(5) === 0) Object.assign(nic, { flags: nic.flags | NIC_FLAG.remote, ifindex: device(UPLINK) });
+    if (random(5) === 0) {
+      Object.assign(nic, { flags: nic.flags | NIC_FLAG.remote | (random(2) === 0 ? NIC_FLAG.first : 0), ifindex: device(UPLINK) });
+      if (random(8) > 0) t.peers.set(index, 0x0a4e_0101 + random(2));
+    }
     t.nics.set(index, nic);
     if (random(20) > 0 && nic.ifindex !== device(UPLINK)) t.ports.set(nic.ifindex, index);
     if (random(20) > 0) putMac(t.macs, nic.mac, { bridge: nic.bridge, vlan: nic.vlan, nic: index });
@@ -136,8 +143,10 @@ function randomWorld(random: Random, ifindexes: readonly number[], mark: { mask:
     const colour = near(2);
     t.groups.set(group, {
       ...newGroup(colour, device(12 + group), nicsOf[group] ?? []), commit: near(3), generation: random(8) === 0 ? WIRE_CLOSED : GENERATION,
-      base: (colour - pick(random, [1, 3, 4094, 4096, 9000])) >>> 0, wireVlan: WIRE_VLANS[group] ?? 0, uplink: random(16) === 0 ? 0 : device(UPLINK),
+      base: (colour - pick(random, [1, 3, 4094, 4096, 9000])) >>> 0, wireVlan: random(3) === 0 ? 0 : (WIRE_VLANS[group] ?? 0), uplink: random(16) === 0 ? 0 : device(UPLINK),
+      tunnel: random(8) === 0 ? 0 : device(TUNNEL), vni: VNIS[group] ?? 0, here: HOME,
     });
+    if (random(12) > 0) t.vnis.set(VNIS[group] ?? 0, group);
     if (random(12) > 0) t.wires.set(WIRE_VLANS[group] ?? 0, random(40) === 0 ? 301 : group);
   }
   for (const ifindex of ifindexes) if (random(6) > 0) t.devices.set(ifindex, device(random(8) === 0 ? 15 : 14));
@@ -166,12 +175,14 @@ function putMac(map: Map<number, readonly MacRow[]>, mac: number, row: MacRow): 
 
 /** Writes the twin's tables into the kernel's maps. */
 function load(kernel: Kernel<Program>, t: Tables, ifindexes: readonly number[]): void {
-  for (const table of ['ports', 'macs', 'guarded', 'devices', 'wires'] as const satisfies readonly MapName[]) {
+  for (const table of ['ports', 'macs', 'guarded', 'devices', 'wires', 'vnis', 'peers'] as const satisfies readonly MapName[]) {
     for (const { key } of kernel.entries(table)) kernel.remove(table, key);
   }
   for (const [ifindex, nic] of t.ports) kernel.put('ports', u32Bytes(ifindex), nic);
   for (const [ifindex, bridge] of t.devices) kernel.put('devices', u32Bytes(ifindex), bridge);
   for (const [vlan, group] of t.wires) kernel.put('wires', u32Bytes(vlan), group);
+  for (const [vni, group] of t.vnis) kernel.put('vnis', u32Bytes(vni), group);
+  for (const [nic, peer] of t.peers) kernel.put('peers', u32Bytes(nic), peer);
   for (const table of ['macs', 'guarded'] as const) {
     for (const [mac, rows] of t[table]) for (const row of rows) kernel.put(table, macKeyBytes(row, mac), row.nic);
   }
@@ -194,7 +205,7 @@ function load(kernel: Kernel<Program>, t: Tables, ifindexes: readonly number[]):
     groups.setUint32(at + GROUP.firstNic, group.nics[0] ?? 0, true);
     groups.setBigUint64(at + GROUP.wire, (BigInt(group.generation) << 32n) | BigInt(group.base), true);
     groups.setUint32(at + GROUP.wireVlan, group.wireVlan, true);
-    groups.setUint32(at + GROUP.uplink, group.uplink, true);
+    for (const field of ['uplink', 'tunnel', 'vni', 'here'] as const) groups.setUint32(at + GROUP[field], group[field], true);
     group.nics.forEach((nic, i) => nics.setUint32(nic * NIC.size + NIC.next, group.nics[i + 1] ?? 0, true));
     for (let slot = 0; slot < RESIDUES; slot += 1) groups.setBigUint64(at + GROUP.heldIn + 8 * slot, 0n, true);
   }
@@ -287,9 +298,9 @@ interface StatsRow {
 function compareOne(
   kernel: Kernel<Program>, t: Tables, ifindexes: readonly number[], random: Random, stats: Map<number, StatsRow>, seen: Map<string, number>, where: string,
 ): void {
-  const program = pick(random, ['classify', 'classify', 'classify', 'classify', 'arrive', 'arrive', 'arrive', 'guard', 'guard', 'guard_self', 'local', 'release', 'release', 'enter', 'sink'] as const);
+  const program = pick(random, ['classify', 'classify', 'classify', 'classify', 'arrive', 'arrive', 'arrive', 'guard', 'guard', 'guard_self', 'depart', 'land', 'local', 'release', 'release', 'enter', 'sink'] as const);
   const anywhere = pick(random, ifindexes);
-  const ifindex = program === 'release' ? (t.groups.get(random(GROUPS))?.holdIfindex ?? 0) : program === 'arrive' && random(8) > 0 ? (ifindexes[UPLINK] ?? 0) : anywhere;
+  const ifindex = program === 'release' ? (t.groups.get(random(GROUPS))?.holdIfindex ?? 0) : program === 'arrive' && random(8) > 0 ? (ifindexes[UPLINK] ?? 0) : program === 'depart' && random(4) > 0 ? (ifindexes[TUNNEL] ?? 0) : anywhere;
   const ingressIfindex = random(5) === 0 ? 0 : pick(random, ifindexes);
   const frame = runnable(frameFor(random, t, program, ifindex));
   const mark = randomMark(random, t, program);

@@ -1,11 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { sleep, until } from '../../bench/bed/commands.ts';
-import type { FramePort } from '../../bench/bed/frame-port.ts';
 import { HostsBed } from '../../bench/bed/hosts.ts';
 import { nowUs } from '../../bench/bed/libc.ts';
 import type { PacketPort } from '../../bench/bed/packet-port.ts';
-import { macParse, macWrite } from '../../classifier/frame.ts';
 import type { SpecView } from '../../classifier/kernel.ts';
+import { ALL, Ear, NOBODY, framed, tag } from '../support/wire-frames.ts';
 import { WireHost } from '../support/wire-host.ts';
 import { UNPRIVILEGED } from './privilege.ts';
 
@@ -18,49 +17,13 @@ import { UNPRIVILEGED } from './privilege.ts';
  */
 const VLAN = 100;
 const GENERATION_SHIFT = 12;
-const ALL = 'ff:ff:ff:ff:ff:ff';
-const NOBODY = '02:00:00:00:00:77';
 const WAIT_MS = 10_000;
-
-interface Seen {
-  readonly id: number;
-  readonly atUs: number;
-  readonly frame: Buffer;
-}
-/** Everything that ever came out at an end, in order. */
-class Ear {
-  readonly seen: Seen[] = [];
-  readonly #port: FramePort;
-  constructor(port: FramePort) {
-    this.#port = port;
-  }
-  hear(): this {
-    this.#port.drain((frame, atUs) => {
-      const copy = Buffer.from(frame);
-      this.seen.push({ id: idOf(copy), atUs, frame: copy });
-    });
-    return this;
-  }
-  count(id: number): number {
-    return this.hear().seen.filter((each) => each.id === id).length;
-  }
-  frame(id: number): Buffer | undefined {
-    return this.hear().seen.find((each) => each.id === id)?.frame;
-  }
-}
-/** Tests' frames are of ethertype 88b5 behind any tags, and numbered. */
-function idOf(frame: Buffer): number {
-  let at = 12;
-  while (at + 4 < frame.length && [0x8100, 0x88a8].includes(frame.readUInt16BE(at))) at += 4;
-  return at + 10 <= frame.length && frame.readUInt16BE(at) === 0x88b5 ? frame.readUInt32BE(at + 2) : 0;
-}
 
 describe.skipIf(UNPRIVILEGED !== undefined)('a group across hosts', () => {
   let bed: HostsBed;
   const hosts: WireHost[] = [];
   const ears = new Map<string, Ear>();
   let outside: PacketPort;
-  let ids = 0;
 
   const mac = (i: number): string => bed.member(i).mac;
   const host = (i: number): WireHost => {
@@ -82,18 +45,6 @@ describe.skipIf(UNPRIVILEGED !== undefined)('a group across hosts', () => {
       { name: 'm3', host: 'h2', nics: [{ port: 'port3', mac: mac(2), vlan: 0 }] },
     ],
   });
-  const framed = (to: string, from: string, tags: readonly number[] = [], bytes = 100): { id: number; frame: Buffer } => {
-    const head = Buffer.alloc(12);
-    macWrite(macParse(to), head, 0);
-    macWrite(macParse(from), head, 6);
-    const body = Buffer.alloc(bytes);
-    ids += 1;
-    body.writeUInt16BE(0x88b5, 0);
-    body.writeUInt32BE(ids, 2);
-    for (let i = 6; i < bytes; i += 1) body[i] = (i * 7 + ids) & 0xff;
-    return { id: ids, frame: Buffer.concat([head, Buffer.from(tags), body]) };
-  };
-  const tag = (tpid: number, tci: number): number[] => [tpid >> 8, tpid & 0xff, tci >> 8, tci & 0xff];
   const wired = (generation: number, epoch: number, vlan = VLAN): number[] => [...tag(0x88a8, vlan), ...tag(0x8100, (generation << GENERATION_SHIFT) | (epoch & 0xfff))];
   const say = (i: number, to: string, tags: readonly number[] = [], bytes = 100): number => {
     const { id, frame } = framed(to, mac(i), tags, bytes);

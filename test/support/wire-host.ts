@@ -12,7 +12,7 @@ import { inNamespace } from '../../bench/bed/libc.ts';
 import { MAPS, MARK_MASK_DEFAULT, MARK_SHIFT_DEFAULT, PROGRAMS } from '../../classifier/abi.ts';
 import type { Program } from '../../classifier/abi.ts';
 import { KernelGate } from '../../classifier/attach.ts';
-import type { Attached, Kernel as GateKernel, SpecView } from '../../classifier/kernel.ts';
+import type { Attached, Kernel as GateKernel, SpecView, WireView } from '../../classifier/kernel.ts';
 import type { DeviceStats } from '../../classifier/stats.ts';
 import { colour, epoch } from '../../proxy/core/types.ts';
 import { Kernel } from '../../proxy/edge/kernel.ts';
@@ -42,6 +42,9 @@ function inside(path: string, kernel: Kernel<Program>): GateKernel {
     count: (ifindex) => kernel.count(ifindex),
     uncount: (ifindex) => kernel.uncount(ifindex),
     counters: (ifindex) => kernel.counters(ifindex),
+    tunnelDevice: kernel.tunnelDevice,
+    ensureTunnel: () => at(() => kernel.ensureTunnel()),
+    deleteTunnel: () => at(() => kernel.deleteTunnel()),
     forward: (ifindex, mac) => at(() => kernel.forward(ifindex, mac)),
     unforward: (ifindex, mac) => at(() => kernel.unforward(ifindex, mac)),
     passed: () => kernel.passed(),
@@ -64,7 +67,9 @@ export interface WireHostOptions {
   /** Its name in the spec. */
   readonly self: string;
   readonly namespace: string;
+  /** 0 = by VXLAN. */
   readonly vlan: number;
+  readonly vxlan?: NonNullable<WireView['vxlan']>;
   /** Colour of epoch 0 here. */
   readonly base: number;
 }
@@ -88,8 +93,9 @@ export class WireHost {
     this.#plane = inNamespace(path, () => new HoldLink({ cpu: 1, pins: { groups: `${this.#pins.dir}/groups`, nics: `${this.#pins.dir}/nics` } }));
   }
 
-  get #wire(): { self: string; vlan: number; generation: number; base: number } {
-    return { self: this.#options.self, vlan: this.#options.vlan, generation: this.#generation, base: this.#base };
+  get #wire(): WireView {
+    const { self, vlan, vxlan } = this.#options;
+    return { self, vlan, ...(vxlan === undefined ? {} : { vxlan }), generation: this.#generation, base: this.#base };
   }
   #colour(of: number): number {
     return (this.#base + of) >>> 0;

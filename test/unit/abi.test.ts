@@ -48,11 +48,13 @@ const expected: Readonly<Record<string, number>> = {
   SLUICE_NIC_READY: abi.NIC_FLAG.ready,
   SLUICE_NIC_GUARDED: abi.NIC_FLAG.guarded,
   SLUICE_NIC_REMOTE: abi.NIC_FLAG.remote,
+  SLUICE_NIC_FIRST: abi.NIC_FLAG.first,
   SLUICE_WIRE_EPOCH_BITS: abi.WIRE_EPOCH_BITS,
   SLUICE_WIRE_EPOCH_MASK: abi.WIRE_EPOCH_MASK,
   SLUICE_WIRE_GENERATION_MASK: abi.WIRE_GENERATION_MASK,
   SLUICE_WIRE_CLOSED: abi.WIRE_CLOSED,
   SLUICE_WIRE_AHEAD_MAX: abi.WIRE_AHEAD_MAX,
+  SLUICE_WIRE_GBP: abi.WIRE_GBP,
   SLUICE_VERDICTS: abi.VERDICTS.length,
   ...Object.fromEntries(abi.VERDICTS.map((name, i) => [`SLUICE_VERDICT_${name.toUpperCase()}`, i])),
   ...layout('struct sluice_group', abi.GROUP),
@@ -139,8 +141,8 @@ describe('classify.bpf.o', () => {
 
   test('is of the committed sources', () => {
     const headers = readdirSync(home).filter((file) => file.endsWith('.h'));
-    expect(headers.sort()).toEqual(['abi.h', 'arrive.bpf.h', 'deliver.bpf.h', 'frame.bpf.h', 'guard.bpf.h', 'hold.bpf.h', 'maps.bpf.h', 'wire.bpf.h']);
-    const sources = ['abi.h', 'maps.bpf.h', 'frame.bpf.h', 'wire.bpf.h', 'hold.bpf.h', 'guard.bpf.h', 'deliver.bpf.h', 'arrive.bpf.h', 'classify.bpf.c'].map((file) => readFileSync(join(home, file)));
+    expect(headers.sort()).toEqual(['abi.h', 'arrive.bpf.h', 'deliver.bpf.h', 'frame.bpf.h', 'guard.bpf.h', 'hold.bpf.h', 'maps.bpf.h', 'tunnel.bpf.h', 'wire.bpf.h']);
+    const sources = ['abi.h', 'maps.bpf.h', 'frame.bpf.h', 'wire.bpf.h', 'tunnel.bpf.h', 'hold.bpf.h', 'guard.bpf.h', 'deliver.bpf.h', 'arrive.bpf.h', 'classify.bpf.c'].map((file) => readFileSync(join(home, file)));
     expect(made?.[1], 'run `make object` and commit the result').toBe(createHash('sha256').update(Buffer.concat(sources)).digest('hex'));
   });
 

@@ -4,12 +4,14 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { CHECKS } from '../../checkpoint-hooks/doctor-checks.ts';
 import { CHECKS_PCAP } from '../../checkpoint-hooks/doctor-checks-pcap.ts';
+import { ROAD_CHECK } from '../../checkpoint-hooks/doctor-checks-vxlan.ts';
+import { wantedPorts, wantedRoad } from '../../checkpoint-hooks/commands/doctor.ts';
 import { realSystem } from '../../checkpoint-hooks/doctor-system.ts';
 import { absent, examine, hidden, look, seen } from '../../checkpoint-hooks/doctor.ts';
 import type { DoctorOptions, Facts, Finding, Level, Link, System } from '../../checkpoint-hooks/doctor.ts';
 import { serve, sluice } from './cli-world.ts';
 
-const link = (name: string, over: Partial<Link> = {}): Link => ({ name, mac: `fe:00:00:00:00:${name.length}${name.length}`, up: true, kind: '', bridge: undefined, vlanFiltering: false, ...over });
+const link = (name: string, over: Partial<Link> = {}): Link => ({ name, mac: `fe:00:00:00:00:${name.length}${name.length}`, up: true, kind: '', bridge: undefined, vlanFiltering: false, mtu: 1500, qdisc: 'noqueue', ...over });
 const CONFIG = new Map(['CONFIG_BPF_SYSCALL', 'CONFIG_PACKET', 'CONFIG_VETH', 'CONFIG_BRIDGE', 'CONFIG_NET_CLS_ACT'].map((name) => [name, 'y']));
 const options: DoctorOptions = { ports: [], wanted: undefined, bpffs: '/sys/fs/bpf' };
 const status = (caps: string): ReturnType<typeof seen<string>> => seen(`Name:\tnode\nCapEff:\t${caps}\n`);
@@ -107,7 +109,61 @@ describe('each fault is found, with its level and its fix', () => {
   });
 });
 
+describe('a group by VXLAN', () => {
+  const roadWanted = { self: 'h1', hosts: { h1: '10.0.1.1', h2: '10.0.2.1' }, outerBytes: 50 };
+  const peer = { host: 'h2', address: '10.0.2.1', small: seen(true), large: seen(true) };
+  const road = { addresses: seen(['127.0.0.1', '10.0.1.1']), innerBytes: 1500, peers: [peer] };
+  const slx = (over: Partial<Link> = {}): Link => link('slx', { kind: 'vxlan', vxlan: { port: 4789, external: true, gbp: true }, ...over });
+  const good: Facts = { ...GOOD, kernelConfig: seen(new Map([...CONFIG, ['CONFIG_VXLAN', 'm']])), options: { ...options, road: roadWanted }, road };
+  const withLinks = (...links: Link[]): Partial<Facts> => ({ links: seen(links) });
+
+  test('all is well, with the device and before there is one; nothing is said of other groups', () => {
+    for (const over of [{}, withLinks(slx()), { kernelConfig: absent }]) {
+      const findings = examine({ ...good, ...over }, [ROAD_CHECK]);
+      expect(findings.map(({ level }) => level)).toEqual(['ok', 'ok', 'ok']);
+      expect(findings.at(-1)?.text).toBe('h2 (10.0.2.1) is reached with 1550 bytes');
+    }
+    expect(examine(GOOD, [ROAD_CHECK])).toEqual([]);
+  });
+
+  test.each<[string, Partial<Facts>, Level, RegExp, RegExp]>([
+    ['no module', { kernelConfig: seen(CONFIG) }, 'fail', /without CONFIG_VXLAN/, /wire: \{ vlan \}/],
+    ['nobody in the file', { options: { ...options, road: { ...roadWanted, self: 'other' } } }, 'fail', /other, has no address/, /--host NAME/],
+    ['another\'s address', { road: { ...road, addresses: seen(['127.0.0.1', '10.9.9.9']) } }, 'fail', /10\.0\.1\.1 of wire\.hosts is no address of this host, h1/, /10\.9\.9\.9 for h1/],
+    ['addresses not shown', { road: { ...road, addresses: hidden('not allowed') } }, 'warn', /could not look at the addresses/, /root/],
+    ['port taken', withLinks(link('vx0', { kind: 'vxlan', vxlan: { port: 4789, external: true, gbp: false } })), 'fail', /vx0 has UDP port 4789/, /vxlan\.port/],
+    ['no policy ids', withLinks(slx({ vxlan: { port: 4789, external: true, gbp: false } })), 'fail', /slx carries no policy ids/, /ip link del slx/],
+    ['a queue', withLinks(slx({ qdisc: 'fq_codel' })), 'fail', /slx has a queue \(fq_codel\)/, /ip link del slx/],
+    ['in a bridge, down', withLinks(slx({ bridge: 'br0', up: false })), 'fail', /slx is down, is in bridge br0/, /ip link del slx/],
+    ['no ip', { links: absent }, 'warn', /could not look at the VXLAN device/, /root/],
+    ['silent', { road: { ...road, peers: [{ ...peer, small: seen(false), large: seen(false) }] } }, 'warn', /no answer from h2/, /UDP port 4789/],
+    ['narrow', { road: { ...road, peers: [{ ...peer, large: seen(false) }] } }, 'warn', /1550 bytes don't reach h2 \(10\.0\.2\.1\) in one piece/, /MTU of all devices on the road to 1550/],
+    ['no ping', { road: { ...road, peers: [{ ...peer, small: hidden('no `ping`: apt-get install iputils-ping') }] } }, 'warn', /could not look at the road to h2/, /root/],
+  ])('%s', (_name, over, level, text, fix) => {
+    const found = examine({ ...good, ...over }, [ROAD_CHECK]).filter((finding) => finding.level !== 'ok');
+    expect(found).toHaveLength(1);
+    expect(found[0]).toMatchObject({ level, text: expect.stringMatching(text) as string, fix: expect.stringMatching(fix) as string });
+  });
+
+  test('of a group across hosts, ports of members elsewhere are nobody\'s worry here', () => {
+    const member = (name: string, host: string, vlan: number) => ({ name, host, nics: [{ port: `tap-${name}`, mac: '02:00:00:00:00:01', vlan }] });
+    const spec = { group: 'g', commit: 'acks' as const, members: [member('a', 'h1', 0), member('b', 'h2', 7)], hold: { bytes: 1, highWater: 1 }, foreignSource: 'hold' as const, intraPath: 'redirect' as const, wire: { vxlan: 7, hosts: roadWanted.hosts } };
+    expect(wantedPorts(spec, 'h1').map(({ port }) => port)).toEqual(['tap-a']);
+    expect(wantedRoad(spec, 'h1')).toEqual({ ...roadWanted, outerBytes: 54 });
+    expect(wantedRoad({ ...spec, wire: { vlan: 7 } }, 'h1')).toBeUndefined();
+    expect(examine({ ...GOOD, options: { ...options, wanted: wantedPorts(spec, 'h9') } }, CHECKS).find(({ check }) => check === 'group-ports')).toMatchObject({ level: 'warn', fix: expect.stringMatching(/--host/) as string });
+  });
+});
+
 describe('the real system', () => {
+  test('pings itself with what fits and not with what does not, and shows its addresses', async () => {
+    const system = realSystem({ socket: '/nonexistent/s' });
+    const shown = await system.addresses();
+    if (shown.kind === 'seen') expect(shown.value.length).toBeGreaterThanOrEqual(0);
+    const [small, large] = [await system.ping('127.0.0.1', 84), await system.ping('192.0.2.1', 65_000)];
+    if (small.kind === 'seen') expect([small.value, large.kind === 'seen' && large.value]).toEqual([true, false]);
+  }, 30_000);
+
   test('answers every question on this machine, and nothing throws', async () => {
     const system: System = realSystem({ socket: '/nonexistent/s' });
     const facts = await look(system, { ports: ['lo', 'no-such-port'], wanted: undefined, bpffs: '/sys/fs/bpf' });

@@ -22,7 +22,7 @@ const group = (id: number, ...nics: WantedGroup['nics']): WantedGroup => ({ hold
 /** What the kernel would show after the actions. */
 function carryOut(picture: Picture, actions: readonly Action[]): Picture {
   const hooks = new Map(picture.hooks.map((hook) => [`${hook.ifindex} ${hook.side} ${hook.program}`, hook]));
-  const tables = { ports: new Map(picture.tables.ports), macs: new Map(picture.tables.macs), guarded: new Map(picture.tables.guarded), devices: new Map(picture.tables.devices), wires: new Map(picture.tables.wires) };
+  const tables = { ports: new Map(picture.tables.ports), macs: new Map(picture.tables.macs), guarded: new Map(picture.tables.guarded), devices: new Map(picture.tables.devices), wires: new Map(picture.tables.wires), vnis: new Map(picture.tables.vnis), peers: new Map(picture.tables.peers) };
   const counted = new Set(picture.counted);
   const forwarding = new Set(picture.forwarding);
   for (const action of actions) {

@@ -1,0 +1,53 @@
+/**
+ * What a group by VXLAN needs of this host: an address that is the one in the group file, hosts that
+ * answer, a road wide enough, a device as the daemon makes it, a UDP port that is free for it. Pure.
+ */
+import { fail, ok, unseen, warn } from './doctor-checks.ts';
+import type { Check, Facts, Link, PeerSeen, RoadSeen, RoadWanted, Verdict } from './doctor.ts';
+
+/** The daemon's device, and the port it uses unless `vxlan.port` says another. */
+const DEVICE = 'slx';
+const PORT = 4789;
+
+function vxlan({ options, road, links, kernelConfig }: Facts): readonly Verdict[] {
+  if (options.road === undefined || road === undefined) return [];
+  const config = kernelConfig.kind === 'seen' ? kernelConfig.value.get('CONFIG_VXLAN') : undefined;
+  if (kernelConfig.kind === 'seen' && config !== 'y' && config !== 'm') return [fail('the kernel is built without CONFIG_VXLAN', 'boot a distribution kernel, or use wire: { vlan }')];
+  const own = ownAddress(options.road, road);
+  if (own.level === 'fail') return [own];
+  return [own, ...(links.kind === 'seen' ? device(links.value) : [unseen('the VXLAN device', links.kind === 'hidden' ? links.reason : 'no `ip` command')]), ...road.peers.map((peer) => reach(peer, options.road?.outerBytes ?? 0, road))];
+}
+
+function ownAddress({ self, hosts }: RoadWanted, { addresses }: RoadSeen): Verdict {
+  const own = hosts[self];
+  if (own === undefined) return fail(`this host, ${self}, has no address in wire.hosts`, `add ${self}: <its IPv4 address> to the group file, or say who it is: --host NAME`);
+  if (addresses.kind !== 'seen') return unseen('the addresses of this host', addresses.kind === 'hidden' ? addresses.reason : 'no `ip` command');
+  if (addresses.value.includes(own)) return ok(`${own} is this host's address`);
+  return fail(`${own} of wire.hosts is no address of this host, ${self}: nothing of the group can leave`, `give a device that address, or write one of ${addresses.value.filter((one) => !one.startsWith('127.')).join(', ') || 'this host\'s'} for ${self}`);
+}
+
+function device(links: readonly Link[]): readonly Verdict[] {
+  const ours = links.find(({ name }) => name === DEVICE);
+  const port = ours?.vxlan?.port ?? PORT;
+  const other = links.find(({ name, vxlan: is }) => name !== DEVICE && is?.port === port && is.external);
+  if (other !== undefined && ours === undefined) return [fail(`${other.name} has UDP port ${port} for all VNIs`, 'set vxlan.port to another port in the settings of sluiced on all hosts')];
+  if (ours === undefined) return [ok(`UDP port ${port} is free for the VXLAN device, which sluiced makes`)];
+  const faults = [
+    ...(ours.vxlan?.external === true ? [] : ['is not external']), ...(ours.vxlan?.gbp === true ? [] : ['carries no policy ids (gbp)']),
+    ...(ours.up ? [] : ['is down']), ...(ours.qdisc === 'noqueue' ? [] : [`has a queue (${ours.qdisc})`]), ...(ours.bridge === undefined ? [] : [`is in bridge ${ours.bridge}`]),
+  ];
+  if (faults.length === 0) return [ok(`${DEVICE} is as it must be, UDP port ${port}`)];
+  return [fail(`${DEVICE} ${faults.join(', ')}`, `ip link del ${DEVICE}: a running sluiced makes it again as it must be`)];
+}
+
+function reach({ host, address, small, large }: PeerSeen, outerBytes: number, { innerBytes }: RoadSeen): Verdict {
+  const bytes = innerBytes + outerBytes;
+  const dark = [small, large].find(({ kind }) => kind !== 'seen');
+  if (dark !== undefined) return unseen(`the road to ${host}`, dark.kind === 'hidden' ? dark.reason : 'no `ping` command');
+  if (small.kind === 'seen' && !small.value) return warn(`no answer from ${host} (${address})`, `ip route get ${address}; let ICMP echo and UDP port ${PORT} (or vxlan.port) through between the hosts`);
+  if (large.kind === 'seen' && large.value) return ok(`${host} (${address}) is reached with ${bytes} bytes`);
+  return warn(`${bytes} bytes don't reach ${host} (${address}) in one piece: the members' ${innerBytes} and ${outerBytes} around them`,
+    `set the MTU of all devices on the road to ${bytes} or more, or the members' to ${outerBytes} less than the road's`);
+}
+
+export const ROAD_CHECK: Check = { name: 'vxlan', verdict: vxlan };
