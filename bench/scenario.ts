@@ -15,7 +15,7 @@
  * bench/table.ts.
  */
 
-export const SECTIONS = ['headline', 'intra-group', 'external', 'epoch calls', 'growth', 'peers'] as const;
+export const SECTIONS = ['headline', 'intra-group', 'external', 'epoch calls', 'growth', 'hosts', 'peers'] as const;
 export type Section = (typeof SECTIONS)[number];
 
 export interface Variant {

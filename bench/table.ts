@@ -5,8 +5,9 @@ import { external } from './scenarios/external.ts';
 import { growth } from './scenarios/growth.ts';
 import { guestPeers } from './scenarios/guest-peers.ts';
 import { headline } from './scenarios/headline.ts';
+import { hosts } from './scenarios/hosts.ts';
 import { intra } from './scenarios/intra.ts';
 import { kernelPeers } from './scenarios/kernel-peers.ts';
 import { byTurns } from './scenarios/turns.ts';
 
-export const TABLE: readonly Scenario[] = [...headline, ...intra, ...byTurns, ...external, ...calls, ...growth, ...kernelPeers, ...guestPeers];
+export const TABLE: readonly Scenario[] = [...headline, ...intra, ...byTurns, ...external, ...calls, ...growth, ...hosts, ...kernelPeers, ...guestPeers];

@@ -4,7 +4,9 @@
  *   controls   the judges' negative controls: each must be seen (hosts/controls.ts)
  *   chaos      RUNS runs, every fault of hosts/faults.ts in turn, every third time with a second one
  *
- *   test-hosts.js [SEED] [controls] [FROM-TO] [fault=NAME] [election=MS]
+ *   split      every way to split the group, tried once each (hosts/split.ts)
+ *
+ *   test-hosts.js [SEED] [controls] [split] [FROM-TO] [fault=NAME] [election=MS]
  *
  * The seed is printed; a run depends on the seed and its number alone, as far as a machine's timing allows
  * it. FROM-TO picks runs, from 1. Writes out/test-hosts.json, where the runs of one seed come together
@@ -19,11 +21,13 @@ import { quantile } from './bed/stats.ts';
 import { Arena, type Outcome, type Plan } from './hosts/chaos.ts';
 import { CONTROLS, control, controlFault } from './hosts/controls.ts';
 import { BESIDE_DEADLY, BESIDE_PASSING, DEADLY, PASSING, type Deadly, type Passing } from './hosts/faults.ts';
+import { ATTEMPTS, attempt } from './hosts/split.ts';
 import { mustBeRoot, tableText, tenth, writeOut } from './vm/report.ts';
 
 const RUNS = 112;
 const GOES_ON_TARGET_MS = 2000;
 const FILE = 'test-hosts.json';
+const SPLIT_FILE = 'test-hosts-split.json';
 const NAMES = [...Object.keys(PASSING), ...Object.keys(DEADLY)] as (Passing | Deadly)[];
 
 interface Row extends Partial<Outcome> {
@@ -105,6 +109,23 @@ async function controls(): Promise<string[]> {
   return faults;
 }
 
+async function split(seed: number): Promise<string[]> {
+  const arena = await Arena.create();
+  try {
+    const rows = [];
+    for (const [i, name] of ATTEMPTS.entries()) {
+      const row = await attempt(arena, name, randomOf(seed * 1009 + i));
+      rows.push(row);
+      console.log(`${row.attempt}\n    ${row.outcome}${row.faults.map((fault) => `  FAULT ${fault}`).join('')}`);
+    }
+    writeOut(SPLIT_FILE, { seed, rows });
+    console.log(`\n${rows.length} attempts to split the group, ${rows.filter(({ faults }) => faults.length > 0).length} with faults; out/${SPLIT_FILE}`);
+    return rows.flatMap(({ attempt: name, faults }) => faults.map((fault) => `${name}: ${fault}`));
+  } finally {
+    await arena.close();
+  }
+}
+
 /** Runs of the same seed that an earlier call wrote, this call's in their place. */
 function together(seed: number, rows: readonly Row[]): Row[] {
   let before: { readonly seed: number; readonly runs: readonly Row[] } | undefined;
@@ -153,9 +174,11 @@ async function main(args: readonly string[]): Promise<void> {
   const given = wordOf(args, 'fault');
   const [from = 1, to = RUNS] = range?.split('-').map(Number) ?? [];
   console.log(`seed ${seed}`);
-  const isAll = !args.includes('controls') && range === undefined;
+  const isPart = args.includes('controls') || args.includes('split');
+  const isAll = !isPart && range === undefined;
   const faults = args.includes('controls') || isAll ? await controls() : [];
-  if (!args.includes('controls') || range !== undefined) {
+  if (args.includes('split') || isAll) faults.push(...await split(seed));
+  if (!isPart || range !== undefined) {
     const rows = await chaos(seed, Array.from({ length: to - from + 1 }, (_, i) => from + i), given, wordOf(args, 'election') === undefined ? undefined : Number(wordOf(args, 'election')));
     const runs = together(seed, rows);
     writeOut(FILE, { seed, runs });

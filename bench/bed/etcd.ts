@@ -28,6 +28,11 @@ export interface EtcdTls {
   readonly key: string;
 }
 
+interface EndpointStatus {
+  readonly Endpoint: string;
+  readonly Status: { readonly header: { readonly member_id: number }; readonly leader: number; readonly raftIndex: number };
+}
+
 export class Etcd {
   readonly endpoints: readonly string[];
   readonly #options: EtcdOptions;
@@ -116,9 +121,17 @@ export class Etcd {
     return node;
   }
 
+  /** Entries in its log, ever: one a transaction. */
+  async entries(): Promise<number> {
+    return Math.max(...(await this.#status()).map(({ Status }) => Status.raftIndex));
+  }
+
+  async #status(): Promise<EndpointStatus[]> {
+    return JSON.parse(await this.ctl(['endpoint', 'status', '-w', 'json'])) as EndpointStatus[];
+  }
+
   async #leads(): Promise<number> {
-    const said = await this.ctl(['endpoint', 'status', '-w', 'json']);
-    const rows = JSON.parse(said) as { Endpoint: string; Status: { header: { member_id: number }; leader: number } }[];
+    const rows = await this.#status();
     const leading = rows.find(({ Status }) => Status.header.member_id === Status.leader);
     return this.endpoints.findIndex((endpoint) => leading?.Endpoint === endpoint);
   }

@@ -34,7 +34,7 @@ export class WireClient {
     return new WireClient(socket);
   }
 
-  async call(method: 'GET' | 'PUT' | 'POST', path: string, body?: object): Promise<Timed> {
+  async call(method: 'GET' | 'PUT' | 'POST' | 'DELETE', path: string, body?: object): Promise<Timed> {
     if (this.#done !== undefined) throw new Error('one request at a time');
     const text = body === undefined ? '' : JSON.stringify(body);
     const type = body === undefined ? '' : `content-type: application/json\r\ncontent-length: ${text.length}\r\n`;
@@ -80,9 +80,9 @@ export class WireApi {
     return new WireApi(await WireClient.open(path));
   }
 
-  async must(method: 'GET' | 'PUT' | 'POST', path: string, body?: object): Promise<unknown> {
+  async must(method: 'GET' | 'PUT' | 'POST' | 'DELETE', path: string, body?: object): Promise<unknown> {
     const call = await this.#client.call(method, path, body);
-    return mustSucceed({ status: call.status, body: JSON.parse(call.body) as unknown }, `${method} ${path}`);
+    return mustSucceed({ status: call.status, body: call.body === '' ? {} : JSON.parse(call.body) as unknown }, `${method} ${path}`);
   }
 
   async group(method: 'GET' | 'PUT' | 'POST', path: string, body?: object): Promise<GroupAnswer> {

@@ -239,7 +239,7 @@ export class HostsEngine {
 }
 
 /** Asks until it is so: a ledger that is late is asked again, anything else is thrown. */
-async function insist<T>(ask: () => Promise<T | undefined>): Promise<T> {
+export async function insist<T>(ask: () => Promise<T | undefined>): Promise<T> {
   const endUs = nowUs() + TRIES_MS * 1e3;
   let last = 'it is not so';
   while (nowUs() < endUs) {
@@ -256,7 +256,7 @@ async function insist<T>(ask: () => Promise<T | undefined>): Promise<T> {
 }
 
 const isProtected = (state: GroupAnswer | undefined, generation: number): boolean => state?.phase === 'protected' && state.generation === generation;
-const said = (error: unknown, code: string): boolean => error instanceof ApiRefusal && error.code === code;
+export const said = (error: unknown, code: string): boolean => error instanceof ApiRefusal && error.code === code;
 const asError = (error: unknown): Error => (error instanceof Error ? error : new Error(String(error)));
 
 function shuffled<T>(list: readonly T[]): T[] {

@@ -75,6 +75,11 @@ describe('a wrong file: its line, the key, and what to write instead', () => {
     ['ledger', 'ledger: { etcd: { endpoints: [x] } }', /f:1: ledger.etcd.endpoints: "x" is not right; expected a list of 1 to 16 addresses/],
     ['ledger, misspelt', 'ledger: { etcd: { endpoint: [x] } }', /f:1: ledger.etcd.endpoint is not a setting; below ledger.etcd there are endpoints/],
     ['ledger, other', 'ledger: raft', /expected embedded/],
+    ['isolation, a name', 'isolation: { addresses: [gateway] }', /f:1: isolation\.addresses: "gateway" is not right; expected a list of 1 to 8 IPv4 or IPv6 addresses/],
+    ['isolation, nine addresses', `isolation: { addresses: [${Array.from({ length: 9 }, (_, i) => `10.0.0.${i + 1}`).join(', ')}] }`, /expected a list of 1 to 8/],
+    ['isolation, policy', 'isolation:\n  policy: open', /f:2: isolation\.policy: "open" is not right; expected hold or close/],
+    ['isolation, too often', 'isolation: { everyMs: 10 }', /f:1: isolation\.everyMs: "?10"? is not right/],
+    ['isolation, misspelt', 'isolation: { address: [10.0.0.1] }', /f:1: isolation\.address is not a setting; below isolation there are addresses/],
     ['level', 'log:\n  level: loud', /f:2: log\.level: "loud" is not right; expected trace or debug/],
     ['mask, two bits', 'mark: { mask: 0x3 }', /three adjacent bits, as 0x70000000/],
     ['mask, apart', 'mark: { mask: 0xb }', /three adjacent bits/],
@@ -97,6 +102,16 @@ test('the portable plane: its ports as a list or as text, and never without', ()
   expect(config([]).pcap).toBeUndefined();
   expect(messageOf(() => config(['--plane', 'pcap']))).toMatch(/plane: pcap needs pcap\.ports/);
   expect(messageOf(() => config(['--pcap-ports', 'tap0']))).toMatch(/pcap is set but plane is not pcap/);
+});
+
+test('isolation: what is left out, what belongs together', () => {
+  const [across, two] = [['--ledger-etcd-endpoints', 'http://10.0.0.1:2379'], ['--isolation-addresses', '10.0.0.1,fd00::1']];
+  const more = (policy: string, everyMs: number, afterMs: number): string[] => ['--isolation-policy', policy, '--isolation-every-ms', String(everyMs), '--isolation-after-ms', String(afterMs)];
+  expect(config([...across, ...two]).isolation).toEqual({ addresses: ['10.0.0.1', 'fd00::1'], policy: 'hold', everyMs: 250, afterMs: 3000 });
+  expect(config([...across, ...two, ...more('close', 100, 300)]).isolation).toMatchObject({ policy: 'close', everyMs: 100, afterMs: 300 });
+  expect(messageOf(() => config([...across, ...two, ...more('hold', 100, 299)]))).toMatch(/afterMs 299 has no room for 3 rounds of isolation\.everyMs 100; make it at least 300$/);
+  expect(messageOf(() => config([...across, '--isolation-policy', 'close']))).toMatch(/isolation\.policy is set but isolation\.addresses is not/);
+  expect(messageOf(() => config(two))).toMatch(/isolation is for groups across hosts, which need ledger\.etcd\.endpoints/);
 });
 
 describe('wrong flags and variables', () => {

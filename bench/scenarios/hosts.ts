@@ -1,0 +1,135 @@
+/**
+ * A group across hosts, measured: what its members' traffic costs on the wire, how long a commit takes,
+ * and how many groups one etcd carries. Hosts are namespaces of one machine, each with its own sluiced; on
+ * two cores they stand in each other's way, so the last two figures are of the machine, not of a network.
+ *
+ *   wire      two hosts, protection by turns under one stream (turns.ts)
+ *   commit    the last host's ack is called ─► etcd ─► all hear of it ─► frames leave: first, and of all hosts
+ *   groups    many groups at 20 epochs a second each, on three hosts with one etcd of three nodes
+ */
+import type { GroupAnswer } from '../bed/api.ts';
+import { Cluster } from '../bed/cluster.ts';
+import { sleep, until } from '../bed/commands.ts';
+import { nowUs } from '../bed/libc.ts';
+import type { PacketPort } from '../bed/packet-port.ts';
+import { parseProbe, probeFlow } from '../bed/probe.ts';
+import { median, quantile } from '../bed/stats.ts';
+import { FarmGroup } from '../hosts/farm.ts';
+import type { Lap, Reading, Scenario } from '../scenario.ts';
+import { manyGroups } from './hosts-many.ts';
+import { argumentsOf, sentBytes, shareOf, turned } from './turns.ts';
+
+const WIRE = 'TCP between members on two hosts by turns under one stream';
+const WIRE_WINDOWS = 24;
+/** Through etcd, and on both hosts. */
+const CHANGE_MS_MAX = 700;
+
+const wire: Scenario = {
+  name: WIRE, section: 'hosts', variants: [{ name: 'group' }], baseline: false, warmUpLap: false, lapsMax: 3,
+  topology: 'two hosts, each with a bridge, an uplink and a sluiced, on one switch; one member (veth into a namespace) each; one etcd',
+  arguments: `tagged on the uplinks beside plain bridges: ${argumentsOf(1, WIRE_WINDOWS)}`, quantities: shareOf(WIRE),
+  open: async (context) => {
+    const cluster = await Cluster.create({ hosts: 2, members: [0, 1].map((host) => ({ kind: 'veth', host })), etcdNodes: 1 });
+    const { bed } = cluster;
+    let group: FarmGroup | undefined;
+    return {
+      lap: async (lap) => {
+        const one = (group ??= await FarmGroup.apply(cluster, { name: 'g', members: [0, 1], vlan: 100 }));
+        return turned(context, lap, {
+          id: bed.id, from: bed.member(0), to: bed.member(1), changeMsMax: CHANGE_MS_MAX, streams: 1, windows: WIRE_WINDOWS,
+          sent: (to) => sentBytes(bed.host(to === bed.member(0) ? 0 : 1), to.port),
+          protect: () => one.protect(), unprotect: () => one.unprotect(),
+        });
+      },
+      close: async () => {
+        group?.close();
+        await cluster.close();
+      },
+    };
+  },
+};
+
+const HOSTS_MAX = 8;
+const ALONE = 'own ledger';
+const COMMITS = [{ name: ALONE, hosts: 1 }, ...[1, 2, 3, HOSTS_MAX].map((hosts) => ({ name: `${hosts} ${hosts === 1 ? 'host' : 'hosts'}`, hosts }))];
+const EPOCHS_MAX = 300;
+const SETTLE_MS = 5;
+const OUT_MS_MAX = 30_000;
+
+interface Left {
+  readonly firstMs: number;
+  readonly allMs: number;
+}
+
+/** One epoch with a frame of each host in it: from the last host's ack until they are outside. */
+async function commitOnce({ bed }: Cluster, group: FarmGroup, eye: PacketPort): Promise<Left> {
+  const epoch = group.open;
+  for (const i of group.members) bed.tap(i).send(probeFlow(bed.member(i).address, bed.outsider.address, i)(epoch));
+  await sleep(SETTLE_MS);
+  await group.cutAll();
+  const last = epoch % group.hosts; // each in its turn
+  const others = group.members.flatMap((_, host) => (host === last ? [] : [host]));
+  await Promise.all(others.map((host) => group.ack(host)));
+  await until('the other hosts\' acks have come', async () => acksIn(await group.state(last), epoch) >= others.length, OUT_MS_MAX);
+  const outUs: number[] = [];
+  eye.drain(() => undefined);
+  const beganUs = nowUs();
+  const answered = group.ack(last);
+  await until('all frames are outside', () => {
+    eye.drain((frame, atUs) => void (parseProbe(frame)?.seq === epoch && outUs.push(atUs)));
+    return outUs.length >= group.hosts;
+  }, OUT_MS_MAX);
+  await answered;
+  return { firstMs: (Math.min(...outUs) - beganUs) / 1e3, allMs: (Math.max(...outUs) - beganUs) / 1e3 };
+}
+
+const acksIn = (state: GroupAnswer, epoch: number): number =>
+  'hosts' in state && Array.isArray(state.hosts) ? state.hosts.filter((one: { acked?: number }) => (one.acked ?? 0) >= epoch).length : 0;
+
+async function commits(cluster: Cluster, eye: PacketPort, { name, hosts }: (typeof COMMITS)[number], { number, seconds }: Lap): Promise<Reading> {
+  const group = await FarmGroup.apply(cluster, { name: `c${hosts}-${number}${name === ALONE ? 'a' : ''}`, members: Array.from({ length: hosts }, (_, i) => i), vlan: 100 }, name === ALONE);
+  await group.protect();
+  try {
+    const [first, all]: [number[], number[]] = [[], []];
+    const endUs = nowUs() + seconds * 1e6;
+    while (nowUs() < endUs && first.length < EPOCHS_MAX) {
+      const { firstMs, allMs } = await commitOnce(cluster, group, eye);
+      first.push(firstMs);
+      all.push(allMs);
+    }
+    return {
+      values: { first50: median(first), first99: quantile(first, 0.99), all50: median(all), all99: quantile(all, 0.99) },
+      series: { 'first frame, ms': first, 'all hosts, ms': all },
+    };
+  } finally {
+    await group.unprotect();
+    await group.forget();
+  }
+}
+
+const commit: Scenario = {
+  name: 'commit across hosts', section: 'hosts', warmUpLap: true, lapsMin: 3, baseline: false,
+  variants: COMMITS.map(({ name, hosts }) => (name === ALONE ? { name } : { name, x: hosts })), xLabel: 'hosts',
+  topology: `${HOSTS_MAX} hosts on one machine, each with a bridge, an uplink and a sluiced; one tap each; an etcd of three nodes`,
+  arguments: 'a frame of each host in each epoch; all other hosts have acked; the last one\'s ack to the first frame outside, and to the last host\'s',
+  quantities: [
+    { key: 'first50', name: 'last ack to first frame outside, p50', unit: 'ms', lowerIsBetter: true },
+    { key: 'first99', name: 'last ack to first frame outside, p99', unit: 'ms', lowerIsBetter: true },
+    { key: 'all50', name: 'last ack to all hosts\' frames outside, p50', unit: 'ms', lowerIsBetter: true },
+    { key: 'all99', name: 'last ack to all hosts\' frames outside, p99', unit: 'ms', lowerIsBetter: true },
+  ],
+  note: `'${ALONE}' is one host without etcd; with it, a commit is an etcd transaction more, and its way back by the watch.`,
+  open: async () => {
+    const cluster = await Cluster.create({ hosts: HOSTS_MAX, members: Array.from({ length: HOSTS_MAX }, (_, host) => ({ kind: 'tap', host })), etcdNodes: 3 });
+    const eye = cluster.bed.outside();
+    return {
+      lap: (lap) => {
+        const shape = COMMITS.find(({ name }) => name === lap.variant);
+        return shape === undefined ? Promise.reject(new Error(`no shape ${lap.variant}`)) : commits(cluster, eye, shape, lap);
+      },
+      close: () => cluster.close(),
+    };
+  },
+};
+
+export const hosts: readonly Scenario[] = [wire, commit, manyGroups];
