@@ -61,7 +61,7 @@ demo-hosts: setup dist/.built ## one group on three hosts with an etcd: leader k
 	@deploy/setup.sh hosts
 	@node dist/bench/demo-hosts.js
 
-test-hosts: setup dist/.built ## chaos on three hosts, 112 runs, some 12 minutes; SERIES="7 1-20" is a part; writes out/test-hosts.json
+test-hosts: setup dist/.built ## chaos on three hosts, 112 runs, some 12 minutes; SERIES="7 1-20" is a part, SERIES=split the attempts to split a group; writes out/test-hosts.json
 	@deploy/setup.sh hosts
 	@node dist/bench/test-hosts.js $(SERIES)
 
