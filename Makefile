@@ -5,7 +5,7 @@ NODE_STAMP := node_modules/.package-lock.json
 SOURCES := $(shell find proxy classifier checkpoint-hooks bench -name '*.ts' 2>/dev/null)
 PAGE := checkpoint-hooks/page
 
-.PHONY: help setup build check unit test explore fuzz deb test-deb audit demo demo-hosts test-hosts demo-vm test-vm bench bench-quick longrun object clean
+.PHONY: help setup build check unit test explore fuzz deb test-deb test-image audit demo demo-hosts test-hosts demo-vm test-vm bench bench-quick longrun object clean
 
 help: ## what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ deb: dist/.built ## out/sluice_*.deb, looked at by lintian
 test-deb: deb ## the package on a clean Debian root: installed, run as its unit says, upgraded, purged without a trace
 	@deploy/setup.sh testdeb
 	@test/deb/run.sh
+
+test-image: deb ## the container's image: built of the package, run by podman, a group protected through its end and another
+	@deploy/setup.sh image
+	@test/image/run.sh
 
 audit: $(NODE_STAMP) ## known faults of the npm packages; exits 0 and says so where the registry does not answer
 	@deploy/audit.sh

@@ -99,12 +99,15 @@ export interface HoldNames {
   readonly ring: string;
 }
 
-/** No address, no router solicitation. A kernel without IPv6 has no such file. */
+/**
+ * No address, no router solicitation. A kernel without IPv6 has no such file, a container may not write it: what the
+ * device says of itself then is stopped like anyone's (D13).
+ */
 function disableIpv6(device: string): void {
   try {
     writeFileSync(`/proc/sys/net/ipv6/conf/${device}/disable_ipv6`, '1');
   } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
+    if (!(error instanceof Error && 'code' in error && ['ENOENT', 'EROFS'].includes(String(error.code)))) throw error;
   }
 }
 function prepare(netlink: Netlink, link: Link, owner: string): void {

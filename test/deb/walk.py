@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 
-PACKAGE, BASE = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 HERE = os.path.dirname(os.path.abspath(__file__))
 PATIENCE_S = 60
 # Exposure as systemd counts it, 0 to 10; below 4.9 it says OK.
@@ -75,9 +74,9 @@ class Walk:
 
     # ------------------------------------------------------------------------------ the root
 
-    def unpack(self):
+    def unpack(self, base):
         os.mkdir(self.root)
-        run("tar", "-xpf", BASE, "-C", self.root, "--numeric-owner")
+        run("tar", "-xpf", base, "-C", self.root, "--numeric-owner")
         for name, kind in (("proc", "proc"), ("sys", "sysfs"), ("run", "tmpfs"), ("dev", "tmpfs")):
             run("mount", "-t", kind, kind, f"{self.root}/{name}")
         run("mount", "-t", "bpf", "bpf", f"{self.root}/sys/fs/bpf")
@@ -244,14 +243,14 @@ def tidy(walk, links):
     ok("nothing of ours is left in /sys/fs/bpf")
 
 
-def main(directory):
+def main(directory, package, base):
     walk = Walk(directory)
-    walk.unpack()
+    walk.unpack(base)
     walk.network()
     clean, links = walk.files(), devices()
-    version = run("dpkg-deb", "-f", PACKAGE, "Version").strip()
+    version = run("dpkg-deb", "-f", package, "Version").strip()
 
-    walk.install(older(PACKAGE, directory))
+    walk.install(older(package, directory))
     mustbe(walk.inside("sluiced", "--version").strip(), "sluiced 0.0.9", f"version {OLD} is installed on a clean root and runs")
     mustbe("group: sluice:" in "\n".join(walk.files()), True, "the group sluice is there")
     walk.unit()
@@ -280,7 +279,7 @@ def main(directory):
     walk.holds(4, "after a restart")
     walk.release(2, again, f"what came after the restart leaves; of the {len(lost)} before and meanwhile none did")
 
-    walk.install(PACKAGE)
+    walk.install(package)
     walk.stop()
     walk.start()
     mustbe(walk.inside("sluiced", "--version").strip(), f"sluiced {version}", f"upgraded to {version} over a protected group, and restarted")
@@ -293,7 +292,7 @@ def main(directory):
     back = walk.send(1)
     walk.holds(1, "after the way back to the older version")
     walk.release(4, back, "the group went on through that too")
-    walk.install(PACKAGE)
+    walk.install(package)
 
     doctor = walk.inside("sluice", "doctor", check=False)
     print("".join(f"      {line}\n" for line in doctor.splitlines() if not line.startswith("ok")), end="")
@@ -327,7 +326,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of `finally`
     place = tempfile.mkdtemp(prefix="sl-deb-")
     try:
-        main(place)
+        main(place, *(os.path.abspath(one) for one in sys.argv[1:3]))
     finally:
         for mounted in ("sys/fs/bpf", "sys", "proc", "run", "dev"):
             run("umount", "-l", f"{place}/root/{mounted}", check=False)
