@@ -5,7 +5,7 @@ NODE_STAMP := node_modules/.package-lock.json
 SOURCES := $(shell find proxy classifier checkpoint-hooks bench -name '*.ts' 2>/dev/null)
 PAGE := checkpoint-hooks/page
 
-.PHONY: help setup build check unit test explore fuzz deb test-deb test-image audit demo demo-hosts test-hosts demo-vm test-vm bench bench-quick longrun object clean
+.PHONY: help setup build check unit test explore fuzz deb test-deb test-image test-callers audit demo demo-hosts test-hosts demo-vm test-vm bench bench-quick longrun object clean
 
 help: ## what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,7 +37,7 @@ test: setup dist/.built ## everything; as root also namespaces, kernel programs,
 	@deploy/setup.sh vm
 	node_modules/.bin/tsc -p tsconfig.json --noEmit
 	node_modules/.bin/eslint .
-	node_modules/.bin/vitest run
+	node_modules/.bin/vitest run --project unit --project host
 
 fuzz: setup dist/.built ## the API: 50,000 requests from its schema and a flood of 100,000; SEED=n runs one again
 	SLUICE_FUZZ=50000 SLUICE_FLOOD=100000 SLUICE_SEED=$(SEED) node_modules/.bin/vitest run --project host test/host/fuzz-api.test.ts test/host/attacks-api.test.ts
@@ -54,6 +54,10 @@ test-deb: deb ## the package on a clean Debian root: installed, run as its unit 
 test-image: deb ## the container's image: built of the package, run by podman, a group protected through its end and another
 	@deploy/setup.sh image
 	@test/image/run.sh
+
+test-callers: setup dist/.built ## on bridges of ifupdown, networkd and NetworkManager themselves; the alert rules by promtool
+	@deploy/setup.sh callers
+	node_modules/.bin/vitest run --project callers
 
 audit: $(NODE_STAMP) ## known faults of the npm packages; exits 0 and says so where the registry does not answer
 	@deploy/audit.sh

@@ -1,9 +1,12 @@
 import { defineConfig } from 'vitest/config';
 
+const inTurn = { setupFiles: ['./test/support/abandon.ts'], testTimeout: 120_000, hookTimeout: 60_000, fileParallelism: false, maxWorkers: 1 };
+
 /**
- * Two kinds of tests. `unit` needs nothing and runs in parallel; `host` builds network
+ * Three kinds of tests. `unit` needs nothing and runs in parallel; `host` builds network
  * namespaces, loads kernel programs and starts daemons, so it needs root and runs one file at a
- * time: the machine's cores are shared with the traffic.
+ * time: the machine's cores are shared with the traffic. `callers` also needs other people's programs
+ * (NetworkManager, Prometheus …) and is `make test-callers`, not `make test`.
  */
 export default defineConfig({
   test: {
@@ -11,18 +14,8 @@ export default defineConfig({
     reporters: ['default', './test/support/plain-reporter.ts'],
     projects: [
       { extends: true, test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 60_000 } },
-      {
-        extends: true,
-        test: {
-          name: 'host',
-          include: ['test/host/**/*.test.ts'],
-          setupFiles: ['./test/support/abandon.ts'],
-          testTimeout: 120_000,
-          hookTimeout: 60_000,
-          fileParallelism: false,
-          maxWorkers: 1,
-        },
-      },
+      { extends: true, test: { name: 'host', include: ['test/host/**/*.test.ts'], ...inTurn } },
+      { extends: true, test: { name: 'callers', include: ['test/callers/**/*.test.ts'], ...inTurn } },
     ],
   },
 });

@@ -7,6 +7,7 @@
 #   setup.sh hosts   to run the demo and the chaos series of several hosts
 #   setup.sh deb     to build the Debian package
 #   setup.sh testdeb to try it on a clean Debian root
+#   setup.sh callers to try bridges of their managers, and the alert rules
 #   setup.sh image   to build and run the container's image
 #   setup.sh vm      to run real guests and the bench's peers: their kernel is downloaded by the guest kit, not installed
 set -euo pipefail
@@ -20,8 +21,9 @@ case "${1:-}" in
   hosts) want=(etcd-server etcd-client nftables gcc libc6-dev strace) ;;
   deb)   want=(dpkg rsync binutils lintian) ;;
   testdeb) want=(debootstrap python3-seccomp systemd iproute2 util-linux) ;;
+  callers) want=(ifupdown bridge-utils systemd network-manager dbus prometheus iproute2) ;;
   image) want=(debootstrap buildah podman crun iproute2 util-linux) ;;
-  *) echo "usage: $0 build|run|test|bench|hosts|vm|deb|testdeb|image" >&2; exit 2 ;;
+  *) echo "usage: $0 build|run|test|bench|hosts|vm|deb|testdeb|image|callers" >&2; exit 2 ;;
 esac
 
 node_major=$(node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0)

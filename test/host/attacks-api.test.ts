@@ -1,7 +1,8 @@
 /**
  * Attacks on the API over real TCP: who has no token, the wrong one, another group's; who is slow,
  * loud, or malformed; who prepares the place before the daemon starts. After every row the group
- * is as it was, what it holds is still held, and its engine is served.
+ * is as it was, what it holds is still held, and its engine is served. What happened is printed as a
+ * table and kept as out/attacks.md.
  *
  * SLUICE_FLOOD: requests of the flood; `make fuzz` sends 100,000.
  */
@@ -15,6 +16,7 @@ import type { PacketPort } from '../../bench/bed/packet-port.ts';
 import { probeFlow } from '../../bench/bed/probe.ts';
 import { connectIn, Line, say, statusOf } from '../support/tcp.ts';
 import type { Asked, Place, Replied } from '../support/tcp.ts';
+import { AttackTable } from '../support/attack-table.ts';
 import { UNPRIVILEGED } from './privilege.ts';
 
 const FLOOD = Number(process.env['SLUICE_FLOOD'] ?? 5000);
@@ -25,6 +27,7 @@ const TOKENS = [
   `db-admin ${token('db-admin')} administer:db`, `root ${token('root')} administer:*`, '',
 ].join('\n');
 
+const table = new AttackTable();
 let bed: Bed;
 let place: Place;
 let outside: PacketPort;
@@ -66,7 +69,20 @@ beforeAll(async () => {
   await until('they are held', async () => ((await state()) as { frames: number }).frames === 10);
   before = await state();
 });
-afterAll(() => bed?.close());
+afterAll(async () => {
+  await bed?.close();
+  if (UNPRIVILEGED === undefined) table.write();
+});
+
+/** Each of `routes` by this caller: the statuses are `status`, all of them. */
+async function refused(attack: string, status: number, routes: readonly Asked[], seen: (text: string) => void = () => undefined): Promise<void> {
+  for (const route of routes) {
+    const got = await ask(route);
+    table.saw(attack, got.status);
+    expect([route.path, got.status]).toEqual([route.path, status]);
+    seen(got.text);
+  }
+}
 
 const epoch = JSON.stringify({ generation: 1, epoch: 1 });
 const ROUTES: readonly Asked[] = [
@@ -85,18 +101,14 @@ describe.skipIf(UNPRIVILEGED !== undefined)('over TCP', () => {
       { headers: { authorization: good } }, { headers: { authorization: `Basic ${Buffer.from(`root:${good}`).toString('base64')}` } },
       { headers: { 'x-token': good, cookie: `token=${good}`, 'x-forwarded-for': '127.0.0.1' } },
     ];
-    for (const route of ROUTES) expect([route.path, (await ask(route)).status]).toEqual([route.path, 401]);
-    for (const attempt of tries) expect(await ask({ method: 'POST', path: `/v1/groups/web/commit?token=${good}`, body: epoch, ...attempt })).toMatchObject({ status: 401 });
+    await refused('no token', 401, ROUTES);
+    await refused('a wrong token, half of one, one in the wrong place', 401, tries.map((attempt) => ({ method: 'POST', path: `/v1/groups/web/commit?token=${good}`, body: epoch, ...attempt })));
     await unharmed();
   });
 
   test('another group\'s token, and a right that is too low: 403, and not a word about the group', async () => {
-    for (const route of ROUTES) {
-      const { status, text } = await ask({ ...route, token: token('db-admin') });
-      expect([route.path, status]).toEqual([route.path, 403]);
-      expect(text).not.toMatch(/port1|"open"|"generation"/);
-    }
-    for (const route of ROUTES.filter(({ method }) => method !== 'GET')) expect([route.path, (await ask({ ...route, token: token('web-eye') })).status]).toEqual([route.path, 403]);
+    await refused('another group\'s token', 403, ROUTES.map((route) => ({ ...route, token: token('db-admin') })), (text) => expect(text).not.toMatch(/port1|"open"|"generation"/));
+    await refused('a token that may only look', 403, ROUTES.filter(({ method }) => method !== 'GET').map((route) => ({ ...route, token: token('web-eye') })));
     expect(await ask({ method: 'GET', path: '/v1/groups', token: token('db-admin') })).toEqual({ status: 200, text: '[]' });
     await unharmed();
   });
@@ -143,6 +155,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('over TCP', () => {
     ];
     for (const [name, bytes, expected] of rows) {
       const heard = await say(place, bytes);
+      table.saw('header and body abuse, broken HTTP', statusOf(heard) || 'closed');
       expect(`${name}: ${statusOf(heard) || ''}`).toMatch(new RegExp(`^${name}: (?:${expected.source.replace(/^\^\$\|/, '|')})`));
       expect(heard.text).not.toMatch(/HTTP\/1\.1 5/);
     }
@@ -155,6 +168,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('over TCP', () => {
       `/v1/groups/${'a'.repeat(8000)}`, '/v1/groups/__proto__', '/v1/groups/web?group=db', '/v1/events?group=db&group=web', '/v1/events?group[]=web', 'http://127.0.0.1/v1/groups/web', '/v1/groups/db/members/../../web'];
     for (const path of paths) {
       const { text } = await say(place, `GET ${path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${token('db-admin')}\r\nconnection: close\r\n\r\n`, { untilMs: 1500 });
+      table.saw('path tricks', /HTTP\/1\.1 (\d+)/.exec(text)?.[1] ?? 'closed');
       expect(`${path.slice(0, 60)} ${text}`).toMatch(/HTTP\/1\.1 4\d\d/);
       expect(text).not.toMatch(/port1|root:x|"sealed"/);
     }
@@ -191,6 +205,9 @@ describe.skipIf(UNPRIVILEGED !== undefined)('over TCP', () => {
     expect(bed.daemon().residentBytes() - grown).toBeLessThan(128 * 2 ** 20);
     expect(readFileSync(audit(), 'utf8').split('\n').length).toBeLessThan(500);
     waitsMs.sort((a, b) => a - b);
+    for (const [status, count] of Object.entries(tally)) table.saw(`a flood of ${FLOOD} by 10 clients`, status, count);
+    const unanswered = FLOOD - Object.values(tally).reduce((sum, count) => sum + count, 0);
+    if (unanswered > 0) table.saw(`a flood of ${FLOOD} by 10 clients`, 'connection closed', unanswered);
     console.log(`flood of ${FLOOD}: ${JSON.stringify(tally)} answered, then their connections closed; the socket's client waited p50 ${waitsMs[waitsMs.length >> 1]?.toFixed(1)} ms, max ${waitsMs.at(-1)?.toFixed(1)} ms`);
     await unharmed();
   });
@@ -207,6 +224,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('over TCP', () => {
       try {
         expect(await ask({ method: 'GET', path: '/healthz', token: token('web-eye') })).toMatchObject({ status: 200 });
         await Promise.race([Promise.all(gone), sleep(40_000).then(() => Promise.reject(new Error('slow clients are still there')))]);
+        table.saw('slow clients, a byte a second', 'cut off', slow.length);
       } finally {
         clearInterval(drip);
       }
@@ -224,9 +242,13 @@ describe.skipIf(UNPRIVILEGED !== undefined)('over TCP', () => {
     const [cut, rollback] = [recorded('cut', { generation: 1, epoch: 1 }), recorded('commit', { generation: 1, epoch: 1 })];
     expect((await say(place, cut)).text).toContain('"outcome":"accepted"');
     expect((await say(place, cut)).text).toContain('"outcome":"ignored"');
+    table.saw('a recorded command, replayed', 'ignored');
     expect(statusOf(await say(place, recorded('takeover', { generation: 2, epoch: 0 })))).toBe(200);
     before = await state();
-    for (const old of [cut, rollback]) expect((await say(place, old)).text).toMatch(/HTTP\/1\.1 409[^]*"code":"fenced"/);
+    for (const old of [cut, rollback]) {
+      expect((await say(place, old)).text).toMatch(/HTTP\/1\.1 409[^]*"code":"fenced"/);
+      table.saw('a recorded command, replayed', '409 fenced');
+    }
     expect(await state()).toEqual(before);
   });
 
@@ -278,6 +300,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('over TCP', () => {
       const running = startIn(bed.host, process.execPath, [join(repositoryRoot(), 'bin/sluiced'), ...flags(extra)]);
       expect(await running.ended, running.output()).toBe(1);
       expect(running.output().trim().split('\n')).toEqual([expect.stringMatching(expected)]);
+      table.saw('a symlinked socket, state that everyone may write, readable secrets, tokens in the clear', 'sluiced refuses to start');
     }
     expect(existsSync(join(bed.directory, 'x.sock'))).toBe(false);
     expect(existsSync(`/sys/fs/bpf/sluice-${bed.id}-x`)).toBe(false);

@@ -12,9 +12,9 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import type { Bed } from '../../bench/bed/bed.ts';
-import { end, run, startIn, until } from '../../bench/bed/commands.ts';
-import type { Running } from '../../bench/bed/commands.ts';
+import { until } from '../../bench/bed/commands.ts';
 import { repositoryRoot } from '../../bench/bed/daemon.ts';
+import { OwnWorld } from '../support/own-world.ts';
 import { withBed } from '../support/with-bed.ts';
 import { UNPRIVILEGED } from './privilege.ts';
 
@@ -37,7 +37,7 @@ const domain = (name: string, mac: string): string => `<domain type='qemu'><name
 
 class Libvirt {
   readonly #place: string;
-  readonly #running: Running;
+  readonly world: OwnWorld;
 
   constructor(bed: Bed) {
     this.#place = join(bed.directory, 'libvirt');
@@ -48,18 +48,17 @@ class Libvirt {
     // libvirtd gives a hook no environment of ours; a busy machine may take longer than an operator would wait.
     writeFileSync(join(hooks, 'sluice'), `#!/bin/sh\nSLUICE_HOOK_SECONDS=60 exec ${join(repositoryRoot(), 'deploy/libvirt/sluice')} "$@"\n`, { mode: 0o755 });
     writeFileSync(join(bin, 'sluice'), `#!/bin/sh\nexec ${process.execPath} ${join(repositoryRoot(), 'bin/sluice')} --socket ${bed.daemon().socket} "$@"\n`, { mode: 0o755 });
-    this.#running = startIn(bed.host, 'unshare', ['--mount', '--pid', '--fork', '--kill-child', '--mount-proc', '--propagation', 'private', 'sh', '-c', WORLD, 'world', this.#place],
-      { PATH: `${bin}:${process.env['PATH'] ?? ''}` });
+    this.world = new OwnWorld(bed.host, WORLD, [this.#place], { PATH: `${bin}:${process.env['PATH'] ?? ''}` });
   }
 
   /** `virsh`, to its end. */
   virsh(...args: string[]): Promise<string> {
-    return this.#inside('virsh', '-q', '-c', 'qemu:///system', ...args);
+    return this.world.run('virsh', '-q', '-c', 'qemu:///system', ...args);
   }
 
   async answers(): Promise<void> {
     await until('libvirtd answers', () => this.virsh('version').then(() => true, () => false), PATIENCE_MS).catch((error: unknown) => {
-      throw new Error(`${String(error)}\n${this.#running.output()}`);
+      throw new Error(`${String(error)}\n${this.world.output()}`);
     });
   }
 
@@ -72,23 +71,9 @@ class Libvirt {
   async again(job: () => Promise<unknown>): Promise<void> {
     const pid = readFileSync(join(this.#place, 'pid'), 'utf8').trim();
     await job();
-    await this.#inside('kill', pid);
+    await this.world.run('kill', pid);
     await until('it is another', () => readFileSync(join(this.#place, 'pid'), 'utf8').trim() !== pid, PATIENCE_MS);
     await this.answers();
-  }
-
-  output(): string {
-    return this.#running.output();
-  }
-
-  #inside(...command: string[]): Promise<string> {
-    const outer = this.#running.child.pid ?? 0;
-    const inner = readFileSync(`/proc/${outer}/task/${outer}/children`, 'utf8').trim();
-    return run('nsenter', ['-t', inner, '--mount', '--pid', '--net', ...command]);
-  }
-
-  async close(): Promise<void> {
-    await end(this.#running, 'SIGKILL');
   }
 }
 
@@ -107,22 +92,22 @@ describe.skipIf(UNPRIVILEGED !== undefined)('libvirt', () => {
       try {
         await libvirt.answers();
         await libvirt.starts('front', domain('front', '52:54:00:00:00:01'));
-        expect(await members(), libvirt.output()).toEqual([front]);
+        expect(await members(), libvirt.world.output()).toEqual([front]);
         await libvirt.starts('store', domain('store', '52:54:00:00:00:02'));
-        expect(await members(), libvirt.output()).toEqual([front, store]);
+        expect(await members(), libvirt.world.output()).toEqual([front, store]);
 
         await api.must('POST', '/v1/groups/web/protect', {});
         await until('what a domain sends is held', async () => ((await api.must('GET', '/v1/groups/web')) as { held: { frames: number } }).held.frames > 0, PATIENCE_MS);
         await libvirt.virsh('destroy', 'front'); // a death, as far as anyone can tell
-        expect(await members(), libvirt.output()).toEqual([front, store]);
+        expect(await members(), libvirt.world.output()).toEqual([front, store]);
         await api.must('POST', '/v1/groups/web/unprotect', { generation: 1, held: 'discard' });
         await libvirt.again(() => api.must('DELETE', '/v1/groups/web'));
         await until('a libvirtd that is started again tells of the domains it finds', async () => (await members()).length === 1, PATIENCE_MS);
-        expect(await members(), libvirt.output()).toEqual([store]);
+        expect(await members(), libvirt.world.output()).toEqual([store]);
         await libvirt.virsh('destroy', 'store');
         await until('the last one takes the group along', async () => (await api.call('GET', '/v1/groups/web')).status === 404, PATIENCE_MS);
       } finally {
-        await libvirt.close();
+        await libvirt.world.close();
       }
     });
   });
