@@ -140,7 +140,7 @@ describe('what operators are given', () => {
   });
 
   test('every file that the pages point to is there', () => {
-    const pages = ['README.md', 'ARCHITECTURE.md', ...['operators', 'engine-writers', 'contributors', 'troubleshooting'].map((name) => `deploy/guides/${name}.md`)];
+    const pages = ['README.md', 'ARCHITECTURE.md', ...['operators', 'security', 'engine-writers', 'contributors', 'troubleshooting'].map((name) => `deploy/guides/${name}.md`)];
     const dead = pages.flatMap((page) => [...readFileSync(join(root, page), 'utf8').matchAll(/\]\((?!https?:|#)([^)#\s]+)/g)].flatMap(([, target]) => (existsSync(resolve(root, page, '..', target ?? '')) ? [] : [`${page}: ${target}`])));
     expect(dead).toEqual([]);
   });
