@@ -63,6 +63,8 @@ export interface Scenario {
   readonly note?: string;
   /** Also in `make bench-quick`. */
   readonly quick?: boolean;
+  /** README shows it unfolded, although the quick run leaves it out. */
+  readonly shown?: boolean;
   /** Variants that `make bench-quick` takes; all unless told. */
   readonly quickVariants?: readonly string[];
   /** Least laps of a full run, where the machine's noise is larger than what is judged. */

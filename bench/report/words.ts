@@ -23,10 +23,18 @@ export function textTable(figures: readonly Figure[]): string {
   return rows.map((row) => row.map((cell, i) => cell.padEnd(widths[i] ?? 0)).join('  ').trimEnd()).join('\n');
 }
 
-/** What README shows: the figures with a demand, what failed, and what must be known to read them. */
+/** What README shows: the figures with a demand, those of the quick run first and the others folded, what failed, and what must be known to read them. */
 export function markdown(outcomes: readonly Outcome[], figures: readonly Figure[], machineLine: string): string {
-  const rows = figures.filter(({ by }) => by !== null).map((figure) => `| ${cells(figure).join(' | ')} |`);
-  return [`Medians of alternating laps on ${machineLine}.`, '', `| ${HEAD.join(' | ')} |`, `|${HEAD.map(() => '---').join('|')}|`, ...rows, ...failedRows(outcomes), '', ...notes(outcomes).flatMap((note) => [note, ''])].join('\n');
+  const first = new Set(outcomes.filter(({ scenario }) => scenario.quick === true || scenario.shown === true).map(({ scenario }) => scenario.name));
+  const judged = figures.filter(({ by }) => by !== null);
+  const rows = (chosen: readonly Figure[]): string[] => chosen.map((figure) => `| ${cells(figure).join(' | ')} |`);
+  const head = [`| ${HEAD.join(' | ')} |`, `|${HEAD.map(() => '---').join('|')}|`];
+  const others = rows(judged.filter(({ scenario }) => !first.has(scenario)));
+  const folded = others.length === 0 ? [] : ['', `<details><summary>${others.length} more figures with a floor</summary>`, '', ...head, ...others, '', '</details>'];
+  return [
+    `Medians of alternating laps on ${machineLine}.`, '', ...head, ...rows(judged.filter(({ scenario }) => first.has(scenario))), ...failedRows(outcomes), ...folded, '',
+    ...notes(outcomes).flatMap((note) => [note, '']),
+  ].join('\n');
 }
 
 const failedRows = (outcomes: readonly Outcome[]): string[] =>

@@ -115,7 +115,7 @@ export const argumentsOf = (streams: number, windows: number): string =>
 const byTurnsWith = (streams: number, windows: number): Scenario => {
   const what = `intra-group TCP by turns under ${streams === 1 ? 'one stream' : `${streams} streams`}`;
   return {
-    name: what, section: 'intra-group', variants: [{ name: 'group' }], baseline: false, warmUpLap: false, lapsMax: 1,
+    name: what, section: 'intra-group', variants: [{ name: 'group' }], baseline: false, warmUpLap: false, lapsMax: 1, shown: true,
     topology: 'two members (veth into namespaces) on one Linux bridge',
     arguments: argumentsOf(streams, windows), quantities: shareOf(what),
     open: async (context) => {
