@@ -129,6 +129,15 @@ function onePort({ member, port, mac }: { member: string; port: string; mac: str
   return [];
 }
 
+/** The portable plane's ports are in no bridge: one that is has changed planes, and its old fence stands. */
+function fences({ fences: found, links }: Facts): readonly Verdict[] {
+  if (found.kind !== 'seen' || links.kind !== 'seen') return [];
+  const bridged = new Set(links.value.filter(({ bridge }) => bridge !== undefined).map(({ name }) => name));
+  const verdicts = found.value.flatMap(({ table, ports }) => ports.filter((port) => bridged.has(port)).map((port) =>
+    fail(`port ${port} is fenced off by a portable plane (nft table ${table}): nothing that comes in at it passes`, `if no sluiced with \`plane: pcap\` serves it any more: nft delete table netdev ${table}`)));
+  return verdicts.length > 0 ? verdicts : [ok('no port of a bridge is fenced off')];
+}
+
 function offloads({ offloads: all }: Facts): readonly Verdict[] {
   return all.map(({ port, features: seenFeatures }) => {
     if (seenFeatures.kind === 'hidden') return unseen(`offloads of ${port}`, seenFeatures.reason);
@@ -188,6 +197,7 @@ export const CHECKS: readonly Check[] = [
   { name: 'br_netfilter', verdict: brNetfilter },
   { name: 'bridges', verdict: bridges },
   { name: 'group-ports', verdict: groupPorts },
+  { name: 'fences', verdict: fences },
   { name: 'offloads', verdict: offloads },
   { name: 'clock', verdict: clock },
   { name: 'probes', verdict: probes },

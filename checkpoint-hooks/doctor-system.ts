@@ -12,7 +12,7 @@ import { gunzipSync } from 'node:zlib';
 import { SluiceClient, Unreachable } from './client.ts';
 import type { Target } from './client.ts';
 import { absent, hidden, seen } from './doctor.ts';
-import type { DaemonSeen, Link, Seen, System } from './doctor.ts';
+import type { DaemonSeen, FenceSeen, Link, Seen, System } from './doctor.ts';
 
 const run = promisify(execFile);
 const COMMAND_TIMEOUT_MS = 5000;
@@ -161,6 +161,17 @@ async function rawSocket(): Promise<Seen<string>> {
   return /Cannot find module/.test(tried.reason) ? absent : tried;
 }
 
+interface NftSet {
+  readonly set?: { readonly name: string; readonly table: string; readonly elem?: readonly string[] };
+}
+
+async function fences(): Promise<Seen<readonly FenceSeen[]>> {
+  const shown = await command('nft', ['-j', 'list', 'sets', 'netdev']);
+  if (shown.kind !== 'seen') return shown;
+  const { nftables } = JSON.parse(shown.value) as { readonly nftables: readonly NftSet[] };
+  return seen(nftables.flatMap(({ set }) => (set?.name === 'ports' && set.table.startsWith('sluice_') ? [{ table: set.table, ports: set.elem ?? [] }] : [])));
+}
+
 async function daemon(target: Target): Promise<DaemonSeen> {
   const client = new SluiceClient(target);
   try {
@@ -187,6 +198,7 @@ export function realSystem(target: Target): System {
     ping,
     library,
     rawSocket,
+    fences,
     daemon: () => daemon(target),
   };
 }

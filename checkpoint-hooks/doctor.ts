@@ -88,6 +88,12 @@ export type DaemonSeen =
   | { readonly kind: 'unreachable'; readonly message: string; readonly fix: string };
 
 /** Everything the checks may ask. One method a question; none throws. */
+/** A netdev table of nftables (edge/fence.ts). */
+export interface FenceSeen {
+  readonly table: string;
+  readonly ports: readonly string[];
+}
+
 export interface System {
   readonly nodeVersion: string;
   readonly kernelRelease: string;
@@ -105,6 +111,8 @@ export interface System {
   library(name: string): Promise<Seen<string>>;
   /** Whether a raw ICMP socket can be opened by the package that probes isolation addresses. */
   rawSocket(): Promise<Seen<string>>;
+  /** Tables by which portable planes keep ports from the host, and those ports. */
+  fences(): Promise<Seen<readonly FenceSeen[]>>;
   daemon(): Promise<DaemonSeen>;
 }
 
@@ -138,6 +146,7 @@ export interface Facts {
   readonly programs: Seen<readonly string[]>;
   readonly pins: Seen<readonly string[]>;
   readonly rawSocket: Seen<string>;
+  readonly fences: Seen<readonly FenceSeen[]>;
   readonly daemon: DaemonSeen;
   /** Absent where the options have none. */
   readonly road?: RoadSeen;
@@ -167,6 +176,7 @@ export async function look(system: System, options: DoctorOptions): Promise<Fact
     programs: await system.list('/usr/sbin'),
     pins: await system.list(options.bpffs),
     rawSocket: await system.rawSocket(),
+    fences: await system.fences(),
     daemon: await system.daemon(),
     ...(options.road === undefined ? {} : { road: await lookDown(system, options.road, innerBytes(links, ports)) }),
   };

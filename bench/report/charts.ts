@@ -59,7 +59,8 @@ const rows = (values: readonly { what: string }[]): number => values.length * 13
 
 /** Rates as shares of the plain bridge's, with the demanded least as a tick. */
 export async function ratioBars(figures: readonly Figure[]): Promise<Chart | undefined> {
-  const values = figures
+  const shares = figures.map((figure) => (figure.unit === 'of the bridge' ? { ...figure, against: 'plain', ratio: figure.value } : figure));
+  const values = shares
     .filter((figure) => figure.against === 'plain' && !figure.lowerIsBetter && figure.ratio !== null && (figure.section === 'intra-group' || figure.section === 'external') && !/epochs/.test(figure.variant))
     .map((figure) => ({ what: figure.name.replace(/, pcap$/, ''), variant: figure.variant, ratio: figure.ratio, goal: figure.target }));
   if (values.length === 0) return undefined;
@@ -158,13 +159,13 @@ export async function histogram({ scenario, result }: Outcome, variant: string, 
   return { title: `${scenario.name}, ${variant}`, svg, caption: `${scenario.arguments}. ${observed.length} observations${above === 0 ? '' : `; the last bar gathers the highest ${above}`}.` };
 }
 
-/** Values of a peers' scenario side by side. */
+/** Values of a peers' scenario side by side; where all are zero the table says it. */
 export async function valueBars({ scenario, result }: Outcome, quantity: Quantity): Promise<Chart | undefined> {
   const values = scenario.variants.flatMap(({ name }) => {
     const samples = result.variants[name]?.values[quantity.key] ?? [];
     return samples.length === 0 ? [] : [{ variant: name, value: median(samples) }];
   });
-  if (values.length < 2) return undefined;
+  if (values.length < 2 || values.every(({ value }) => value === 0)) return undefined;
   const svg = await draw({
     width: WIDTH - 200, height: { step: 22 }, data: { values }, mark: { type: 'bar' },
     encoding: {

@@ -34,6 +34,7 @@ const GOOD: Facts = {
   programs: seen(['nft', 'tc']),
   pins: seen([]),
   rawSocket: seen('ICMP by raw-socket'),
+  fences: seen([{ table: 'sluice_other', ports: ['eth9'] }]),
   daemon: { kind: 'ready' },
 };
 const away = { kind: 'unreachable', message: 'no daemon at /s', fix: 'start sluiced' } as const;
@@ -72,6 +73,7 @@ describe('each fault is found, with its level and its fix', () => {
     ['port with the guest\'s MAC', { options: withGroup, links: seen([link('tap0', { bridge: 'br0', mac: '02:00:00:00:00:01' }), link('tap1', { bridge: 'br0' })]) }, 'group-ports', 'warn', /as its own/, /address fe:00:00:00:00:01/],
     ['LRO', { offloads: [{ port: 'eth0', features: seen(new Map([['large-receive-offload', true]])) }] }, 'offloads', 'warn', /large-receive-offload/, /ethtool -K eth0 lro off/],
     ['no such device', { offloads: [{ port: 'eth9', features: absent }] }, 'offloads', 'warn', /no such device/, /existing/],
+    ['a fence of another plane', { fences: seen([{ table: 'sluice_0a1b', ports: ['tap7', 'tap1'] }]) }, 'fences', 'fail', /port tap1 is fenced off .*sluice_0a1b/, /nft delete table netdev sluice_0a1b/],
     ['no raw sockets', { rawSocket: hidden('Error: Operation not permitted') }, 'probes', 'warn', /Operation not permitted/, /CAP_NET_RAW/],
     ['raw-socket not built', { rawSocket: absent }, 'probes', 'warn', /not built/, /npm rebuild raw-socket/],
     ['slow clock', { clockSource: seen('hpet\n') }, 'clock', 'warn', /hpet is slow/, /tsc/],
