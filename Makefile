@@ -55,7 +55,7 @@ test-image: deb ## the container's image: built of the package, run by podman, a
 	@deploy/setup.sh image
 	@test/image/run.sh
 
-test-callers: setup dist/.built ## on bridges of ifupdown, networkd and NetworkManager themselves; the alert rules by promtool
+test-callers: setup dist/.built ## a real libvirtd and its hook; bridges of ifupdown, networkd and NetworkManager themselves; the alert rules by promtool
 	@deploy/setup.sh callers
 	node_modules/.bin/vitest run --project callers
 

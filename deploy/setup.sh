@@ -7,7 +7,7 @@
 #   setup.sh hosts   to run the demo and the chaos series of several hosts
 #   setup.sh deb     to build the Debian package
 #   setup.sh testdeb to try it on a clean Debian root
-#   setup.sh callers to try bridges of their managers, and the alert rules
+#   setup.sh callers to try libvirt's hook, bridges of their managers, and the alert rules
 #   setup.sh image   to build and run the container's image
 #   setup.sh vm      to run real guests and the bench's peers: their kernel is downloaded by the guest kit, not installed
 set -euo pipefail
@@ -15,13 +15,13 @@ set -euo pipefail
 case "${1:-}" in
   build) want=(g++ make python3 libpcap-dev) ;;
   run)   want=(iproute2 nftables libbpf1 libpcap0.8 ethtool iperf3 tcpdump iputils-ping procps kmod util-linux) ;;
-  test)  want=(clang libbpf-dev tshark openssl curl sockperf openmpi-bin netpipe-openmpi etcd-server etcd-client chromium libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients) ;;
+  test)  want=(clang libbpf-dev tshark openssl curl sockperf openmpi-bin netpipe-openmpi etcd-server etcd-client chromium) ;;
   bench) want=(sockperf openmpi-bin netpipe-openmpi hpcc) ;;
   vm)    want=(qemu-system-x86 ipxe-qemu gcc libc6-dev dpkg busybox-static iptables) ;;
   hosts) want=(etcd-server etcd-client nftables gcc libc6-dev strace) ;;
   deb)   want=(dpkg rsync binutils lintian) ;;
   testdeb) want=(debootstrap python3-seccomp systemd iproute2 util-linux) ;;
-  callers) want=(ifupdown bridge-utils systemd network-manager dbus prometheus iproute2) ;;
+  callers) want=(libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 ifupdown bridge-utils systemd network-manager dbus prometheus iproute2) ;;
   image) want=(debootstrap buildah podman crun iproute2 util-linux) ;;
   *) echo "usage: $0 build|run|test|bench|hosts|vm|deb|testdeb|image|callers" >&2; exit 2 ;;
 esac

@@ -16,7 +16,7 @@ import { until } from '../../bench/bed/commands.ts';
 import { repositoryRoot } from '../../bench/bed/daemon.ts';
 import { OwnWorld } from '../support/own-world.ts';
 import { withBed } from '../support/with-bed.ts';
-import { UNPRIVILEGED } from './privilege.ts';
+import { UNPRIVILEGED } from '../host/privilege.ts';
 
 const PATIENCE_MS = 60_000;
 
@@ -110,5 +110,5 @@ describe.skipIf(UNPRIVILEGED !== undefined)('libvirt', () => {
         await libvirt.world.close();
       }
     });
-  });
+  }, 300_000);
 });
