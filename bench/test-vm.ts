@@ -7,10 +7,11 @@
  *   between      the same under the QEMU engine, in the stretches between its checkpoints
  *   reprotect    bytes moved and the group's stop: first protection, one of three changed, one's image lost
  *
+ *   noreplay     the failovers again, and what outsiders had sent since the checkpoint is not given to the new sides (D28)
  *   bare         failovers without oracle and relay, whose work is in no figure then; three moments
  *
  *   test-vm.js [SEED] [PART…] [FROM-TO]    the seed is printed; a part is one of the names above,
- *                                          `bare` only where it is named; FROM-TO picks runs of the failovers, from 1
+ *                                          the last two only where they are named; FROM-TO picks runs of the failovers, from 1
  *
  * Writes out/test-vm.json and prints a line each. Exit 1 where one failover had a fault or one
  * control did not show what it must; misses of targets are printed, and are no failure here.
@@ -25,8 +26,9 @@ import { mustBeRoot, spread, spreadText, tenth, writeOut } from './vm/report.ts'
 
 const RUNS = 20;
 const ROUNDS = 5;
-const PARTS = ['controls', 'failovers', 'intra', 'between', 'reprotect', 'bare'] as const;
+const PARTS = ['controls', 'failovers', 'intra', 'between', 'reprotect', 'noreplay', 'bare'] as const;
 type Part = (typeof PARTS)[number];
+const ONLY_WHERE_NAMED: readonly Part[] = ['noreplay', 'bare'];
 const BARE_MOMENTS: readonly Moment[] = ['running', 'stopped', 'saving'];
 const TARGETS_MS = { killToRunning: 50, stop: 40, gap: 250 } as const;
 
@@ -55,7 +57,14 @@ interface Row {
   readonly run: Failover;
 }
 
-async function failovers(seed: number, found: string[], [from, to]: readonly [number, number], moments: readonly Moment[] = MOMENTS): Promise<object> {
+interface Series {
+  readonly seed: number;
+  readonly runs: readonly [number, number];
+  readonly moments?: readonly Moment[];
+  readonly engine?: readonly string[];
+}
+
+async function failovers(found: string[], { seed, runs: [from, to], moments = MOMENTS, engine = [] }: Series): Promise<object> {
   const random = randomOf(seed);
   const times = Array.from({ length: RUNS }, random);
   const rows: Row[] = [];
@@ -64,7 +73,7 @@ async function failovers(seed: number, found: string[], [from, to]: readonly [nu
     const guests = i % 4 === 3 ? 3 : 2;
     const title = `failover ${String(i + 1).padStart(2)} n=${guests} ${moment.padEnd(7)}`;
     try {
-      const run = await failover({ guests, moment, at: times[i] ?? 0, oracle: moments === MOMENTS });
+      const run = await failover({ guests, moment, at: times[i] ?? 0, oracle: moments === MOMENTS, engine });
       rows.push({ guests, moment, run });
       found.push(...faults(run).map((fault) => `${title}: ${fault}`));
       console.log(`${title} ${line(run)}`);
@@ -82,18 +91,19 @@ function line(run: Failover): string {
   const [fencedMs, restoredMs, runningMs] = ['fencedMs', 'restoredMs', 'runningMs'].map((field) => tenth(Number(run.takeovers[0]?.[field])));
   return `kill to running ${tenth(death?.killToRunningMs ?? Number.NaN)} ms (from the death seen: fenced ${fencedMs}, restored ${restoredMs}, running ${runningMs}), gap ${tenth(death?.gapMs ?? Number.NaN)} ms, `
     + `stop p50 ${spread(run.stopsMs).p50} ms, ${run.account.answers} answers`
-    + (explained === undefined ? '' : `, ${explained.seen} frames outside, ${explained.kept} kept, ${explained.unexplained.length} unexplained`)
+    + (explained === undefined ? '' : `, ${explained.seen} frames outside, ${explained.kept} kept, ${explained.unexplained.length} unexplained, ${explained.spent} let out by a dead port`)
     + `${faults(run).map((fault) => `  FAULT ${fault}`).join('')}`;
 }
 
 function account(rows: readonly Row[]): object {
+  const each = rows.map(({ guests, moment, run }) => ({ guests, moment, deaths: run.deaths, spent: run.explained?.spent, takeovers: run.takeovers }));
   const killToRunningMs = spread(rows.flatMap(({ run }) => run.deaths.map((death) => death.killToRunningMs)));
   const gapMs = spread(rows.flatMap(({ run }) => run.deaths.map((death) => death.gapMs)));
   const stopMs = { 2: stops(rows, 2), 3: stops(rows, 3) };
   console.log(`kill to running  ${spreadText(killToRunningMs)} (target p50 ${TARGETS_MS.killToRunning})`);
   console.log(`client's gap     ${spreadText(gapMs)} (target p50 ${TARGETS_MS.gap})`);
   for (const n of [2, 3] as const) console.log(`group stop n=${n}   ${spreadText(stopMs[n])} over ${stopMs[n].count} checkpoints (target p50 ${TARGETS_MS.stop})`);
-  return { runs: rows.length, killToRunningMs, gapMs, stopMs };
+  return { runs: rows.length, each, killToRunningMs, gapMs, stopMs };
 }
 
 const stops = (rows: readonly Row[], n: 2 | 3): ReturnType<typeof spread> =>
@@ -152,13 +162,14 @@ async function main(args: readonly string[]): Promise<void> {
   abandonOnSignal();
   const seed = Number(args.find((arg) => /^\d+$/.test(arg)) ?? Date.now() % 1e6);
   const asked = PARTS.filter((part) => args.includes(part));
-  const parts: readonly Part[] = asked.length > 0 ? asked : PARTS.filter((part) => part !== 'bare');
+  const parts: readonly Part[] = asked.length > 0 ? asked : PARTS.filter((part) => !ONLY_WHERE_NAMED.includes(part));
   console.log(`seed ${seed}`);
   const found: string[] = [];
   const out: Record<string, unknown> = { seed };
   if (parts.includes('controls')) out['controls'] = await controls(found);
-  if (parts.includes('failovers')) out['failovers'] = await failovers(seed, found, runsOf(args));
-  if (parts.includes('bare')) out['bare'] = await failovers(seed, found, runsOf(args), BARE_MOMENTS);
+  if (parts.includes('failovers')) out['failovers'] = await failovers(found, { seed, runs: runsOf(args) });
+  if (parts.includes('noreplay')) out['noreplay'] = await failovers(found, { seed, runs: runsOf(args), engine: ['--no-replay'] });
+  if (parts.includes('bare')) out['bare'] = await failovers(found, { seed, runs: runsOf(args), moments: BARE_MOMENTS });
   if (parts.includes('intra')) out['intra'] = await intra();
   if (parts.includes('between')) out['between'] = await between();
   if (parts.includes('reprotect')) out['reprotect'] = await reprotect();

@@ -37,6 +37,8 @@ export interface Explanation {
   readonly unexplained: readonly WireFrame[];
   /** Frames the guests sent outside that never left: discarded, held, or lost. */
   readonly kept: number;
+  /** Of these: a commit had let them out, and they came to nothing, because their guest's port was dead already. */
+  readonly spent: number;
 }
 
 interface Execution {
@@ -45,6 +47,9 @@ interface Execution {
   readonly opened: { readonly atUs: number; readonly epoch: number }[];
   /** Commits by their begin; ascending. */
   readonly commits: { readonly atUs: number; readonly epoch: number }[];
+  /** The other side of each command: what was sent before a cut began is of its epoch; what a commit has let out when it was answered. */
+  readonly sealed: { readonly atUs: number; readonly epoch: number }[];
+  readonly released: { readonly atUs: number; readonly epoch: number }[];
 }
 
 export function explain(sent: readonly WireFrame[], seen: readonly WireFrame[], commands: readonly Command[]): Explanation {
@@ -60,7 +65,21 @@ export function explain(sent: readonly WireFrame[], seen: readonly WireFrame[], 
     if (frame.announcement) announcements++;
     else unexplained.push({ ...frame, text: `${frame.text}, ${history(frame, sentUs, executions)}` });
   }
-  return { seen: seen.length, announcements, unexplained, kept: sent.length - (seen.length - announcements) };
+  return { seen: seen.length, announcements, unexplained, kept: sent.length - (seen.length - announcements), spent: spent(sent.filter(({ atUs }) => atUs >= protectedUs), seen, executions) };
+}
+
+/** Frames that must have left before a takeover began, and were not seen. */
+function spent(sent: readonly WireFrame[], seen: readonly WireFrame[], executions: readonly Execution[]): number {
+  const seenUs = new Map<string, number[]>();
+  for (const { key, atUs } of seen) seenUs.set(key, [...(seenUs.get(key) ?? []), atUs]);
+  return sent.filter(({ key, atUs: sentUs, announcement }) => {
+    const i = executions.findLastIndex(({ fromUs }) => fromUs <= sentUs);
+    const endUs = executions[i + 1]?.fromUs;
+    const seal = executions[i]?.sealed.find(({ atUs }) => atUs >= sentUs);
+    if (announcement || endUs === undefined || seal === undefined) return false;
+    const isOut = executions[i]?.released.some(({ atUs, epoch }) => epoch >= seal.epoch && atUs < endUs) === true;
+    return isOut && !(seenUs.get(key) ?? []).some((us) => us >= sentUs && us < endUs);
+  }).length;
 }
 
 /** When it was sent and what was open and committed then, relative to when it was seen. */
@@ -86,17 +105,19 @@ function mayLeave(executions: readonly Execution[], sentUs: number, seenUs: numb
 
 /** A takeover ends one execution (its R commits what was before) and begins the next at R + 1. */
 function executionsOf(commands: readonly Command[]): Execution[] {
-  let now: Execution = { fromUs: 0, opened: [], commits: [] };
+  let now: Execution = { fromUs: 0, opened: [], commits: [], sealed: [], released: [] };
   const all = [now];
   for (const { verb, epoch, beginUs, endUs, accepted } of commands) {
     // A command that was never answered may have worked; one that was refused did not.
     if (endUs !== undefined && !accepted) continue;
+    if (verb === 'cut' && endUs !== undefined) now.sealed.push({ atUs: beginUs, epoch });
+    if (verb === 'commit' && endUs !== undefined) now.released.push({ atUs: endUs, epoch });
     if (verb === 'cut' && endUs !== undefined) now.opened.push({ atUs: endUs, epoch: epoch + 1 });
     if (verb === 'commit') now.commits.push({ atUs: beginUs, epoch });
     if (verb === 'unprotect') now.commits.push({ atUs: beginUs, epoch: Number.MAX_SAFE_INTEGER });
     if (verb !== 'takeover' && verb !== 'rollback') continue;
     now.commits.push({ atUs: beginUs, epoch });
-    now = { fromUs: beginUs, opened: [{ atUs: beginUs, epoch: epoch + 1 }], commits: [] };
+    now = { fromUs: beginUs, opened: [{ atUs: beginUs, epoch: epoch + 1 }], commits: [], sealed: [], released: [] };
     all.push(now);
   }
   return all;

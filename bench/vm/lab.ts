@@ -1,6 +1,7 @@
 /**
  * A guest's lab, asked from the outsider's namespace: one line, one answer. Under protection the
  * question and the answer are held like any frame; what a guest measures it measures itself.
+ * Who asked does not wait for the guest's end of the connection: that is held a checkpoint longer.
  */
 import { runIn } from '../bed/commands.ts';
 import type { VmBed } from './bed.ts';
@@ -8,7 +9,7 @@ import { LAB_PORT } from './guest.ts';
 
 const ASK = `const [ip, port, line] = process.argv.slice(1);
 const socket = require('node:net').connect(+port, ip, () => socket.write(line + '\\n'));
-socket.on('data', (d) => { process.stdout.write(d); if (String(d).includes('\\n')) socket.end(); });
+socket.on('data', (d) => { process.stdout.write(d); if (String(d).includes('\\n')) socket.destroy(); });
 socket.on('error', (e) => { console.error(e.message); process.exit(1); });`;
 
 async function ask(bed: VmBed, guest: string, line: string): Promise<string> {

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { step } from '../../proxy/core/step.ts';
 import { COLOURS_IN_FLIGHT_MAX, EPOCHS_IN_FLIGHT_MAX, MEMBER_LEAD_MAX, colour, colourDiff, epoch, generation } from '../../proxy/core/types.ts';
-import type { Command, GroupSpec, GroupState, Input, Step } from '../../proxy/core/types.ts';
+import type { Command, GroupSpec, GroupState, Input, MemberSpec, Step } from '../../proxy/core/types.ts';
 import { checkState } from '../../proxy/core/invariants.ts';
 import { resume } from '../../proxy/core/resume.ts';
 import { accept, specOf } from './core-world.ts';
@@ -13,12 +13,31 @@ import { accept, specOf } from './core-world.ts';
  */
 /**
  * Epochs and generations that are gone through with 1, 2 and 3 members; inputs go beyond both.
- * SLUICE_TABLE=full goes through 116,000 states and 24 million steps (2 minutes of a core).
+ * SLUICE_TABLE=full goes much further, in some minutes of a core.
  */
 const FULL = process.env.SLUICE_TABLE === 'full';
 const SEALED_MAX = FULL ? [4, 2, 1] : [3, 1, 0];
+/** Where members are at their other places; every state is asked to move them there and back. */
+const AWAY_SEALED_MAX = 1;
 const GENERATION_MAX = FULL ? 2 : 1;
 const EPOCH_MAX = 4;
+
+/** Every member has two places, as a guest and its standby have: `tapa` and `tapa.1`. */
+const OTHER_PLACE = '.1';
+const portOf = (state: GroupState, name: string): string | undefined => state.spec.members.find((member) => member.name === name)?.nics[0]?.port;
+const isAway = (state: GroupState, name: string): boolean => portOf(state, name)?.endsWith(OTHER_PLACE) === true;
+const placed = (member: MemberSpec, away: boolean): MemberSpec =>
+  ({ ...member, nics: member.nics.map((nic) => ({ ...nic, port: nic.port.replace(OTHER_PLACE, '') + (away ? OTHER_PLACE : '') })) });
+
+/** Members of a takeover: all at one side or the other, in another order; and some that are not the group's. */
+function movedMembers({ spec }: GroupState): { right: MemberSpec[][]; wrong: MemberSpec[][] } {
+  const all = [...spec.members].reverse();
+  const mac = '02:00:00:00:99:99';
+  return {
+    right: [true, false].map((away) => all.map((member) => placed(member, away))),
+    wrong: [all.slice(1), [...all, ...specOf(['x']).members], all.map((member) => ({ ...member, nics: member.nics.map((nic) => ({ ...nic, mac })) }))],
+  };
+}
 
 function inputs(state: GroupState): Input[] {
   const g = state.generation;
@@ -32,12 +51,15 @@ function inputs(state: GroupState): Input[] {
     all.push({ kind: 'leave', member: name }, { kind: 'leave', member: name, held: 'release' }, { kind: 'leave', member: name, held: 'discard' });
   }
   all.push({ kind: 'join', member: { name: 'c', nics: [{ port: 'tapc', mac: '02:00:00:00:00:03', vlan: 0 }] } });
-  if (state.members.some((m) => m.name === 'a')) all.push({ kind: 'join', member: { name: 'd', nics: [{ port: 'tapa', mac: '02:00:00:00:00:0d', vlan: 0 }] } });
+  if (state.members.some((m) => m.name === 'a')) all.push({ kind: 'join', member: { name: 'd', nics: [{ port: portOf(state, 'a') ?? '', mac: '02:00:00:00:00:0d', vlan: 0 }] } });
+  const { right, wrong } = movedMembers(state);
   for (let n = Math.max(1, g - 1); n <= g + 1; n += 1) all.push({ kind: 'protect', generation: at(n) });
   for (let n = Math.max(1, g - 1); n <= g + 1; n += 1) {
     for (const held of ['release', 'discard'] as const) all.push({ kind: 'unprotect', generation: at(n), held });
     for (let e = 0; e <= EPOCH_MAX; e += 1) {
       for (const kind of ['cut', 'ack', 'commit', 'rollback', 'takeover'] as const) all.push({ kind, generation: at(n), epoch: epoch(e) });
+      for (const members of right) all.push({ kind: 'takeover', generation: at(n), epoch: epoch(e), members });
+      for (const members of e === state.sealed ? wrong : []) all.push({ kind: 'takeover', generation: at(n), epoch: epoch(e), members });
       for (const member of ['a', 'b', 'c', 'x']) {
         all.push({ kind: 'cut', generation: at(n), epoch: epoch(e), member }, { kind: 'ack', generation: at(n), epoch: epoch(e), members: [member] });
       }
@@ -53,7 +75,7 @@ function inputs(state: GroupState): Input[] {
  */
 function keyOf(state: GroupState): string {
   const { colourBase, seam, takeover } = state;
-  const members = state.members.map((m) => `${m.sealed}${m.acked}${m.ready ? '' : `+${m.joinedAt}`}`).sort();
+  const members = state.members.map((m) => `${m.sealed}${m.acked}${m.ready ? '' : `+${m.joinedAt}`}${isAway(state, m.name) ? 'm' : ''}`).sort();
   const near = (n: number) => Math.max(-2, n);
   const behind = state.phase === 'idle' ? 0 : near(colourDiff(state.colourReleased, colourBase));
   const seamAt = seam === undefined ? '' : `${near(colourDiff(seam.colour, colourBase))}:${seam.epoch}`;
@@ -62,8 +84,12 @@ function keyOf(state: GroupState): string {
   return [state.phase, state.spec.commit, members, marks, behind, seamAt, began].join(' ');
 }
 
+const sealedMax = (state: GroupState): number => {
+  const most = SEALED_MAX[state.members.length - 1] ?? 0;
+  return FULL || !state.members.some(({ name }) => isAway(state, name)) ? most : Math.min(most, AWAY_SEALED_MAX);
+};
 const small = (state: GroupState): boolean =>
-  state.generation <= GENERATION_MAX && state.members.every((m) => m.sealed <= (SEALED_MAX[state.members.length - 1] ?? 0));
+  state.generation <= GENERATION_MAX && state.members.every((m) => m.sealed <= sealedMax(state));
 
 type Verdict = string;
 
@@ -77,16 +103,13 @@ function expected(state: GroupState, input: Input): Verdict {
       if (input.generation !== undefined && input.generation < state.generation) return 'fenced';
       if (phase === 'idle') return 'accepted';
       return phase === 'protected' && input.generation === state.generation ? 'ignored' : 'already_protected';
-    case 'takeover':
-      if (phase === 'protected' && input.generation === state.generation && state.takeover?.generation === input.generation && state.takeover.epoch === input.epoch) return 'ignored';
-      if (input.generation <= state.generation) return 'fenced';
-      if (phase === 'idle') return 'accepted';
-      return phase === 'draining' ? 'not_protected' : restoring(state, input.epoch);
+    case 'takeover': return takingOver(state, input);
     case 'cut': case 'ack': case 'commit': case 'rollback': case 'unprotect': return fencedOr(state, input);
     case 'apply': return applying(state, input.spec.commit, input.spec.members.map((m) => m.name), input.spec.hold.bytes);
     case 'join':
-      if (has(input.member.name)) return 'ignored';
+      if (has(input.member.name) && portOf(state, input.member.name) === input.member.nics[0]?.port) return 'ignored';
       if (phase === 'draining') return 'not_protected';
+      if (has(input.member.name)) return phase === 'protected' ? 'member_held' : 'accepted';
       return input.member.name === 'd' && has('a') ? 'bad_request' : 'accepted';
     case 'leave':
       if (!has(input.member)) return 'no_such_member';
@@ -99,14 +122,30 @@ function expected(state: GroupState, input: Input): Verdict {
 
 function applying(state: GroupState, commit: string, names: readonly string[], bytes: number): Verdict {
   const now = state.members.map((m) => m.name);
-  const same = names.length === now.length && names.every((n) => now.includes(n));
+  const home = now.filter((n) => !isAway(state, n));
+  const same = names.length === home.length && names.every((n) => home.includes(n)) && home.length === now.length;
   const holds = state.spec.hold.bytes === bytes;
   if (same && commit === state.spec.commit && holds) return 'ignored';
   if (state.phase === 'idle') return 'accepted';
   if (state.phase === 'draining') return 'not_protected';
   if (!holds) return 'bad_request';
-  return now.every((n) => names.includes(n)) ? 'accepted' : 'member_held';
+  return now.every((n) => names.includes(n) && home.includes(n)) ? 'accepted' : 'member_held';
 }
+
+/** Only one that names where the group is already, or no place at all, is the takeover that was (I7). */
+function takingOver(state: GroupState, { generation: given, epoch: to, members }: Extract<Command, { kind: 'takeover' }>): Verdict {
+  const { phase, takeover } = state;
+  const isThere = members === undefined || (areOurs(state, members) && members.every((one) => one.nics[0]?.port === portOf(state, one.name)));
+  if (phase === 'protected' && given === state.generation && isThere && takeover?.generation === given && takeover.epoch === to) return 'ignored';
+  if (given <= state.generation) return 'fenced';
+  if (phase === 'draining') return 'not_protected';
+  if (members !== undefined && !areOurs(state, members)) return 'bad_request';
+  return phase === 'idle' ? 'accepted' : restoring(state, to);
+}
+
+/** The same names, each with its MAC: `wrong` above breaks one or the other. */
+const areOurs = ({ spec }: GroupState, members: readonly MemberSpec[]): boolean =>
+  spec.members.length === members.length && spec.members.every((now) => members.some((one) => one.name === now.name && one.nics[0]?.mac === now.nics[0]?.mac));
 
 const restoring = (state: GroupState, to: number): Verdict =>
   to < state.committed || to > state.sealed ? 'epoch_out_of_order' : state.spec.commit === 'acks' && to > state.acked ? 'not_acked' : 'accepted';
@@ -135,6 +174,18 @@ function fencedOr(state: GroupState, input: Extract<Command, { kind: 'cut' | 'ac
   return input.epoch === sealed + 1 ? 'accepted' : input.epoch === sealed && sealed > 0 && cut ? 'ignored' : 'epoch_out_of_order';
 }
 
+/** Everybody is where the takeover says, in the group's own order, and is moved before anything is released or delivered again. */
+function checkPlaces(before: GroupState, { members }: Extract<Command, { kind: 'takeover' }>, { state, effects }: Step): void {
+  const wanted = before.spec.members.map((now) => members?.find(({ name }) => name === now.name) ?? now);
+  expect(state?.spec.members).toEqual(wanted);
+  const kinds = effects.map(({ kind }) => kind);
+  const moved = kinds.indexOf('reattach');
+  expect(moved >= 0).toBe(members !== undefined && before.phase === 'protected');
+  if (moved < 0) return;
+  expect(kinds[0]).toBe('persist');
+  for (const later of ['restore', 'release', 'announce'] as const) if (kinds.includes(later)) expect(kinds.indexOf(later)).toBeGreaterThan(moved);
+}
+
 const verdictOf = ({ reply }: Step): Verdict => (reply.outcome === 'denied' ? reply.denial.code : reply.outcome);
 
 describe('every small state x every input', () => {
@@ -155,6 +206,7 @@ describe('every small state x every input', () => {
         const wanted = expected(state, input);
         if (wanted !== 'any' && verdict !== wanted) expect.fail(`${JSON.stringify(input)} in ${JSON.stringify(state)}: ${verdict}, not ${wanted}`);
         if (verdict !== 'accepted' && (taken.state !== state || taken.effects.length > 0)) expect.fail(`changed by ${JSON.stringify(input)}`);
+        if (verdict === 'accepted' && input.kind === 'takeover') checkPlaces(state, input, taken);
         if (taken.reply.outcome === 'denied' && taken.reply.denial.message.length < 20) expect.fail(`no sentence: ${taken.reply.denial.message}`);
         if (taken.state === undefined || !small(taken.state)) continue;
         const key = keyOf(taken.state);

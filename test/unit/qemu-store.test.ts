@@ -170,6 +170,36 @@ describe('the store', () => {
     expect(known).toThrow(/no whole record/);
   });
 
+  test.each([
+    ['with the first', { first: 2, generation: 3, sequence: 1 }, [true, true, true, false]],
+    ['the oldest form', { generation: 3, sequence: 1 }, [true, false, true, false]],
+    ['of a checkpoint before the newest', { first: 2, generation: 3, sequence: 7 }, [true, false, false, false]],
+  ])('the word of an engine from before the slots is taken over: %s', async (_title, former, known) => {
+    await checkpoint([new Guest('front')], 1);
+    const path = join(directory, 'store', 'takeover');
+    const knownBy = (other: Store): boolean[] => [1, 2, 3, 4].map((generation) => other.isNewestOf(generation));
+    rmSync(path);
+    writeFileSync(`${path}.json`, JSON.stringify(former));
+    const other = reopened();
+    expect(knownBy(other)).toEqual(known);
+    expect(existsSync(join(other.directory, 'takeover.json'))).toBe(false);
+    const { directory: upgraded } = other;
+    other.close();
+    const next = Store.open(upgraded, 'web');
+    expect(knownBy(next)).toEqual(known);
+    // One that was left there by a crash, older than what the slots say, changes nothing.
+    next.intend(4);
+    next.close();
+    writeFileSync(join(upgraded, 'takeover.json'), JSON.stringify(former));
+    const last = Store.open(upgraded, 'web');
+    expect(last.isNewestOf(4)).toBe(true);
+    last.close();
+    writeFileSync(`${path}.json`, '{"generation":');
+    expect(reopened).toThrow(/takeover\.json cannot be read/);
+    writeFileSync(`${path}.json`, '{"generation":"3","sequence":1}');
+    expect(reopened).toThrow(/takeover\.json: .*generation/);
+  });
+
   test('a guest at a side that Sluice does not hold is no part of the protected execution', () => {
     const side = (n: number) => ({ argv: ['qemu'], qmp: `/q${n}`, pidFile: `/p${n}`, ram: `/r${n}`, ports: [`tap${n}`] });
     const spec = { name: 'front', ramBytes: RAM_BYTES, nics: [{ mac: '02:00:00:00:00:01' }], sides: [side(0), side(1)] as [ReturnType<typeof side>, ReturnType<typeof side>] };

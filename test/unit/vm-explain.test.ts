@@ -36,6 +36,19 @@ describe('a frame is explained', () => {
   });
 });
 
+test('a frame is spent that a commit let out and nobody saw before the takeover, by the dead guest\'s port', () => {
+  const commands = [protect, command('cut', 1, 20), command('commit', 1, 30), command('cut', 2, 40), command('takeover', 2, 60)];
+  const spent = (sent: WireFrame[], seen: WireFrame[], by: Command[] = commands): number => explain(sent, seen, by).spent;
+  expect(spent([frame('a', 15)], [frame('a', 31)])).toBe(0);
+  expect(spent([frame('a', 15)], [])).toBe(1);
+  expect(spent([frame('a', 5)], [])).toBe(0); // before protection nobody let anything out
+  expect(spent([frame('a', 15)], [frame('a', 90)])).toBe(1); // said again by the new side
+  expect(spent([frame('a', 35)], [])).toBe(0); // its commit was the takeover, at the new port
+  expect(spent([frame('a', 15, true)], [])).toBe(0);
+  expect(spent([frame('a', 15)], [], commands.slice(0, -1))).toBe(0); // nobody died: it is only late
+  expect(spent([frame('a', 15)], [], [protect, command('cut', 1, 20), command('commit', 1, 30, { endUs: undefined, accepted: false }), command('takeover', 1, 60)])).toBe(0);
+});
+
 describe('a frame is unexplained', () => {
   test('seen before its commit was begun', () => {
     const commands = [protect, command('cut', 1, 20), command('commit', 1, 30)];

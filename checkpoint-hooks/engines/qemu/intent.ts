@@ -9,12 +9,15 @@
  * Slots take turns, each in a block of its own, because file systems and disks write whole blocks: a
  * write that was torn leaves the other one, and then Sluice was never asked. A slot
  * of zeros has never been written. Two that are neither whole nor empty are damage.
+ *
+ * Engines before the slots wrote `takeover.json`: one that is found is written into a slot and then
+ * taken away. Without it the engine of an unfinished takeover, upgraded, would not know its checkpoint.
  */
-import { closeSync, fdatasyncSync, fstatSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, fdatasyncSync, fstatSync, fsyncSync, openSync, readFileSync, readSync, rmSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { crc32 } from 'node:zlib';
 import Type from 'typebox';
-import { Generation, checker } from '../../../proxy/api/contract.ts';
+import { Generation, checker, problemText } from '../../../proxy/api/contract.ts';
 import { Damaged } from './part.ts';
 
 const SLOT_BYTES = 4096;
@@ -30,6 +33,10 @@ const Intent = Type.Object({
 });
 export type Intent = Type.Static<typeof Intent>;
 const check = checker(Intent);
+
+/** `takeover.json`; the oldest have one generation and no first. */
+const Former = Type.Object({ first: Type.Optional(Generation), generation: Generation, sequence: Type.Integer({ minimum: 1 }) });
+const checkFormer = checker(Former);
 
 export class IntentFile {
   private readonly fd: number;
@@ -51,7 +58,9 @@ export class IntentFile {
         fsyncSync(file);
         syncNow(dirname(path));
       }
-      return new IntentFile(file, read(file, path));
+      const intent = new IntentFile(file, read(file, path));
+      intent.adopt(`${path}.json`);
+      return intent;
     } catch (error) {
       closeSync(file);
       throw error;
@@ -76,6 +85,26 @@ export class IntentFile {
   close(): void {
     closeSync(this.fd);
   }
+
+  /** It is gone only when a slot is on the disk: a crash in between does the same again. */
+  private adopt(path: string): void {
+    if (!existsSync(path)) return;
+    const { first, generation, sequence } = readFormer(path);
+    if (generation > (this.newest?.generation ?? 0)) this.write({ first: first ?? generation, generation, sequence });
+    rmSync(path);
+  }
+}
+
+function readFormer(path: string): Type.Static<typeof Former> {
+  let found: unknown;
+  try {
+    found = JSON.parse(readFileSync(path, 'utf8'));
+  } catch (error) {
+    throw new Damaged(`${path} cannot be read: ${error instanceof Error ? error.message : String(error)}`);
+  }
+  const parsed = checkFormer(found);
+  if (!parsed.ok) throw new Damaged(`${path}: ${problemText(parsed.problem)}`);
+  return parsed.value;
 }
 
 function read(fd: number, path: string): Intent | undefined {
