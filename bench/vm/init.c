@@ -298,12 +298,15 @@ static void ping_to(int answer, const char *to, unsigned pings)
 	dprintf(answer, "ping %u p50 %u us p99 %u us\n", pings, us[pings / 2], us[pings * 99 / 100]);
 }
 
-/* Changes that much memory, a word of each page, so that the next checkpoint has something to save. */
+/*
+ * Changes that much memory, a word of each page, so that the next checkpoint has something to save. The
+ * pages go with this process and the next one is given them again: a value that was never there.
+ */
 static void dirty(int answer, unsigned kib)
 {
 	static volatile uint64_t memory[DIRTY_KIB_MAX * 128];
 	if (kib > DIRTY_KIB_MAX) kib = DIRTY_KIB_MAX;
-	for (unsigned at = 0; at < kib * 128; at += 512) memory[at] = memory[at] + 1;
+	for (unsigned at = 0; at < kib * 128; at += 512) memory[at] = now_us() + at;
 	dprintf(answer, "dirty %u KiB\n", kib);
 }
 
