@@ -87,13 +87,13 @@ export type DaemonSeen =
   | { readonly kind: 'not_ready'; readonly missing: readonly string[] }
   | { readonly kind: 'unreachable'; readonly message: string; readonly fix: string };
 
-/** Everything the checks may ask. One method a question; none throws. */
 /** A netdev table of nftables (edge/fence.ts). */
 export interface FenceSeen {
   readonly table: string;
   readonly ports: readonly string[];
 }
 
+/** Everything the checks may ask. One method a question; none throws. */
 export interface System {
   readonly nodeVersion: string;
   readonly kernelRelease: string;

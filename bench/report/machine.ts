@@ -23,7 +23,7 @@ export function machine(): Machine {
   }).flatMap(([name, found]) => (found === undefined ? [] : [`${name} ${found}`]));
   return {
     processor: `${cpus().length} × ${cpus()[0]?.model.trim() ?? 'unknown'}`,
-    memory: `${Math.round(totalmem() / 2 ** 30)} GiB`, kernel: `Linux ${release()}`, Node: process.version, Sluice: own, tools: tools.join(', '),
+    memory: `${Math.round(totalmem() / 2 ** 30)} GiB`, kernel: `Linux ${release().split('-')[0]}`, Node: process.version, Sluice: own, tools: tools.join(', '),
   };
 }
 

@@ -169,7 +169,8 @@ describe.skipIf(UNPRIVILEGED !== undefined)('daemons and a group by VXLAN', () =
 
   test('without a group the device is gone', async () => {
     expect(await insist(0, 'POST', '/unprotect', { generation: 1, held: 'discard' })).toMatchObject({ phase: 'idle' });
-    expect((await insist(1, 'POST', '/unprotect', { generation: 2, held: 'discard' })).code).toBeUndefined();
+    // `not_protected`: it was done at an attempt whose answer came too late.
+    expect([undefined, 'not_protected']).toContain((await insist(1, 'POST', '/unprotect', { generation: 2, held: 'discard' })).code);
     await everybody('all are idle', ({ phase, code }) => phase === 'idle' || code === 'no_such_group', [0, 1, 2]);
     await until('no host has the device', async () => (await Promise.all([0, 1, 2].map(device))).join('') === '', WAIT_MS);
   }, 90_000);

@@ -161,7 +161,7 @@ describe('the real system', () => {
   test('pings itself with what fits and not with what does not, and shows its addresses', async () => {
     const system = realSystem({ socket: '/nonexistent/s' });
     const shown = await system.addresses();
-    if (shown.kind === 'seen') expect(shown.value.length).toBeGreaterThanOrEqual(0);
+    if (shown.kind === 'seen') for (const one of shown.value) expect(one).toMatch(/^[0-9a-f.:]+$/);
     const [small, large] = [await system.ping('127.0.0.1', 84), await system.ping('192.0.2.1', 65_000)];
     if (small.kind === 'seen') expect([small.value, large.kind === 'seen' && large.value]).toEqual([true, false]);
   }, 30_000);
