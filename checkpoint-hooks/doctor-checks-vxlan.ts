@@ -29,8 +29,9 @@ function ownAddress({ self, hosts }: RoadWanted, { addresses }: RoadSeen): Verdi
 function device(links: readonly Link[]): readonly Verdict[] {
   const ours = links.find(({ name }) => name === DEVICE);
   const port = ours?.vxlan?.port ?? PORT;
-  const other = links.find(({ name, vxlan: is }) => name !== DEVICE && is?.port === port && is.external);
-  if (other !== undefined && ours === undefined) return [fail(`${other.name} has UDP port ${port} for all VNIs`, 'set vxlan.port to another port in the settings of sluiced on all hosts')];
+  const other = links.find(({ name, vxlan: is }) => name !== DEVICE && is?.port === port);
+  // Of one VNI or of all: the kernel gives a port to devices of equal flags, and ours are nobody else's.
+  if (other !== undefined && ours?.up !== true) return [fail(`${other.name} has UDP port ${port}`, 'set vxlan.port to another port in the settings of sluiced on all hosts')];
   if (ours === undefined) return [ok(`UDP port ${port} is free for the VXLAN device, which sluiced makes`)];
   const faults = [
     ...(ours.vxlan?.external === true ? [] : ['is not external']), ...(ours.vxlan?.gbp === true ? [] : ['carries no policy ids (gbp)']),

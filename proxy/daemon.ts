@@ -145,8 +145,9 @@ async function compose(config: Config, around: Around, undo: Undo[]): Promise<()
   const readTcpAgain = await serve(config, { control: seen, events, metrics, log, audit, version, host: config.host, health: { missing }, ...optional('across', across) }, { control, tcp: around.tcp }, undo);
   log.info({ version, groups: records.length, socket: config.control.socket, kept, attach }, 'ready');
   return () => {
+    const tls = config.ledger === undefined ? undefined : readLedgerTls(config.ledger); // before anything is exchanged
     readTcpAgain?.();
-    if (config.ledger !== undefined) ledger?.show(readLedgerTls(config.ledger));
+    if (tls !== undefined) ledger?.show(tls);
     told?.again();
   };
 }

@@ -41,7 +41,7 @@ function hostsFault({ members, wire, commit }: GroupSpec): string | undefined {
   return commit === 'acks' ? undefined : 'a group across hosts commits by its acks: write commit: acks';
 }
 
-const IPV4 = /^((25[0-5]|2[0-4]\d|1?\d?\d)(\.(?!$)|$)){4}$/;
+const IPV4 = /^((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(?!$)|$)){4}$/;
 /** By VXLAN each host is reached at an address of its own. */
 function roadFault(hosts: Readonly<Record<string, string>>, homes: readonly string[]): string | undefined {
   const lost = homes.find((host) => !Object.hasOwn(hosts, host));

@@ -20,6 +20,7 @@ import type { Link, Netlink } from './netlink.ts';
 const MTU = 65535;
 const BPF_FS_MAGIC = 0xcafe4a11;
 const EOPNOTSUPP = 95;
+const EADDRINUSE = 98;
 
 // ------------------------------------------------------------------------------- offload features
 
@@ -177,7 +178,7 @@ export function ensureTunnel(netlink: Netlink, { name, port }: Tunnel, owner: st
   if (there.alias !== owner || !there.up) {
     disableIpv6(name);
     netlink.quieten(there.ifindex, owner);
-    netlink.setUp(there.ifindex);
+    openTunnel(netlink, there.ifindex, port);
   }
   return there.ifindex;
 }
@@ -189,11 +190,23 @@ function addTunnel(netlink: Netlink, name: string, port: number): void {
     netlink.addVxlan(name, port);
   } catch (cause) {
     const code = cause instanceof SystemError ? cause.errno : 0;
-    if (code === EEXIST) throw new MissingPart(`another VXLAN device of this host has UDP port ${port} for all VNIs`, 'set vxlan.port to another one, the same on all hosts', cause);
+    if (code === EEXIST) throw portTaken(port, cause);
     if (code === EOPNOTSUPP) throw new MissingPart('this kernel has no VXLAN devices', 'load or build the module vxlan (CONFIG_VXLAN), or use wire: { vlan }', cause);
     throw cause;
   }
 }
+/** Its UDP port is taken with that: by any other VXLAN device of the port, of one VNI too, it is refused only here. */
+function openTunnel(netlink: Netlink, ifindex: number, port: number): void {
+  try {
+    netlink.setUp(ifindex);
+  } catch (cause) {
+    if (cause instanceof SystemError && cause.errno === EADDRINUSE) throw portTaken(port, cause);
+    throw cause;
+  }
+}
+const portTaken = (port: number, cause: unknown): MissingPart =>
+  new MissingPart(`UDP port ${port} of this host is taken, as by another VXLAN device`, 'set vxlan.port to another one, the same on all hosts', cause);
+
 /** Deletes the device if it is `owner`'s. */
 export function deleteTunnel(netlink: Netlink, name: string, owner: string): void {
   const there = find(netlink.links(), name);

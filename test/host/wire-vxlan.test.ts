@@ -200,6 +200,16 @@ describe.skipIf(UNPRIVILEGED !== undefined)('a group across hosts by VXLAN', () 
     await settle();
   });
 
+  test('where another VXLAN device has the port it is said, and when that is gone the group goes on', async () => {
+    await ipBatch(bed.host(0), ['link del slx', 'link add vxlan10 type vxlan id 10 dstport 4789', 'link set vxlan10 up']);
+    await host(0).gate.reconcile();
+    expect(host(0).gate.ready()).toEqual(['the VXLAN device is not in place: UDP port 4789 of this host is taken, as by another VXLAN device']);
+    await ipBatch(bed.host(0), ['link del vxlan10']);
+    await host(0).gate.reconcile();
+    expect(host(0).gate.ready()).toEqual([]);
+    await settle();
+  });
+
   test('I7: m1 goes on at h3; what its old life says, and its new life from the old host, ends on arrival', async () => {
     const secret = say(0, bed.outsider.mac); // held on h1, never committed
     const sealed = cutAll();

@@ -134,6 +134,8 @@ describe('a group by VXLAN', () => {
     ['another\'s address', { road: { ...road, addresses: seen(['127.0.0.1', '10.9.9.9']) } }, 'fail', /10\.0\.1\.1 of wire\.hosts is no address of this host, h1/, /10\.9\.9\.9 for h1/],
     ['addresses not shown', { road: { ...road, addresses: hidden('not allowed') } }, 'warn', /could not look at the addresses/, /root/],
     ['port taken', withLinks(link('vx0', { kind: 'vxlan', vxlan: { port: 4789, external: true, gbp: false } })), 'fail', /vx0 has UDP port 4789/, /vxlan\.port/],
+    ['port taken by a device of one VNI', withLinks(link('vxlan10', { kind: 'vxlan', vxlan: { port: 4789, external: false, gbp: false } })), 'fail', /vxlan10 has UDP port 4789/, /vxlan\.port/],
+    ['port taken, ours can\'t come up', withLinks(slx({ up: false }), link('vxlan10', { kind: 'vxlan', vxlan: { port: 4789, external: false, gbp: false } })), 'fail', /vxlan10 has UDP port 4789/, /vxlan\.port/],
     ['no policy ids', withLinks(slx({ vxlan: { port: 4789, external: true, gbp: false } })), 'fail', /slx carries no policy ids/, /ip link del slx/],
     ['a queue', withLinks(slx({ qdisc: 'fq_codel' })), 'fail', /slx has a queue \(fq_codel\)/, /ip link del slx/],
     ['in a bridge, down', withLinks(slx({ bridge: 'br0', up: false })), 'fail', /slx is down, is in bridge br0/, /ip link del slx/],

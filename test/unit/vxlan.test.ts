@@ -181,6 +181,7 @@ describe('the group file', () => {
     [{ ...hosts, h2: '198.51.100' }, '198.51.100 of host h2 is no IPv4 address of a host: write one as 192.0.2.1'],
     [{ ...hosts, h2: '300.1.1.1' }, '300.1.1.1 of host h2 is no IPv4 address of a host: write one as 192.0.2.1'],
     [{ ...hosts, h2: '0.0.0.0' }, '0.0.0.0 of host h2 is no IPv4 address of a host: write one as 192.0.2.1'],
+    [{ ...hosts, h2: '10.0.0.03' }, '10.0.0.03 of host h2 is no IPv4 address of a host: write one as 192.0.2.1'],
     [{ ...hosts, h2: 'fd00::1' }, 'fd00::1 of host h2 is no IPv4 address of a host: write one as 192.0.2.1'],
     [{ ...hosts, spare: hosts.h1 }, `address ${hosts.h1} is named twice in wire.hosts: a host has one of its own`],
   ])('hosts %j are not sound', (given, message) => {
