@@ -30,7 +30,10 @@ export interface Answer {
   readonly state: GroupState | undefined;
 }
 /** holdLost: the ring's device is gone. */
-type Note = Fact | { readonly kind: 'settle' } | { readonly kind: 'holdLost' };
+type Note = Fact | Settle | { readonly kind: 'holdLost' };
+interface Settle {
+  readonly kind: 'settle';
+}
 
 export type View = Extract<Fact, { kind: 'ledger' }>;
 
@@ -50,7 +53,7 @@ export interface GroupHooks {
 export class Group {
   readonly name: string;
   readonly #executor: Executor;
-  readonly #mailbox: Mailbox<Command | View, Answer, Note>;
+  readonly #mailbox: Mailbox<Command | View | Settle, Answer, Note>;
   readonly #hooks: GroupHooks;
   readonly #kept = new Map<string, Note>();
   #state: GroupState | undefined;
@@ -73,7 +76,7 @@ export class Group {
         hooks.trouble(error);
       },
     });
-    this.#mailbox = new Mailbox<Command | View, Answer, Note>({
+    this.#mailbox = new Mailbox<Command | View | Settle, Answer, Note>({
       commandsMax: COMMANDS_MAX,
       serve: (command) => this.#serve(command),
       note: (note) => this.#heed(note),
@@ -138,13 +141,17 @@ export class Group {
     this.#mailbox.tell({ kind: 'holdLost' });
   }
 
-  /** After a restart of the daemon. What cannot be done now is owed, and returned. */
+  /**
+   * After a restart of the daemon. What cannot be done now is owed, and returned. By the mailbox like
+   * anything else: a pair that is lost meanwhile would be opened by two at a time, and what the first
+   * ring had taken would go with it.
+   */
   async resume(journalled: GroupState): Promise<EdgeError | undefined> {
     const { state, effects } = resume(journalled);
     this.#state = state;
     this.#executor.owe(effects, state, new EdgeError('plane_down', 'the daemon is starting', 'wait'));
     try {
-      await this.#executor.settle();
+      await this.#mailbox.send({ kind: 'settle' });
       return undefined;
     } catch (error) {
       if (!(error instanceof EdgeError)) throw error;
@@ -159,9 +166,10 @@ export class Group {
     this.#cancelReminder?.();
   }
 
-  async #serve(command: Command | View): Promise<Answer> {
+  async #serve(command: Command | View | Settle): Promise<Answer> {
     try {
       await this.#executor.settle();
+      if (command.kind === 'settle') return { reply: { outcome: 'accepted' }, state: this.#state };
       return await this.#take(command);
     } catch (error) {
       if (!(error instanceof EdgeError)) this.#hooks.fault(error);

@@ -21,6 +21,8 @@ class Ports {
   fact: (fact: PlaneFact) => void = () => undefined;
   /** Until it is called, appends don't end. */
   hold: Promise<void> | undefined;
+  /** The same for rings that are opened. */
+  holdOpen: Promise<void> | undefined;
 
   /** Whether the last announcement would be said again now. */
   isStill: () => boolean = () => false;
@@ -97,7 +99,7 @@ class Ports {
       refusedFrames: 0, earlyFrames: 0, lateRecorded: 0, redelivered: 0, holdHistogram: [], holdSumMs: 0, wireHistogram: [], wireSumMs: 0,
     };
     return {
-      open: () => this.#call('open'),
+      open: () => this.#call('open').then(() => this.holdOpen),
       close: () => this.#call('close'),
       advance: (_id, c) => { note(`advance ${c}`); },
       release: (_id, c) => { note(`release ${c}`); },
@@ -279,6 +281,25 @@ describe('what fails', () => {
     ports.control.holdLost(0);
     await turn();
     expect(ports.calls).toEqual([]); // an idle group has no ring
+  });
+
+  test('a pair that is lost while the daemon starts is opened after the start, not beside it', async () => {
+    await ports.ask({ kind: 'protect' });
+    const next = new Ports();
+    let opened: () => void = () => undefined;
+    next.holdOpen = new Promise((resolve) => (opened = resolve));
+    const started = next.control.start([...ports.disk.values()]);
+    await turn();
+    next.control.holdLost(0);
+    next.fact({ kind: 'released', id: 0, colour: colour(0) });
+    await turn();
+    const opens = () => next.calls.flatMap((call) => /^(attach|open)/.exec(call)?.[0] ?? []);
+    expect(opens()).toEqual(['attach', 'open']);
+    opened();
+    expect(await started).toEqual([]);
+    await turn();
+    expect(opens()).toEqual(['attach', 'open', 'attach', 'open']);
+    expect(next.control.missing()).toEqual([]);
   });
 
   test('a restart that cannot attach yet goes on trying, and protects', async () => {
