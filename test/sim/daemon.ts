@@ -11,7 +11,7 @@ import type { Kernel } from './kernel.ts';
 import { Ring } from './kernel.ts';
 import type { Random } from './random.ts';
 
-export type Mutation = 'none' | 'release-before-persist' | 'commit-off-by-one' | 'base-not-raised' | 'receiver-before-store' | 'restore-late' | 'ready-at-once' | 'persist-forgotten';
+export type Mutation = 'none' | 'release-before-persist' | 'commit-off-by-one' | 'base-not-raised' | 'receiver-before-store' | 'restore-late' | 'ready-at-once' | 'persist-forgotten' | 'port-left-open' | 'moved-late' | 'closed-forgotten';
 
 /** The process ended here. */
 class Killed extends Error {
@@ -146,11 +146,25 @@ export class Daemon {
     const { cells } = this.#kernel;
     const before = new Map(cells.members);
     cells.members.clear();
+    const portOf = new Map(spec.members.map(({ name, nics }) => [name, nics[0]?.port ?? '']));
     for (const { name, colour, ready } of members) {
-      cells.members.set(name, { colour: this.#seen(colour), ready: ready || this.#mutation === 'ready-at-once', drain: before.get(name)?.drain ?? false });
+      const [old, port] = [before.get(name), portOf.get(name) ?? ''];
+      const member = { port: old?.port ?? port, colour: this.#seen(colour), ready: ready || this.#mutation === 'ready-at-once', drain: old?.drain ?? false };
+      cells.members.set(name, member);
+      const move = (): void => this.#move(member, port);
+      if (this.#mutation === 'moved-late') this.slow.push(move);
+      else move();
     }
-    const nics = spec.members.map(({ name }) => ({ nic: NICS.indexOf(name), member: name, port: `tap${name}`, ifindex: NICS.indexOf(name) }));
+    const nics = spec.members.map(({ name }) => ({ nic: NICS.indexOf(name), member: name, port: portOf.get(name) ?? '', ifindex: NICS.indexOf(name) }));
     return { id: 0, holdDevice: 'slh0', ringDevice: 'slr0', nics };
+  }
+
+  /** What it leaves is closed, what it comes to is open. */
+  #move(member: { port: string }, port: string): void {
+    const { closed } = this.#kernel;
+    if (member.port !== port && this.#mutation !== 'port-left-open') closed.add(member.port);
+    closed.delete(port);
+    member.port = port;
   }
 
   #gate(): Gate {
@@ -161,6 +175,7 @@ export class Daemon {
           this.#mayFail('plane_down');
           const fresh = !cells.attached || !this.#attached;
           this.#attached = true;
+          if (fresh && this.#mutation === 'closed-forgotten') this.#kernel.closed.clear();
           this.#kernel.providePair();
           cells.attached = true;
           cells.colour = this.#seen(colour);

@@ -23,7 +23,7 @@ export interface Cells {
   colour: Colour;
   commit: Colour;
   drainAll: boolean;
-  readonly members: Map<string, { colour: Colour; ready: boolean; drain: boolean }>;
+  readonly members: Map<string, { port: string; colour: Colour; ready: boolean; drain: boolean }>;
 }
 const atMost = (a: Colour, b: Colour): boolean => colourDiff(a, b) <= 0;
 
@@ -32,6 +32,8 @@ export class Kernel {
   readonly oracle: Oracle;
   ring: Ring | undefined;
   wire: Queued[] = [];
+  /** Ports that members were moved away from: nothing comes in there, until one is a member's again. */
+  readonly closed = new Set<string>();
   /** False from when another tool deleted the hold pair until the gate has made a new one. */
   pairThere = true;
   /** Counts the pairs there were: a ring listens at one of them. */
@@ -46,9 +48,14 @@ export class Kernel {
     return colourDiff(own, this.cells.colour) > 0 ? own : this.cells.colour;
   }
 
-  send(frame: SentFrame): void {
+  /** By its member's port, or by one that the sender has been moved away from and knows nothing of it. */
+  send(frame: SentFrame, by?: string): void {
     const source = this.cells.members.get(frame.from);
-    if (!this.cells.attached || source === undefined) {
+    if (by !== undefined && this.closed.has(by)) {
+      this.oracle.lost(frame);
+      return;
+    }
+    if (!this.cells.attached || source === undefined || (by !== undefined && by !== source.port)) {
       this.oracle.left(frame);
       return;
     }

@@ -8,6 +8,9 @@
  *
  * An *execution* ends with a rollback or takeover; its frames may leave up to the epoch that the
  * engine had declared durable before they did (`allowed`). Doubt is never held against the system.
+ *
+ * A *ghost* is a member of the execution that a takeover ended and that goes on sending where it was:
+ * nothing it says from then on may come out anywhere.
  */
 export interface SentFrame {
   readonly id: number;
@@ -45,8 +48,10 @@ export class Violation extends Error {
 
 export class Oracle {
   now = 0;
-  readonly counts = { sent: 0, out: 0, delivered: 0, redelivered: 0, lost: 0, rollbacks: 0, crashes: 0, pairsLost: 0 };
+  readonly counts = { sent: 0, ghosts: 0, out: 0, delivered: 0, redelivered: 0, lost: 0, rollbacks: 0, moves: 0, crashes: 0, pairsLost: 0 };
   #execution: Execution | undefined;
+  /** What the last rollback or takeover ended, and to where. */
+  #ended: { readonly execution: Execution; readonly to: number } | undefined;
   readonly #lo = new Map<string, number>();
   readonly #hi = new Map<string, number>();
   readonly #leftFrom = new Map<string, { at: number; release: boolean }>();
@@ -70,15 +75,27 @@ export class Oracle {
   }
 
   sent(id: number, from: string, to: string, life: number): SentFrame {
-    const flow = `${from}>${to}`;
-    const seq = (this.#seqSent.get(flow) ?? 0) + 1;
-    this.#seqSent.set(flow, seq);
     const lo = this.#lo.get(from);
     const bound = this.#execution === undefined || lo === undefined ? undefined : { execution: this.#execution, lo, hi: this.#hi.get(from) ?? lo };
-    const frame = { id, from, to, seq, life, sentAt: this.now, bound };
+    const frame = { id, from, to, seq: this.#nextSeq(from, to), life, sentAt: this.now, bound };
     this.counts.sent += 1;
     if (bound !== undefined) this.#frames.push(frame);
     return frame;
+  }
+
+  /** Of the execution that was ended last; undefined where none was. */
+  maybeGhost(id: number, from: string, to: string, life: number): SentFrame | undefined {
+    if (this.#ended === undefined) return undefined;
+    this.counts.ghosts += 1;
+    const { execution: x, to: endedAt } = this.#ended;
+    return { id, from, to, seq: this.#nextSeq(from, to), life, sentAt: this.now, bound: { execution: x, lo: endedAt + 1, hi: Infinity } };
+  }
+
+  #nextSeq(from: string, to: string): number {
+    const flow = `${from}>${to}`;
+    const seq = (this.#seqSent.get(flow) ?? 0) + 1;
+    this.#seqSent.set(flow, seq);
+    return seq;
   }
 
   /** It came out at its destination, to which it is external. */
@@ -239,6 +256,7 @@ export class Oracle {
     const missed = this.#due.filter((transit) => transit.life === life && !this.#excused.has(transit.frame.id) && !this.#leftFrom.has(transit.frame.to));
     if (missed.length > 0) throw new Violation(`I3 in-transit: frame ${missed[0]?.frame.id} to ${missed[0]?.frame.to} was not delivered again by the rollback to ${to}`);
     x.endedAt = to;
+    this.#ended = { execution: x, to };
     x.allowed = Math.max(x.allowed, to);
     const next = execution(to);
     for (const name of this.members) {

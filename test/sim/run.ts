@@ -2,7 +2,7 @@
  * A whole run from one seed: an engine that mostly knows what it does, members that talk to each
  * other and to the outside, a plane that works when it likes, crashes between any two effects.
  */
-import type { Command, GroupSpec, GroupState } from '../../proxy/core/types.ts';
+import type { Command, GroupSpec, GroupState, MemberSpec } from '../../proxy/core/types.ts';
 import { epoch, generation } from '../../proxy/core/types.ts';
 import { EdgeError } from '../../proxy/ports.ts';
 import type { JournalRecord } from '../../proxy/ports.ts';
@@ -19,10 +19,17 @@ export interface RunOptions {
   readonly mutation?: Mutation;
 }
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
-const memberSpec = (name: string) => ({ name, nics: [{ port: `tap${name}`, mac: `02:00:00:00:00:0${'abcd'.indexOf(name)}`, vlan: 0 }] });
+const memberSpec = (name: string): MemberSpec => ({ name, nics: [{ port: `tap${name}`, mac: `02:00:00:00:00:0${'abcd'.indexOf(name)}`, vlan: 0 }] });
 const spec = (names: readonly string[], commit: GroupSpec['commit']): GroupSpec => ({
   group: 'g', commit, members: names.map(memberSpec), hold: { bytes: 1 << 20, highWater: 0.75 }, foreignSource: 'hold', intraPath: 'redirect',
 });
+
+/** Each member has two ports, `tapa` and `tapa.1`: who is at one is moved to the other. */
+const portOf = ({ nics }: MemberSpec): string => nics[0]?.port ?? '';
+const moved = (member: MemberSpec): MemberSpec => {
+  const port = portOf(member);
+  return { ...member, nics: member.nics.map((nic) => ({ ...nic, port: port.endsWith('.1') ? port.slice(0, -2) : `${port}.1` })) };
+};
 
 const asError = (error: unknown): Error => (error instanceof Error ? error : new Error(String(error)));
 
@@ -39,6 +46,12 @@ export class Run {
   #asking = false;
   /** VMs stand still until the group has gone back. */
   #mustRestore: number | undefined;
+  /** Where the last takeover that moved its members found them: who is there may go on sending. */
+  #ghosts = new Map<string, string>();
+  /** That takeover is being answered. */
+  #moving = false;
+  /** The ghosts' execution has ended. */
+  #areGhosts = false;
   #failure: Error | undefined;
   readonly answers = new Map<string, number>();
 
@@ -71,6 +84,7 @@ export class Run {
 
   async #crash(): Promise<void> {
     this.#daemon.dead = true;
+    this.#moving = false;
     this.#life += 1;
     this.#kernel.processDied();
     this.oracle.crashed(this.#life);
@@ -89,6 +103,7 @@ export class Run {
   /** The engine asks what is: nothing is in flight, so this is certain. */
   #adopt(): void {
     const state = this.#state;
+    for (const member of state?.spec.members ?? []) if (this.#ghosts.get(member.name) === portOf(member)) this.#ghosts.delete(member.name); // the port is a member's (again)
     if (state?.phase !== 'protected') {
       this.oracle.ended();
       this.#mustRestore = undefined;
@@ -110,7 +125,8 @@ export class Run {
     const { ring } = this.#kernel;
     const daemon = this.#daemon;
     const dice = this.#random.below(1000);
-    if (dice < 330) this.#send();
+    if (dice < 300) this.#send();
+    else if (dice < 330) this.#haunt();
     else if (dice < 500) this.#kernel.arrive();
     else if (dice < 620) this.#some(daemon.orders, true);
     else if (dice < 760) ring?.emitOne();
@@ -149,6 +165,20 @@ export class Run {
     const from = this.#random.pick(['a', 'b', 'c', 'd']);
     const to = this.#random.pick(['out', 'a', 'b', 'c', 'd'].filter((name) => name !== from));
     this.#kernel.send(this.oracle.sent((this.#frames += 1), from, to, this.#life));
+  }
+
+  /**
+   * A member of the dead execution sends at its old port. While the takeover is answered it is still
+   * the member; an old port that never ceased to be the group's is the living one's, who stands still.
+   */
+  #haunt(): void {
+    const [from, port] = this.#random.pick([...this.#ghosts, ['', ''] as const]);
+    const now = this.#state?.spec.members.find(({ name }) => name === from);
+    if (now === undefined || (!this.#moving && portOf(now) === port)) return;
+    const to = this.#random.pick(['out', 'a', 'b', 'c', 'd'].filter((name) => name !== from));
+    const id = (this.#frames += 1);
+    const frame = this.#areGhosts ? this.oracle.maybeGhost(id, from, to, this.#life) : this.oracle.sent(id, from, to, this.#life);
+    if (frame !== undefined) this.#kernel.send(frame, port);
   }
 
   #ask(): void {
@@ -193,7 +223,10 @@ export class Run {
     if (dice < 640) return { kind: 'ack', generation: g, epoch: between(committed, open - 1), members: [member] };
     if (dice < 800) return { kind: 'commit', generation: g, epoch: between(committed, state.spec.commit === 'acks' ? acked : sealed) };
     if (dice < 860) return { kind: 'rollback', generation: g, epoch: between(committed, state.spec.commit === 'acks' ? acked : sealed) };
-    if (dice < 875) return { kind: 'takeover', generation: generation(g + 1), epoch: between(committed, state.spec.commit === 'acks' ? acked : sealed) };
+    if (dice < 875) {
+      const takeover = { kind: 'takeover', generation: generation(g + 1), epoch: between(committed, state.spec.commit === 'acks' ? acked : sealed) } as const;
+      return random.chance(0.7) ? { ...takeover, members: state.spec.members.map(moved) } : takeover;
+    }
     if (dice < 890) return { kind: 'unprotect', generation: g, held: random.pick(['release', 'discard']) };
     if (dice < 910) return { kind: 'join', member: memberSpec(random.pick(['a', 'b', 'c', 'd'])) };
     if (dice < 930) return { kind: 'leave', member, held: random.pick(['release', 'discard']) };
@@ -242,12 +275,26 @@ export class Run {
       case 'rollback':
       case 'takeover':
         if (!protectedNow) return { accept: oracle.beginProtect(names, command.epoch), deny };
+        if (command.kind === 'takeover' && command.members !== undefined) this.#leavePorts();
         if (command.kind === 'takeover' || command.generation === this.#state?.generation) this.#mustRestore = command.epoch;
         oracle.beginRestore(command.epoch);
-        return { accept: () => { oracle.restored(command.epoch, this.#life); }, deny };
+        return {
+          accept: () => {
+            oracle.restored(command.epoch, this.#life);
+            this.#areGhosts = true;
+            if (command.kind === 'takeover' && command.members !== undefined) oracle.counts.moves += 1;
+          },
+          deny,
+        };
       case 'join':
       case 'delete': return { accept: none, deny };
     }
+  }
+
+  #leavePorts(): void {
+    this.#ghosts = new Map((this.#state?.spec.members ?? []).map((member) => [member.name, portOf(member)]));
+    this.#areGhosts = false;
+    this.#moving = true;
   }
 
   #answered(command: Command, { reply }: Answer, settle: { accept: () => void; deny: () => void }): void {
@@ -257,10 +304,12 @@ export class Run {
     else settle.deny();
     if (command.kind === 'rollback' || command.kind === 'takeover') this.#mustRestore = undefined;
     this.#asking = false;
+    this.#moving = false;
     this.#adopt();
   }
 
   #failed(error: unknown): void {
+    this.#moving = false;
     if (this.#daemon.dead || (error instanceof Error && error.name === 'Killed')) return;
     if (!(error instanceof EdgeError)) throw error;
     this.answers.set(error.code, (this.answers.get(error.code) ?? 0) + 1);
