@@ -18,6 +18,8 @@
 #define SLUICE_MEMBERS_MAX 4096 /* members of one daemon; index 0 is never used */
 #define SLUICE_GROUP_NICS_MAX 256 /* nics of one group: the bound of a split's walk */
 #define SLUICE_DEVICES_MAX 8192 /* devices of all guarded bridges */
+#define SLUICE_NEAR_MAX 32768  /* devices below this ifindex are looked up without hashing */
+#define SLUICE_VLANS_MAX 4096  /* ids of a VLAN */
 #define SLUICE_RESIDUES 64     /* slots of groups[].heldIn: colour modulo this */
 
 /*
@@ -161,6 +163,18 @@ struct sluice_guard_key {
 /* map `devices`: hash ifindex -> bridge ifindex (u32): ports that user space has looked at */
 
 /* map `wires`: hash outer VLAN id (u32) -> group id (u32) */
+
+/*
+ * map `near`: array, mmapable, index = ifindex: what `ports` and `devices` say of it. The programs look here
+ * for every ifindex below NEAR_MAX and in the two hashes for all others; user space writes both, the hash
+ * first when it adds, last when it removes: what the hashes say is what is to be.
+ */
+struct sluice_near {
+	__u32 nic;    /* 0 = none */
+	__u32 bridge; /* 0 = none */
+};
+
+/* map `vlans`: array, mmapable, index = outer VLAN id: what `wires` says of it, plus 1; 0 = no group's */
 
 /* map `vnis`: hash VNI (u32) -> group id (u32) */
 

@@ -12,6 +12,8 @@ export const NICS_MAX = 4096;
 export const MEMBERS_MAX = 4096;
 export const GROUP_NICS_MAX = 256;
 export const DEVICES_MAX = 8192;
+export const NEAR_MAX = 32768;
+export const VLANS_MAX = 4096;
 export const RESIDUES = 64;
 
 export const STAMP_CLASS = { none: 0, held: 1, early: 2, late: 3 } as const;
@@ -54,7 +56,7 @@ export type Verdict = (typeof VERDICTS)[number];
 export const PROGRAMS = ['classify', 'arrive', 'land', 'guard', 'guard_self', 'depart', 'local', 'enter', 'release', 'sink'] as const;
 export type Program = (typeof PROGRAMS)[number];
 
-export const MAPS = ['groups', 'nics', 'members', 'ports', 'macs', 'guarded', 'devices', 'wires', 'vnis', 'peers', 'stats'] as const;
+export const MAPS = ['groups', 'nics', 'members', 'ports', 'macs', 'guarded', 'devices', 'near', 'wires', 'vlans', 'vnis', 'peers', 'stats'] as const;
 export type MapName = (typeof MAPS)[number];
 
 /** Offsets inside `struct sluice_group`. */
@@ -70,6 +72,9 @@ export const NIC = {
 
 /** Offsets inside `struct sluice_member`. */
 export const MEMBER = { size: 8, colour: 0 } as const;
+
+/** Offsets inside `struct sluice_near`. */
+export const NEAR = { size: 8, nic: 0, bridge: 4 } as const;
 
 /** Key of `macs` and, with vlan 0, of `guarded`. */
 export const MAC_KEY = { size: 12, bridge: 0, vlan: 4, mac: 6 } as const;

@@ -77,8 +77,8 @@ always int arrive_coloured(struct origin *o, struct sluice_group *group, __u32 i
 
 always int arrive_tagged(struct __sk_buff *skb, struct origin *o, __u32 vlan, __u32 inner, __u32 *verdict)
 {
-	__u32 *id = bpf_map_lookup_elem(&wires, &vlan);
-	struct sluice_group *group = id ? group_of(*id) : 0;
+	__u32 on = group_on(vlan);
+	struct sluice_group *group = on ? group_of(on - 1) : 0;
 
 	if (!group || ONCE(group->uplink) != skb->ifindex)
 		LOSE(o->stats, unknown);
@@ -87,7 +87,7 @@ always int arrive_tagged(struct __sk_buff *skb, struct origin *o, __u32 vlan, __
 		LOSE(o->stats, stale);
 	if (wire_pop(skb))
 		LOSE(o->stats, unknown);
-	o->group = *id;
+	o->group = on - 1;
 	return arrive_coloured(o, group, inner, 0, verdict);
 }
 

@@ -32,11 +32,15 @@ always void count(struct sluice_stats *s, __u32 verdict, __u32 bytes)
 	s->verdict[verdict].bytes += bytes;
 }
 
-/* 0 = none. */
+/* 0 = none. An array costs a tenth of a hash, and nearly every device has a small ifindex. */
 always __u32 nic_index_at(__u32 ifindex)
 {
-	__u32 *index = bpf_map_lookup_elem(&ports, &ifindex);
+	struct sluice_near *near_by = bpf_map_lookup_elem(&near, &ifindex);
+	__u32 *index;
 
+	if (near_by)
+		return ONCE(near_by->nic);
+	index = bpf_map_lookup_elem(&ports, &ifindex);
 	return index ? *index : 0;
 }
 
@@ -55,9 +59,21 @@ always struct sluice_group *group_of(__u32 id)
 
 always __u32 bridge_of(__u32 ifindex)
 {
-	__u32 *bridge = bpf_map_lookup_elem(&devices, &ifindex);
+	struct sluice_near *near_by = bpf_map_lookup_elem(&near, &ifindex);
+	__u32 *bridge;
 
+	if (near_by)
+		return ONCE(near_by->bridge);
+	bridge = bpf_map_lookup_elem(&devices, &ifindex);
 	return bridge ? *bridge : 0;
+}
+
+/* The group whose outer VLAN id this is, plus 1; 0 = none. */
+always __u32 group_on(__u32 vlan)
+{
+	__u32 *group = bpf_map_lookup_elem(&vlans, &vlan);
+
+	return group ? ONCE(*group) : 0;
 }
 
 /* A member's colour: the later of the group's and its own. */

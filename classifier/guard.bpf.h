@@ -62,12 +62,9 @@ always int stays_inside(struct __sk_buff *skb)
  */
 always __u32 wire_group(struct __sk_buff *skb)
 {
-	__u32 vlan, *id;
+	__u32 vlan;
 
-	if (!wire_id(skb, &vlan))
-		return 0;
-	id = bpf_map_lookup_elem(&wires, &vlan);
-	return id ? *id + 1 : 0;
+	return wire_id(skb, &vlan) ? group_on(vlan) : 0;
 }
 
 /* Tagged by classify, from a member's port, at the group's uplink. */

@@ -64,11 +64,27 @@ struct {
 } devices SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, SLUICE_NEAR_MAX);
+	__type(key, __u32);
+	__type(value, struct sluice_near);
+} near SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, SLUICE_GROUPS_MAX);
 	__type(key, __u32);
 	__type(value, __u32);
 } wires SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, SLUICE_VLANS_MAX);
+	__type(key, __u32);
+	__type(value, __u32);
+} vlans SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

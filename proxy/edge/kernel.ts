@@ -3,7 +3,7 @@
  *
  *   open ─► bpf file system ─► load the object over what is pinned ─► hook, put, …
  *
- *   <pin dir>/groups nics members ports macs guarded devices wires vnis peers stats     maps
+ *   <pin dir>/groups nics members ports macs guarded devices near wires vlans vnis peers stats     maps
  *   <pin dir>/link-<ifindex>-<side>-<program>                          tcx links
  *
  * Programs are attached through tcx links where the kernel has them (6.6 and later): pinned, they
@@ -22,6 +22,7 @@ import type { LoadedObject } from './ffi/libbpf.ts';
 import { close, view, mustMap, MAP_SHARED } from './ffi/libc.ts';
 import { membarrier } from './ffi/sys.ts';
 import { deleteHoldPair, deleteTunnel, ensureHoldPair, ensurePinDir, ensureTunnel, kernelAtLeast } from './devices.ts';
+import { Near } from './near.ts';
 import { Netlink } from './netlink.ts';
 import type { Link, Watch } from './netlink.ts';
 
@@ -63,6 +64,7 @@ const u32 = (value: number): Uint8Array => {
   new DataView(bytes.buffer).setUint32(0, value, LITTLE);
   return bytes;
 };
+const asNumber = (key: Uint8Array): number => new DataView(key.buffer, key.byteOffset).getUint32(0, LITTLE);
 const pinSplit = (dir: string): [string, string] => {
   const at = dir.lastIndexOf('/');
   return [dir.slice(0, at), dir.slice(at + 1)];
@@ -74,6 +76,7 @@ export class Kernel<P extends string> {
   readonly #netlink = new Netlink();
   readonly #tcx: boolean;
   readonly #ours = new Map<number, P>();
+  readonly #near: Near;
   #pinned = true;
   readonly cells: { readonly groups: ArrayBuffer; readonly nics: ArrayBuffer; readonly members: ArrayBuffer };
 
@@ -88,6 +91,8 @@ export class Kernel<P extends string> {
     for (const name of options.programs) this.#ours.set(programId(this.#program(name)), name);
     this.#tcx = usesTcx(options.attach);
     this.cells = { groups: this.#memory('groups'), nics: this.#memory('nics'), members: this.#memory('members') };
+    this.#near = new Near(this.#memory('near'), this.#memory('vlans'));
+    for (const table of Near.tables) this.#near.mirror(table, this.entries(table).map(({ key, value }) => ({ key: asNumber(key), value })));
   }
   get attachMode(): 'tcx' | 'clsact' {
     return this.#tcx ? 'tcx' : 'clsact';
@@ -216,13 +221,15 @@ export class Kernel<P extends string> {
   }
   put(table: string, key: Uint8Array, value: number): void {
     mapUpdate(this.#map(table), key, u32(value));
+    this.#near.put(table, { key: asNumber(key), value });
   }
   remove(table: string, key: Uint8Array): void {
+    this.#near.remove(table, asNumber(key));
     mapDelete(this.#map(table), key);
   }
   counted(): number[] {
     const fd = this.#map('stats');
-    return mapKeys(fd, 4, mapInfo(fd).entries).map((key) => new DataView(key.buffer).getUint32(0, LITTLE));
+    return mapKeys(fd, 4, mapInfo(fd).entries).map(asNumber);
   }
   count(ifindex: number): void {
     const fd = this.#map('stats');

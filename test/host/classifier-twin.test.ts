@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { GROUP, MAPS, MARK, MEMBER, NIC, NIC_FLAG, PROGRAMS, RESIDUES, STATS, VERDICTS, WIRE_CLOSED, stampPack } from '../../classifier/abi.ts';
+import { GROUP, MAPS, MARK, MEMBER, NEAR_MAX, NIC, NIC_FLAG, PROGRAMS, RESIDUES, STATS, VERDICTS, WIRE_CLOSED, stampPack } from '../../classifier/abi.ts';
 import type { MapName, Program, StampClass } from '../../classifier/abi.ts';
 import { macWrite } from '../../classifier/frame.ts';
 import { u32Bytes } from '../../classifier/keys.ts';
@@ -54,10 +54,12 @@ describe.skipIf(UNPRIVILEGED !== undefined)(`kernel and twin agree (seed ${SEED}
   const ifindexes: number[] = [];
   beforeAll(() => {
     enterOwnNamespace();
-    for (let i = 0; i < DEVICES / 2; i += 1) ip(`link add a${i} type veth peer name b${i}`);
+    // Every second pair lies beyond the array that the programs look into first.
+    for (let i = 0; i < DEVICES / 2; i += 1) ip(i % 2 === 0 ? `link add a${i} type veth peer name b${i}` : `link add a${i} index ${NEAR_MAX + 2 * i} type veth peer name b${i} index ${NEAR_MAX + 2 * i + 1}`);
     const links = JSON.parse(ip('-j link show type veth')) as { ifindex: number }[];
     ifindexes.push(...links.map(({ ifindex }) => ifindex));
     expect(ifindexes).toHaveLength(DEVICES);
+    expect(ifindexes.filter((ifindex) => ifindex >= NEAR_MAX)).toHaveLength(DEVICES / 2);
   });
 
   describe.each(MASKS)('mark field %o', (mark) => {
@@ -76,10 +78,11 @@ describe.skipIf(UNPRIVILEGED !== undefined)(`kernel and twin agree (seed ${SEED}
       const random = generator(SEED ^ mark.mask);
       const verdicts = new Map<string, number>();
       for (let world = 0; world < WORLDS; world += 1) {
-        const tables = randomWorld(random, ifindexes, mark);
-        load(kernel, tables, ifindexes);
+        const turned = [...ifindexes.slice(world % DEVICES), ...ifindexes.slice(0, world % DEVICES)]; // each is everything in its turn
+        const tables = randomWorld(random, turned, mark);
+        load(kernel, tables, turned);
         const stats = new Map<number, StatsRow>();
-        for (let i = 0; i < FRAMES_PER_WORLD; i += 1) compareOne(kernel, tables, ifindexes, random, stats, verdicts, `seed ${SEED} world ${world} frame ${i}`);
+        for (let i = 0; i < FRAMES_PER_WORLD; i += 1) compareOne(kernel, tables, turned, random, stats, verdicts, `seed ${SEED} world ${world} frame ${i}`);
         compareCounters(kernel, tables, stats, `seed ${SEED} world ${world}`);
       }
       // A run in which some verdict never came up has compared nothing of it. The rarest come up some 60 times.

@@ -19,6 +19,7 @@ import { TCX_INGRESS, linkCreate, mapCells, mapUpdate } from '../../proxy/edge/f
 import { ifNametoindex } from '../../proxy/edge/ffi/libc.ts';
 import { loadObject } from '../../proxy/edge/ffi/libbpf.ts';
 import { HoldLink } from '../../proxy/plane/link.ts';
+import { Near } from '../../proxy/edge/near.ts';
 import type { PlaneFact } from '../../proxy/ports.ts';
 
 export const MEMBER_MAC = '02:00:00:00:00:01';
@@ -74,7 +75,7 @@ export class HoldRig {
     this.cells.openGroup(GROUP, ifNametoindex('slh0'), firstColour >>> 0);
     this.cells.setMemberColour(member, firstColour >>> 0);
     this.cells.setFlags(this.nic, NIC_FLAG.protected | NIC_FLAG.ready);
-    mapUpdate(object.maps.get('ports')!, u32(ifNametoindex('mem0')), u32(this.nic));
+    new Near(map('near'), map('vlans')).put('ports', { key: ifNametoindex('mem0'), value: this.nic });
     const key = new Uint8Array(12);
     key.set(u32(bridge));
     key.set(MEMBER, 6);

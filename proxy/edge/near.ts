@@ -1,0 +1,64 @@
+/**
+ * The arrays beside the kernel's hashes: what the programs look up for nearly every frame, without hashing.
+ *
+ *   hash ports    ifindex ─► nic      ─┬─ near[ifindex]  { nic, bridge }     below the array's end
+ *   hash devices  ifindex ─► bridge   ─┘                                     above it the hashes are asked
+ *   hash wires    VLAN id ─► group    ─── vlans[id]        group + 1
+ *
+ * The hashes say what is to be; they are walked, and they survive an older version's daemon, which knows no
+ * arrays. A program sees the array's cell: it is written after the hash where a row comes and before it where
+ * one goes, so a process that dies between the two leaves what there was before, and the next one's
+ * `mirror` makes both equal.
+ */
+const CELL_BYTES = 8;
+const PLACE: Readonly<Record<string, { readonly array: 'near' | 'vlans'; readonly at: number; readonly add: number }>> = {
+  ports: { array: 'near', at: 0, add: 0 },
+  devices: { array: 'near', at: 4, add: 0 },
+  wires: { array: 'vlans', at: 0, add: 1 },
+};
+
+export interface Row {
+  readonly key: number;
+  readonly value: number;
+}
+
+export class Near {
+  readonly #cells: Readonly<Record<'near' | 'vlans', Uint32Array>>;
+
+  /** The memory of the two maps, eight bytes a cell. */
+  constructor(near: ArrayBuffer, vlans: ArrayBuffer) {
+    this.#cells = { near: new Uint32Array(near), vlans: new Uint32Array(vlans) };
+  }
+
+  /** Those whose rows have cells. */
+  static readonly tables: readonly string[] = Object.keys(PLACE);
+
+  /** The row is in the hash. A table without cells, and a key above the array's end: nothing. */
+  put(table: string, { key, value }: Row): void {
+    const place = PLACE[table];
+    if (place !== undefined) this.#store(place, key, value + place.add);
+  }
+  /** The row is in the hash still. */
+  remove(table: string, key: number): void {
+    const place = PLACE[table];
+    if (place !== undefined) this.#store(place, key, 0);
+  }
+  /** Makes the cells what the hash says; only what differs is written, for programs may be reading. */
+  mirror(table: string, rows: readonly Row[]): void {
+    const place = PLACE[table];
+    if (place === undefined) return;
+    const wanted = new Map(rows.map(({ key, value }) => [key, value + place.add]));
+    for (let key = 0; this.#index(place, key) < this.#cells[place.array].length; key++) {
+      const value = wanted.get(key) ?? 0;
+      if (this.#cells[place.array][this.#index(place, key)] !== value) this.#store(place, key, value);
+    }
+  }
+
+  #index({ at }: (typeof PLACE)[string], key: number): number {
+    return (key * CELL_BYTES + at) / Uint32Array.BYTES_PER_ELEMENT;
+  }
+  #store(place: (typeof PLACE)[string], key: number, value: number): void {
+    const index = this.#index(place, key);
+    if (index < this.#cells[place.array].length) this.#cells[place.array][index] = value; // one store: a program sees the old or the new
+  }
+}
