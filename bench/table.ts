@@ -8,6 +8,6 @@ import { headline } from './scenarios/headline.ts';
 import { hosts } from './scenarios/hosts.ts';
 import { intra } from './scenarios/intra.ts';
 import { kernelPeers } from './scenarios/kernel-peers.ts';
-import { byTurns } from './scenarios/turns.ts';
+import { besides } from './scenarios/beside.ts';
 
-export const TABLE: readonly Scenario[] = [...headline, ...intra, ...byTurns, ...external, ...calls, ...growth, ...hosts, ...kernelPeers, ...guestPeers];
+export const TABLE: readonly Scenario[] = [...headline, ...intra, ...besides, ...external, ...calls, ...growth, ...hosts, ...kernelPeers, ...guestPeers];

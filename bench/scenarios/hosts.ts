@@ -3,11 +3,12 @@
  * takes. Hosts are namespaces of one machine, each with its own sluiced; on
  * two cores they stand in each other's way, so the last figure is of the machine, not of a network.
  *
- *   wire      two hosts, protection by turns under one stream (turns.ts)
+ *   wire      two hosts, and two without a gate, streams over both at once (beside.ts)
  *   commit    the last host's ack is called ─► etcd ─► all hear of it ─► frames leave: first, and of all hosts
  */
 import type { GroupAnswer } from '../bed/api.ts';
 import { Cluster } from '../bed/cluster.ts';
+import { HostsBed } from '../bed/hosts.ts';
 import { sleep, until } from '../bed/commands.ts';
 import { nowUs } from '../bed/libc.ts';
 import type { PacketPort } from '../bed/packet-port.ts';
@@ -15,33 +16,33 @@ import { parseProbe, probeFlow } from '../bed/probe.ts';
 import { median, quantile } from '../bed/stats.ts';
 import { FarmGroup } from '../hosts/farm.ts';
 import type { Lap, Reading, Scenario } from '../scenario.ts';
-import { argumentsOf, sentBytes, shareOf, turned } from './turns.ts';
+import { NOTE, VARIANTS, argumentsOf, beside, sentBytes, shareOf, type Road } from './beside.ts';
 
-const WIRE = 'TCP between members on two hosts by turns under one stream';
-const WIRE_WINDOWS = 24;
-/** Through etcd, and on both hosts. */
-const CHANGE_MS_MAX = 700;
+const WIRE = 'TCP between members on two hosts beside the plain bridges, one stream';
+const SHAPE = { hosts: 2, members: [0, 1].map((host) => ({ kind: 'veth' as const, host })) };
 
 const wire: Scenario = {
-  name: WIRE, section: 'hosts', variants: [{ name: 'group' }], baseline: false, warmUpLap: false, lapsMax: 3,
-  topology: 'two hosts, each with a bridge, an uplink and a sluiced, on one switch; one member (veth into a namespace) each; one etcd',
-  arguments: `tagged on the uplinks beside plain bridges: ${argumentsOf(1, WIRE_WINDOWS)}`, quantities: shareOf(WIRE),
+  name: WIRE, section: 'hosts', variants: VARIANTS, baseline: false, warmUpLap: false, lapsMax: 3, note: NOTE,
+  topology: 'two hosts, each with a bridge, an uplink and a sluiced, on one switch; one member (veth into a namespace) each; one etcd; and the same hosts once more without sluiced',
+  arguments: `tagged on the uplinks beside plain bridges: ${argumentsOf(1)}`, quantities: shareOf(WIRE),
   open: async (context) => {
-    const cluster = await Cluster.create({ hosts: 2, members: [0, 1].map((host) => ({ kind: 'veth', host })), etcdNodes: 1 });
-    const { bed } = cluster;
+    const plain = await HostsBed.create(SHAPE);
+    const cluster = await Cluster.create({ ...SHAPE, etcdNodes: 1 }).catch(async (error: unknown) => {
+      await plain.close();
+      throw error;
+    });
+    const road = (bed: HostsBed): Road =>
+      ({ id: bed.id, from: bed.member(0), to: bed.member(1), sent: (to) => sentBytes(bed.host(to === bed.member(0) ? 0 : 1), to.port) });
     let group: FarmGroup | undefined;
     return {
       lap: async (lap) => {
         const one = (group ??= await FarmGroup.apply(cluster, { name: 'g', members: [0, 1], vlan: 100 }));
-        return turned(context, lap, {
-          id: bed.id, from: bed.member(0), to: bed.member(1), changeMsMax: CHANGE_MS_MAX, streams: 1, windows: WIRE_WINDOWS,
-          sent: (to) => sentBytes(bed.host(to === bed.member(0) ? 0 : 1), to.port),
-          protect: () => one.protect(), unprotect: () => one.unprotect(),
-        });
+        return beside(context, lap, { gated: road(cluster.bed), plain: road(plain), streams: 1, protect: () => one.protect(), unprotect: () => one.unprotect() });
       },
       close: async () => {
         group?.close();
         await cluster.close();
+        await plain.close();
       },
     };
   },
