@@ -32,9 +32,6 @@ export interface IperfRun {
 interface Summary {
   readonly bits_per_second: number;
   readonly lost_percent?: number;
-  readonly packets?: number;
-  readonly lost_packets?: number;
-  readonly seconds?: number;
   readonly retransmits?: number;
 }
 interface Report {
@@ -46,8 +43,6 @@ export interface IperfResult {
   readonly gbps: number;
   readonly lostPercent: number;
   readonly retransmits: number;
-  /** UDP: datagrams that arrived, a second. */
-  readonly datagramsPerSecond: number;
   /** iperf3's own JSON. */
   readonly raw: string;
 }
@@ -100,13 +95,8 @@ function parse(raw: string): IperfResult {
     gbps: received.bits_per_second / 1e9,
     lostPercent: report.end.sum?.lost_percent ?? 0,
     retransmits: report.end.sum_sent?.retransmits ?? 0,
-    datagramsPerSecond: arrivedPerSecond(report.end.sum),
     raw,
   };
-}
-
-function arrivedPerSecond(sum: Summary | undefined): number {
-  return ((sum?.packets ?? 0) - (sum?.lost_packets ?? 0)) / (sum?.seconds ?? Number.NaN);
 }
 
 function needsNamespace(place: Pick<Place, 'namespace' | 'name'>): string {

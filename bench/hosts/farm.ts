@@ -23,6 +23,8 @@ export interface Standing {
   readonly members: readonly number[];
   /** Of the wire, its own. */
   readonly vlan: number;
+  /** By VXLAN instead, under this VNI, over the bed's roads. */
+  readonly vni?: number;
 }
 
 export class FarmGroup {
@@ -39,11 +41,11 @@ export class FarmGroup {
   }
 
   /** Applied, and not protected. `isAlone`: of the one host that its member is on, with the ledger of that host. */
-  static async apply({ bed, daemons }: Cluster, { name, members, vlan }: Standing, isAlone = false): Promise<FarmGroup> {
+  static async apply({ bed, daemons }: Cluster, { name, members, vlan, vni }: Standing, isAlone = false): Promise<FarmGroup> {
     const places = members.map((i) => bed.member(i));
     const calls = await Promise.all(places.map(({ host }) => WireApi.open(daemons[host]?.socket ?? '')));
     const group = new FarmGroup(name, members, calls);
-    const file = { commit: 'acks', hold: { bytes: HOLD_BYTES }, ...(isAlone ? {} : { wire: { vlan } }) };
+    const file = { commit: 'acks', hold: { bytes: HOLD_BYTES }, ...(isAlone ? {} : { wire: vni === undefined ? { vlan } : { vxlan: vni, hosts: bed.roads() } }) };
     await insist(() => group.#call(0).group('PUT', `/v1/groups/${name}`, { ...file, members: places.map(({ name: member, mac, port, host }) => ({ name: member, mac, port, ...(isAlone ? {} : { host: `h${host + 1}` }) })) }));
     return group;
   }

@@ -1,5 +1,5 @@
 /**
- * What the gate costs TCP between two members, told apart from the machine's own moods: two beds at
+ * What the gate costs traffic between two members, told apart from the machine's own moods: two beds at
  * once on the same cores, streams over both, one of them through the gate.
  *
  *   core 0   sender over the gate │ sender over the plain bridge      the scheduler gives each half
@@ -18,7 +18,7 @@ import { readFileSync } from 'node:fs';
 import { Bed, type Place } from '../bed/bed.ts';
 import { namespacePath, sleep } from '../bed/commands.ts';
 import { Engine } from '../bed/engine.ts';
-import { iperf } from '../bed/iperf.ts';
+import { iperf, type IperfRun } from '../bed/iperf.ts';
 import { inNamespace } from '../bed/libc.ts';
 import { median, quantile } from '../bed/stats.ts';
 import type { Context, Lap, Quantity, Reading, Scenario, Variant } from '../scenario.ts';
@@ -31,6 +31,8 @@ const BEGIN_MS = 2000;
 const SLACK_MS = 2000;
 const HOLD_BYTES = '16MiB';
 const SENT_BYTES = 8;
+/** Of the bridge. */
+export const FLOOR = 0.97;
 const CONTROL = 'neither gated';
 export const VARIANTS: readonly Variant[] = [{ name: CONTROL }, { name: 'group' }];
 
@@ -41,6 +43,8 @@ export function sentBytes(namespace: string, port: string): number {
   return Number(columns?.[SENT_BYTES] ?? Number.NaN);
 }
 
+/** TCP streams, or datagrams as fast as they go. */
+export type Load = Pick<IperfRun, 'streams' | 'udpMbps' | 'udpBytes'>;
 /** One bed's two members. */
 export interface Road {
   readonly id: string;
@@ -52,7 +56,8 @@ export interface Road {
 export interface Pair {
   readonly gated: Road;
   readonly plain: Road;
-  readonly streams: number;
+  /** What goes over both. */
+  readonly load: Load;
   readonly protect: () => Promise<unknown>;
   readonly unprotect: () => Promise<unknown>;
 }
@@ -61,11 +66,11 @@ export interface Pair {
 export const shares = (counts: readonly (readonly [gated: number, plain: number])[]): number[] =>
   counts.slice(1).map(([gated, plain], i) => (gated - (counts[i]?.[0] ?? Number.NaN)) / (plain - (counts[i]?.[1] ?? Number.NaN)));
 
-async function streamed({ gated, plain, streams }: Pair, reverse: boolean): Promise<[number, number][]> {
+async function streamed({ gated, plain, load }: Pair, reverse: boolean): Promise<[number, number][]> {
   const seconds = Math.ceil((BEGIN_MS + WINDOWS * WINDOW_MS + SLACK_MS) / 1e3);
   const counts: [number, number][] = [];
   let over = 0;
-  const runs = [gated, plain].map((road) => iperf(road, { from: road.from, to: road.to, seconds, reverse, streams }).finally(() => (over += 1)));
+  const runs = [gated, plain].map((road) => iperf(road, { from: road.from, to: road.to, seconds, reverse, ...load }).finally(() => (over += 1)));
   const measured = (async () => {
     await sleep(BEGIN_MS);
     for (let i = 0; i <= WINDOWS; i++) {
@@ -97,28 +102,31 @@ export async function beside(context: Context, lap: Lap, pair: Pair): Promise<Re
   return { values };
 }
 
-/** The quantities of `beside`. */
-export const shareOf = (name: string): Quantity[] => (['', ', reverse'] as const).map((way) =>
-  ({ key: `share${way === '' ? '' : 'Reverse'}`, name: `${name}${way}`, unit: 'of the bridge', demands: [{ variant: 'group', by: 'value', floor: 0.97, target: 1 }] }));
-export const argumentsOf = (streams: number): string =>
-  `iperf3 -P ${streams} over both at once, senders on one core, receivers on another, a run each direction: ${WINDOWS} windows of ${WINDOW_MS} ms`;
-export const NOTE = `'${CONTROL}' is the method's own error: the same streams, and protection on neither.`;
+/** The quantities of `beside`. Without a floor they are shown only. */
+export const shareOf = (name: string, floor?: number): Quantity[] => (['', ', reverse'] as const).map((way) =>
+  ({ key: `share${way === '' ? '' : 'Reverse'}`, name: `${name}${way}`, unit: 'of the bridge', demands: [{ variant: 'group', by: 'value', ...(floor === undefined ? {} : { floor, target: 1 }) }] }));
+export const argumentsOf = ({ udpBytes, streams }: Load): string =>
+  `iperf3 ${udpBytes === undefined ? `-P ${streams ?? 1}` : `-u -b 0 -l ${udpBytes}`} over both at once, senders on one core, receivers on another, a run each direction: ${WINDOWS} windows of ${WINDOW_MS} ms`;
+export const NOTE = `'${CONTROL}' is the method's own error: the same traffic, and protection on neither.`;
 
-const besideWith = (streams: number): Scenario => {
-  const what = `intra-group TCP beside the plain bridge, ${streams === 1 ? 'one stream' : `${streams} streams`}`;
+async function twoBeds(): Promise<[Bed, Bed]> {
+  const bed = await Bed.create({ members: ['veth', 'veth'] });
+  try {
+    return [bed, await Bed.create({ members: ['veth', 'veth'] })];
+  } catch (error) {
+    await bed.close();
+    throw error;
+  }
+}
+
+const besideWith = (what: string, load: Load): Scenario => {
+  const name = `intra-group ${what} beside the plain bridge`;
   return {
-    name: what, section: 'intra-group', variants: VARIANTS, baseline: false, warmUpLap: false, lapsMax: 3, shown: true,
+    name, section: 'intra-group', variants: VARIANTS, baseline: false, warmUpLap: false, lapsMax: 3, shown: true,
     topology: 'two members (veth into namespaces) on one Linux bridge, and the same once more without a gate',
-    arguments: argumentsOf(streams), quantities: shareOf(what), note: NOTE,
+    arguments: argumentsOf(load), quantities: shareOf(name, FLOOR), note: NOTE,
     open: async (context) => {
-      const beds: Bed[] = [];
-      try {
-        for (let i = 0; i < 2; i++) beds.push(await Bed.create({ members: ['veth', 'veth'] }));
-      } catch (error) {
-        await beds[0]?.close();
-        throw error;
-      }
-      const [bed, other] = beds as [Bed, Bed];
+      const [bed, other] = await twoBeds();
       let engine: Engine | undefined;
       const road = (of: Bed): Road => ({ id: of.id, from: of.member(0), to: of.member(1), sent: ({ port }) => sentBytes(of.host, port) });
       return {
@@ -129,7 +137,7 @@ const besideWith = (streams: number): Scenario => {
           }
           const one = engine;
           return beside(context, lap, {
-            gated: road(bed), plain: road(other), streams,
+            gated: road(bed), plain: road(other), load,
             protect: () => one.protect(bed.groupFile('g', { hold: { bytes: HOLD_BYTES } })),
             unprotect: () => one.unprotect('discard'),
           });
@@ -143,4 +151,8 @@ const besideWith = (streams: number): Scenario => {
   };
 };
 
-export const besides: readonly Scenario[] = [besideWith(1), besideWith(4)];
+export const besides: readonly Scenario[] = [
+  besideWith('TCP, 1 stream,', { streams: 1 }),
+  besideWith('TCP, 4 streams,', { streams: 4 }),
+  ...[64, 1400].map((udpBytes) => besideWith(`UDP, ${udpBytes} B,`, { udpMbps: 0, udpBytes })),
+];

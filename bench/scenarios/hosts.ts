@@ -16,36 +16,47 @@ import { parseProbe, probeFlow } from '../bed/probe.ts';
 import { median, quantile } from '../bed/stats.ts';
 import { FarmGroup } from '../hosts/farm.ts';
 import type { Lap, Reading, Scenario } from '../scenario.ts';
-import { NOTE, VARIANTS, argumentsOf, beside, sentBytes, shareOf, type Road } from './beside.ts';
+import { FLOOR, NOTE, VARIANTS, argumentsOf, beside, sentBytes, shareOf, type Road } from './beside.ts';
 
-const WIRE = 'TCP between members on two hosts beside the plain bridges, one stream';
 const SHAPE = { hosts: 2, members: [0, 1].map((host) => ({ kind: 'veth' as const, host })) };
+const VNI = 7;
 
-const wire: Scenario = {
-  name: WIRE, section: 'hosts', variants: VARIANTS, baseline: false, warmUpLap: false, lapsMax: 3, note: NOTE,
-  topology: 'two hosts, each with a bridge, an uplink and a sluiced, on one switch; one member (veth into a namespace) each; one etcd; and the same hosts once more without sluiced',
-  arguments: `tagged on the uplinks beside plain bridges: ${argumentsOf(1)}`, quantities: shareOf(WIRE),
-  open: async (context) => {
-    const plain = await HostsBed.create(SHAPE);
-    const cluster = await Cluster.create({ ...SHAPE, etcdNodes: 1 }).catch(async (error: unknown) => {
-      await plain.close();
-      throw error;
-    });
-    const road = (bed: HostsBed): Road =>
-      ({ id: bed.id, from: bed.member(0), to: bed.member(1), sent: (to) => sentBytes(bed.host(to === bed.member(0) ? 0 : 1), to.port) });
-    let group: FarmGroup | undefined;
-    return {
-      lap: async (lap) => {
-        const one = (group ??= await FarmGroup.apply(cluster, { name: 'g', members: [0, 1], vlan: 100 }));
-        return beside(context, lap, { gated: road(cluster.bed), plain: road(plain), streams: 1, protect: () => one.protect(), unprotect: () => one.unprotect() });
-      },
-      close: async () => {
-        group?.close();
-        await cluster.close();
+const wire = (way: 'tags' | 'VXLAN'): Scenario => {
+  const name = `TCP between members on two hosts, ${way === 'tags' ? '' : 'by VXLAN, '}beside the plain bridges`;
+  const shape = { ...SHAPE, ...(way === 'tags' ? {} : { routed: true }) };
+  return {
+    name, section: 'hosts', variants: VARIANTS, baseline: false, warmUpLap: false, lapsMax: 3, note: NOTE, shown: way === 'tags',
+    topology: `two hosts, each with a bridge, an uplink and a sluiced, on one switch${way === 'tags' ? '' : ', a router between them for VXLAN'}; one member (veth into a namespace) each; one etcd; and the same hosts once more without sluiced`,
+    arguments: `${way === 'tags' ? 'tagged on the uplinks' : 'by VXLAN over the router'} beside plain bridges over the switch: ${argumentsOf({})}`, quantities: shareOf(name, way === 'tags' ? FLOOR : undefined),
+    open: async (context) => {
+      const plain = await HostsBed.create(shape);
+      const cluster = await Cluster.create({ ...shape, etcdNodes: 1 }).catch(async (error: unknown) => {
         await plain.close();
-      },
-    };
-  },
+        throw error;
+      });
+      const road = (bed: HostsBed): Road =>
+        ({ id: bed.id, from: bed.member(0), to: bed.member(1), sent: (to) => sentBytes(bed.host(to === bed.member(0) ? 0 : 1), to.port) });
+      let group: FarmGroup | undefined;
+      return {
+        lap: (lap) => beside(context, lap, {
+          gated: road(cluster.bed), plain: road(plain), load: {},
+          protect: async () => { // applied anew: the daemon closes a connection that a control run leaves idle
+            group = await FarmGroup.apply(cluster, { name: 'g', members: [0, 1], vlan: 100, ...(way === 'tags' ? {} : { vni: VNI }) });
+            await group.protect();
+          },
+          unprotect: async () => {
+            await group?.unprotect();
+            await group?.forget();
+          },
+        }),
+        close: async () => {
+          group?.close();
+          await cluster.close();
+          await plain.close();
+        },
+      };
+    },
+  };
 };
 
 const HOSTS_MAX = 3;
@@ -131,4 +142,4 @@ const commit: Scenario = {
   },
 };
 
-export const hosts: readonly Scenario[] = [wire, commit];
+export const hosts: readonly Scenario[] = [wire('tags'), wire('VXLAN'), commit];

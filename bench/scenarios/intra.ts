@@ -34,21 +34,21 @@ function between(row: Row, job: Job, world: (variant: string) => World = worldOf
 }
 
 /** Both directions of a connection that the first member opened. */
-const bothWays = (options: Partial<IperfRun>, valueOf: 'gbps' | 'kframes'): Job => async (bed, lap, context) => {
+const bothWays = (options: Partial<IperfRun>): Job => async (bed, lap, context) => {
   const values: Record<string, number> = {};
   for (const direction of ['forward', 'reverse'] as const) {
     const result = await iperf(bed, {
       from: bed.member(0), to: bed.member(1), seconds: lap.seconds, reverse: direction === 'reverse', ...options,
     });
     context.raw(lap, `iperf3-${direction}.json`, result.raw);
-    values[direction] = valueOf === 'gbps' ? result.gbps : result.datagramsPerSecond / 1e3;
+    values[direction] = result.gbps;
   }
   return { values };
 };
 
 const demand = (floor: number, target: number) => [{ variant: 'group', by: 'ratio' as const, floor, target }];
 
-/** Rates, beside each other. What the gate costs is judged by turns (turns.ts): runs that stand seconds apart scatter from 0.4 to 2 here. */
+/** Rates, beside each other. What the gate costs is judged beside it (beside.ts): runs that stand seconds apart scatter from 0.4 to 2 here. */
 const tcp = (streams: number, quick: boolean): Scenario => {
   const name = `intra-group TCP, ${streams} ${streams === 1 ? 'stream' : 'streams'}`;
   return between({
@@ -58,19 +58,7 @@ const tcp = (streams: number, quick: boolean): Scenario => {
       { key: 'forward', name, unit: 'Gbit/s' },
       { key: 'reverse', name: `${name}, reverse`, unit: 'Gbit/s' },
     ],
-  }, bothWays({ streams, warmUpSeconds: 1 }, 'gbps'));
-};
-
-const udp = (bytes: number, quick: boolean): Scenario => {
-  const name = `intra-group UDP, ${bytes} B`;
-  return between({
-    name, quick,
-    arguments: `iperf3 -u -b 0 -l ${bytes}, both directions, datagrams that arrived`,
-    quantities: [
-      { key: 'forward', name, unit: 'kframes/s', demands: demand(0.95, 1) },
-      { key: 'reverse', name: `${name}, reverse`, unit: 'kframes/s', demands: demand(0.95, 1) },
-    ],
-  }, bothWays({ udpMbps: 0, udpBytes: bytes }, 'kframes'));
+  }, bothWays({ streams, warmUpSeconds: 1 }));
 };
 
 const roundTrip = (protocol: 'tcp' | 'udp'): Scenario => {
@@ -96,8 +84,6 @@ const BUSY = 'intra-group TCP, 25 ms engine on the same cores';
 export const intra: readonly Scenario[] = [
   tcp(1, true),
   tcp(4, false),
-  udp(64, false),
-  udp(1400, false),
   between({
     name: SMALL, quick: true, variants: WITH_PCAP,
     arguments: 'a flood from a packet socket (sendmmsg of 64, one core); frames that arrive at the other member',
