@@ -1,9 +1,10 @@
 import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { createConnection, createServer } from 'node:net';
 import type { Server, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { Machine } from '../../checkpoint-hooks/engines/qemu/machine.ts';
 import { Qmp, QmpClosed, QmpRefused } from '../../checkpoint-hooks/engines/qemu/qmp.ts';
 
 /** The other end of the socket, as scripted by a test: the protocol's edges that a QEMU that works never shows. */
@@ -21,7 +22,7 @@ afterEach(() => {
   rmSync(directory, { recursive: true, force: true });
 });
 
-interface Asked { readonly execute: string; readonly id: number }
+interface Asked { readonly execute: string; readonly id: number; readonly arguments?: { readonly uri?: string } }
 /** Greets, accepts the capabilities, hands every other question to `answer`. */
 async function serve(answer: (asked: Asked, send: (text: string) => void) => void, greeting = '{"QMP": {}}\r\n'): Promise<void> {
   server = createServer((socket) => {
@@ -90,5 +91,32 @@ describe('QMP', () => {
   ])('no connection: %s', async (_what, greeting, why) => {
     if (greeting !== undefined) await serve(() => undefined, greeting);
     await expect(Qmp.connect(path, greeting === '' ? 300 : 20_000)).rejects.toThrow(why);
+  });
+});
+
+/** Gives its state to whoever asks for it; one that is `mute` ends while it should. */
+async function serveStates(mute: () => boolean): Promise<Machine> {
+  await serve(({ execute, id, arguments: { uri } = {} }, send) => {
+    send(`{"return":{},"id":${id}}\n`);
+    if (execute !== 'migrate') return;
+    if (mute()) peer.destroy();
+    else createConnection(uri?.replace('unix:', '') ?? '').end('state', () => send('{"event":"MIGRATION","data":{"status":"completed"}}\n'));
+  });
+  const machine = await Machine.attach({ qmp: path, pidFile: '', ram: '', ports: [], argv: [] });
+  await machine.prepareSave();
+  return machine;
+}
+
+describe('a machine', () => {
+  test('saves its state as often as it is asked, and keeps nothing of who waited for its end meanwhile', async () => {
+    let ends = false;
+    const machine = await serveStates(() => ends);
+    const waits = vi.spyOn(machine.qmp.closed, 'then');
+    for (let i = 0; i < 3; i += 1) expect(Buffer.from(await machine.saveState()).toString()).toBe('state');
+    expect(waits).not.toHaveBeenCalled();
+    ends = true;
+    await expect(machine.saveState()).rejects.toThrow(QmpClosed);
+    await expect(machine.saveState()).rejects.toThrow(QmpClosed);
+    machine.close();
   });
 });

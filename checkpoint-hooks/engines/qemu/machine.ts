@@ -132,19 +132,20 @@ export class Machine {
 
   private migration(deadlineMs: number): Promise<void> {
     return new Promise((resolve, reject) => {
+      const leave: (() => void)[] = [];
       const end = (error?: Error): void => {
         clearTimeout(timer);
-        leave();
+        for (const one of leave) one();
         if (error === undefined) resolve();
         else reject(error);
       };
       const timer = setTimeout(() => end(new QmpRefused(`${this.side.qmp}: its state took longer than ${deadlineMs} ms`)), deadlineMs);
-      const leave = this.qmp.onEvent(({ event, data }) => {
+      leave.push(this.qmp.onEvent(({ event, data }) => {
         if (event !== 'MIGRATION') return;
         if (data['status'] === 'completed') end();
         if (data['status'] === 'failed' || data['status'] === 'cancelled') end(new QmpRefused(`${this.side.qmp}: its state could not be moved`));
-      });
-      void this.qmp.closed.then((why) => end(new QmpClosed(`${this.side.qmp}: ${why}`)));
+      }));
+      leave.push(this.qmp.onEnd((why) => end(new QmpClosed(`${this.side.qmp}: ${why}`))));
     });
   }
 }

@@ -56,6 +56,7 @@ export class Qmp {
   private readonly socket: Socket;
   private readonly open = new Map<number, Question>();
   private readonly listeners = new Set<(event: QmpEvent) => void>();
+  private readonly mourners = new Set<(why: string) => void>();
   private rest = '';
   private nextId = 1;
   private ended: string | undefined;
@@ -108,6 +109,16 @@ export class Qmp {
     return () => this.listeners.delete(listener);
   }
 
+  /**
+   * `closed` for who waits again and again: a promise that is pending keeps everybody who ever waited
+   * for it. Told once, at once where it has ended already; until the returned function is called.
+   */
+  onEnd(listener: (why: string) => void): () => void {
+    if (this.ended !== undefined) listener(this.ended);
+    else this.mourners.add(listener);
+    return () => this.mourners.delete(listener);
+  }
+
   close(): void {
     this.end('closed by us');
   }
@@ -154,5 +165,7 @@ export class Qmp {
     }
     this.open.clear();
     this.tellClosed(why);
+    for (const listener of this.mourners) listener(why);
+    this.mourners.clear();
   }
 }
