@@ -8,10 +8,14 @@
  *   reprotect    bytes moved and the group's stop: first protection, one of three changed, one's image lost
  *
  *   noreplay     the failovers again, and what outsiders had sent since the checkpoint is not given to the new sides (D28)
+ *   again        the failovers again with commits that lag (a far backup), so that some of what is safe is
+ *                still held at the death; what the takeover lets out of the dead life is counted
+ *   noagain      the same, and it is dropped before the client
+ *   neither      noagain and noreplay at once
  *   bare         failovers without oracle and relay, whose work is in no figure then; three moments
  *
  *   test-vm.js [SEED] [PART…] [FROM-TO]    the seed is printed; a part is one of the names above,
- *                                          the last two only where they are named; FROM-TO picks runs of the failovers, from 1
+ *                                          the last five only where they are named; FROM-TO picks runs of the failovers, from 1
  *
  * Writes out/test-vm.json and prints a line each. Exit 1 where one failover had a fault or one
  * control did not show what it must; misses of targets are printed, and are no failure here.
@@ -22,14 +26,17 @@ import { CONTROLS, control, controlFault } from './vm/controls.ts';
 import { MOMENTS, failover, faults, type Failover, type Moment } from './vm/failover.ts';
 import { betweenCheckpoints, intraTraffic, type Intra } from './vm/intra.ts';
 import { WAYS, reprotections } from './vm/reprotect.ts';
+import type { SieveKind } from './vm/sieve.ts';
 import { mustBeRoot, spread, spreadText, tenth, writeOut } from './vm/report.ts';
 
 const RUNS = 20;
 const ROUNDS = 5;
-const PARTS = ['controls', 'failovers', 'intra', 'between', 'reprotect', 'noreplay', 'bare'] as const;
+const PARTS = ['controls', 'failovers', 'intra', 'between', 'reprotect', 'noreplay', 'again', 'noagain', 'neither', 'bare'] as const;
 type Part = (typeof PARTS)[number];
-const ONLY_WHERE_NAMED: readonly Part[] = ['noreplay', 'bare'];
+const ONLY_WHERE_NAMED: readonly Part[] = ['noreplay', 'again', 'noagain', 'neither', 'bare'];
 const BARE_MOMENTS: readonly Moment[] = ['running', 'stopped', 'saving'];
+/** Between a checkpoint that is safe and its commit. */
+const LAGGING = ['--commit-delay', '50ms'];
 const TARGETS_MS = { killToRunning: 50, stop: 40, gap: 250 } as const;
 
 /** 32 bits of linear congruence: enough to choose times, and one seed repeats a series. */
@@ -62,9 +69,10 @@ interface Series {
   readonly runs: readonly [number, number];
   readonly moments?: readonly Moment[];
   readonly engine?: readonly string[];
+  readonly sieve?: SieveKind;
 }
 
-async function failovers(found: string[], { seed, runs: [from, to], moments = MOMENTS, engine = [] }: Series): Promise<object> {
+async function failovers(found: string[], { seed, runs: [from, to], moments = MOMENTS, engine = [], sieve }: Series): Promise<object> {
   const random = randomOf(seed);
   const times = Array.from({ length: RUNS }, random);
   const rows: Row[] = [];
@@ -73,7 +81,7 @@ async function failovers(found: string[], { seed, runs: [from, to], moments = MO
     const guests = i % 4 === 3 ? 3 : 2;
     const title = `failover ${String(i + 1).padStart(2)} n=${guests} ${moment.padEnd(7)}`;
     try {
-      const run = await failover({ guests, moment, at: times[i] ?? 0, oracle: moments === MOMENTS, engine });
+      const run = await failover({ guests, moment, at: times[i] ?? 0, oracle: moments === MOMENTS, engine, sieve });
       rows.push({ guests, moment, run });
       found.push(...faults(run).map((fault) => `${title}: ${fault}`));
       console.log(`${title} ${line(run)}`);
@@ -90,13 +98,14 @@ function line(run: Failover): string {
   const { explained } = run;
   const [fencedMs, restoredMs, runningMs] = ['fencedMs', 'restoredMs', 'runningMs'].map((field) => tenth(Number(run.takeovers[0]?.[field])));
   return `kill to running ${tenth(death?.killToRunningMs ?? Number.NaN)} ms (from the death seen: fenced ${fencedMs}, restored ${restoredMs}, running ${runningMs}), gap ${tenth(death?.gapMs ?? Number.NaN)} ms, `
+    + (run.givenAgain === undefined ? '' : `${run.givenAgain} frames of the dead let out, `)
     + `stop p50 ${spread(run.stopsMs).p50} ms, ${run.account.answers} answers`
     + (explained === undefined ? '' : `, ${explained.seen} frames outside, ${explained.kept} kept, ${explained.unexplained.length} unexplained, ${explained.spent} let out by a dead port`)
     + `${faults(run).map((fault) => `  FAULT ${fault}`).join('')}`;
 }
 
 function account(rows: readonly Row[]): object {
-  const each = rows.map(({ guests, moment, run }) => ({ guests, moment, deaths: run.deaths, spent: run.explained?.spent, takeovers: run.takeovers }));
+  const each = rows.map(({ guests, moment, run }) => ({ guests, moment, deaths: run.deaths, spent: run.explained?.spent, givenAgain: run.givenAgain, takeovers: run.takeovers }));
   const killToRunningMs = spread(rows.flatMap(({ run }) => run.deaths.map((death) => death.killToRunningMs)));
   const gapMs = spread(rows.flatMap(({ run }) => run.deaths.map((death) => death.gapMs)));
   const stopMs = { 2: stops(rows, 2), 3: stops(rows, 3) };
@@ -169,6 +178,9 @@ async function main(args: readonly string[]): Promise<void> {
   if (parts.includes('controls')) out['controls'] = await controls(found);
   if (parts.includes('failovers')) out['failovers'] = await failovers(found, { seed, runs: runsOf(args) });
   if (parts.includes('noreplay')) out['noreplay'] = await failovers(found, { seed, runs: runsOf(args), engine: ['--no-replay'] });
+  if (parts.includes('again')) out['again'] = await failovers(found, { seed, runs: runsOf(args), sieve: 'count', engine: LAGGING });
+  if (parts.includes('noagain')) out['noagain'] = await failovers(found, { seed, runs: runsOf(args), sieve: 'drop', engine: LAGGING });
+  if (parts.includes('neither')) out['neither'] = await failovers(found, { seed, runs: runsOf(args), engine: [...LAGGING, '--no-replay'], sieve: 'drop' });
   if (parts.includes('bare')) out['bare'] = await failovers(found, { seed, runs: runsOf(args), moments: BARE_MOMENTS });
   if (parts.includes('intra')) out['intra'] = await intra();
   if (parts.includes('between')) out['between'] = await between();

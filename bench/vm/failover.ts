@@ -24,6 +24,7 @@ import { explain, type Explanation } from './explain.ts';
 import { Eye } from './eye.ts';
 import { countOf } from './lab.ts';
 import { Relay } from './relay.ts';
+import { Sieve, type SieveKind } from './sieve.ts';
 import { Wire } from './wire.ts';
 
 export const MOMENTS = ['running', 'stopped', 'saving', 'cut', 'release'] as const;
@@ -42,6 +43,8 @@ export interface FailoverOptions {
   readonly engine?: readonly string[];
   /** False: no relay and no capture, so that figures are the product's alone. Only the first three moments then. */
   readonly oracle?: boolean;
+  /** What the takeover lets out of the dead life is counted, or counted and dropped. Only with the oracle. */
+  readonly sieve?: SieveKind | undefined;
   readonly say?: (text: string) => void;
 }
 
@@ -61,6 +64,8 @@ export interface Failover {
   /** Undefined without the oracle. */
   readonly explained: Explanation | undefined;
   readonly checkpoints: number;
+  /** TCP frames of the dead lives that the takeovers let out. Undefined without a sieve. */
+  readonly givenAgain: number | undefined;
   /** The engine's word of each takeover, milliseconds since it saw the death. */
   readonly takeovers: readonly Said[];
   /** The client's round trips before and under protection, milliseconds. */
@@ -86,6 +91,7 @@ interface Stage {
   readonly bed: VmBed;
   readonly relay: Relay | undefined;
   readonly wire: Wire | undefined;
+  readonly sieve: Sieve | undefined;
   readonly eye: Eye;
   readonly client: CountingClient;
   readonly engine: EngineProcess;
@@ -122,6 +128,7 @@ async function setUp(bed: VmBed, options: FailoverOptions, say: Stage['say']): P
   const eye = bed.own(new Eye(bed));
   const wire = relay === undefined ? undefined : new Wire(bed);
   if (wire !== undefined) bed.own(wire);
+  const sieve = options.sieve === undefined ? undefined : await Sieve.create(bed, options.sieve);
   const client = new CountingClient(bed.bed.outsider.namespace ?? '', bed.ip('front'), SPACING_MS);
   bed.own({ close: () => client.end() });
   await client.counts(WARM_ANSWERS, GOES_ON_MS);
@@ -133,7 +140,7 @@ async function setUp(bed: VmBed, options: FailoverOptions, say: Stage['say']): P
   await engine.says('protected', READY_MS);
   const plainAnswers = client.where()?.answers ?? 0;
   say('protected: what the VMs send outside is held until the checkpoint behind it is safe');
-  return { bed, relay, wire, eye, client, engine, plainAnswers, say };
+  return { bed, relay, wire, sieve, eye, client, engine, plainAnswers, say };
 }
 
 /** Waits until the group may die, lets it, and waits until the client counts on. */
@@ -157,10 +164,12 @@ async function die(stage: Stage, i: number, options: FailoverOptions): Promise<D
 }
 
 /** Strikes at the moment; the time at which it did. */
-async function strike({ relay, eye }: Stage, side: 0 | 1, { moment, at }: FailoverOptions, kill: () => number): Promise<number> {
+async function strike({ relay, sieve, eye }: Stage, side: 0 | 1, { moment, at }: FailoverOptions, kill: () => number): Promise<number> {
   let struckUs: number | undefined;
   const blow = (): void => {
-    struckUs ??= kill();
+    if (struckUs !== undefined) return;
+    struckUs = kill();
+    sieve?.putIn();
   };
   const later = (ms: number): void => void setTimeout(blow, ms);
   if (moment === 'running') later(at * RANDOM_SPAN_MS);
@@ -170,13 +179,21 @@ async function strike({ relay, eye }: Stage, side: 0 | 1, { moment, at }: Failov
   if (relay !== undefined && moment === 'release') relay.before = ({ verb }) => { if (verb === 'commit') later(at * RELEASE_SPAN_MS); };
   await until(`the moment "${moment}" comes`, () => struckUs !== undefined, GOES_ON_MS);
   eye.onSighting = undefined;
-  if (relay !== undefined) [relay.before, relay.after] = [undefined, undefined];
+  if (relay !== undefined) [relay.before, relay.after] = [whenReborn(relay, () => sieve?.takeOut()), undefined];
   return struckUs ?? Number.NaN;
+}
+
+/** At the first commit of the next generation, before the daemon has it. */
+function whenReborn({ commands }: Relay, act: () => void): Relay['before'] {
+  const generation = commands.at(-1)?.generation ?? 0;
+  return (command) => {
+    if (command.verb === 'commit' && command.generation > generation) act();
+  };
 }
 
 /** Ends the client, asks the guests, then ends the engine: what the guests answer is held like any frame. */
 async function settle(stage: Stage, deaths: readonly Death[]): Promise<Failover> {
-  const { bed, client, engine, eye, wire, relay, plainAnswers } = stage;
+  const { bed, client, engine, eye, wire, sieve, relay, plainAnswers } = stage;
   const account = await client.stop();
   const [frontCount, storeCount] = [await countOf(bed, 'front'), await countOf(bed, 'store')];
   await engine.stop();
@@ -187,6 +204,7 @@ async function settle(stage: Stage, deaths: readonly Death[]): Promise<Failover>
     account, frontCount, storeCount,
     explained: wire === undefined ? undefined : explain(wire.sent, wire.seen, relay?.commands ?? []),
     checkpoints: engine.said().filter(({ event }) => event === 'checkpoint').length,
+    givenAgain: sieve?.frames,
     takeovers: engine.said().filter(({ event }) => event === 'takeover'),
     plainMs: account.latenciesMs.slice(0, plainAnswers),
     protectedMs: account.latenciesMs.slice(plainAnswers),
