@@ -128,7 +128,7 @@ async function setUp(bed: VmBed, options: FailoverOptions, say: Stage['say']): P
   const eye = bed.own(new Eye(bed));
   const wire = relay === undefined ? undefined : new Wire(bed);
   if (wire !== undefined) bed.own(wire);
-  const sieve = options.sieve === undefined ? undefined : await Sieve.create(bed, options.sieve);
+  const sieve = options.sieve === undefined ? undefined : bed.own(await Sieve.create(bed, options.sieve));
   const client = new CountingClient(bed.bed.outsider.namespace ?? '', bed.ip('front'), SPACING_MS);
   bed.own({ close: () => client.end() });
   await client.counts(WARM_ANSWERS, GOES_ON_MS);
@@ -183,11 +183,11 @@ async function strike({ relay, sieve, eye }: Stage, side: 0 | 1, { moment, at }:
   return struckUs ?? Number.NaN;
 }
 
-/** At the first commit of the next generation, before the daemon has it. */
+/** At the first cut of the next generation: nothing of it leaves before the commit behind it. */
 function whenReborn({ commands }: Relay, act: () => void): Relay['before'] {
   const generation = commands.at(-1)?.generation ?? 0;
   return (command) => {
-    if (command.verb === 'commit' && command.generation > generation) act();
+    if (command.verb === 'cut' && command.generation > generation) act();
   };
 }
 
