@@ -5,10 +5,10 @@ NODE_STAMP := node_modules/.package-lock.json
 SOURCES := $(shell find proxy classifier checkpoint-hooks bench -name '*.ts' 2>/dev/null)
 PAGE := checkpoint-hooks/page
 
-.PHONY: help setup build check unit test explore fuzz deb test-deb test-image test-callers audit demo demo-hosts test-hosts demo-vm test-vm bench bench-quick longrun object clean
+.PHONY: help setup build check unit test explore fuzz deb test-deb test-image test-callers audit pictures demo demo-hosts test-hosts demo-vm test-vm bench bench-quick longrun object clean
 
 help: ## what there is
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(NODE_STAMP): package.json package-lock.json
 	@deploy/setup.sh build
@@ -72,6 +72,11 @@ demo-hosts: setup dist/.built ## one group on three hosts with an etcd: leader k
 test-hosts: setup dist/.built ## chaos on three hosts, 112 runs, some 12 minutes; SERIES="7 1-20" is a part, SERIES=split the attempts to split a group; writes out/test-hosts.json
 	@deploy/setup.sh hosts
 	@node dist/bench/test-hosts.js $(SERIES)
+
+pictures: setup dist/.built ## the dashboard on one host and on three, at work and in trouble, light and dark, desktop and phone; out/pictures
+	@deploy/setup.sh test
+	@deploy/setup.sh hosts
+	@node dist/bench/pictures.js $(SCENES)
 
 demo-vm: setup dist/.built ## two real VMs die and go on, a client counts through it; writes out/demo-vm.json
 	@deploy/setup.sh vm

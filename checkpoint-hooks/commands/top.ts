@@ -5,8 +5,9 @@
  *     figures, events ─► Histories ─► screenText(size) ─► terminal, DRAW_MS apart
  *
  * q or Ctrl-C ends it, arrows choose the group. Without a terminal, or with --once, one picture is
- * printed and that is all. When no figures come it says since when.
+ * printed, of two looks ONCE_MS apart, and that is all. When no figures come it says since when.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { Figures, GroupFigures } from '../../proxy/api/contract.ts';
 import { bytesText, msText, table } from '../format.ts';
@@ -17,6 +18,8 @@ import { untilSignal } from './running.ts';
 
 const DRAW_MS = 250;
 const STALE_MS = 2000;
+/** Between the two looks of --once. */
+const ONCE_MS = 500;
 const BLOCKS = ' ▁▂▃▄▅▆▇█';
 const CLEAR = '\x1b[H';
 const LINE_END = '\x1b[K\n';
@@ -94,9 +97,15 @@ function groupLines(group: GroupFigures, history: GroupHistory, nowMs: number, c
 }
 
 async function once(context: Context, command: Command): Promise<void> {
-  const figures = await context.client(command).figures();
+  const client = context.client(command);
+  let figures = await client.figures();
   const histories = new Histories();
   histories.take(figures);
+  if (!context.isJson(command) && figures.groups.length > 0) { // what happens a second is the difference of two
+    await sleep(ONCE_MS);
+    figures = await client.figures();
+    histories.take(figures);
+  }
   context.show(command, figures, () => screenText(figures, histories, -1, { columns: Infinity, rows: Infinity }));
 }
 

@@ -9,7 +9,7 @@
  */
 import type { ApiEvent, EventType, Figures } from '../../proxy/api/contract.ts';
 import { Histories, leaksOf, LOGGED } from './history.ts';
-import { clock, element, part, showLines } from './parts.ts';
+import { clock, count, element, part, showLines } from './parts.ts';
 import { GroupPart } from './view.ts';
 
 const STALE_MS = 2000;
@@ -48,13 +48,22 @@ function hearEvent(message: MessageEvent<string>): void {
   if (LOGGED[event.type]) logEvent(event);
 }
 
-function logEvent({ type, atMs, group, ...rest }: ApiEvent): void {
+/** An overflow is told many times a second: what differs in `frames` alone is one line, so that it drives nothing else out. */
+let newest: { readonly key: string; readonly line: HTMLLIElement; frames: number; times: number } | undefined;
+
+function logEvent({ type, atMs, group, frames, ...others }: ApiEvent): void {
+  const key = JSON.stringify([type, group, others]);
+  const again = frames !== undefined && newest?.key === key ? newest : undefined;
+  const [sum, times] = [(frames ?? 0) + (again?.frames ?? 0), (again?.times ?? 0) + 1];
+  const rest = { ...others, ...(frames === undefined ? {} : { frames: count(sum) }), ...(times > 1 ? { times: count(times) } : {}) };
   const line = element('li', '', BAD.has(type) ? 'bad' : '');
   const details = Object.entries(rest).map(([name, value]) => `${name} ${Array.isArray(value) ? value.join(', ') : String(value)}`);
   const text = element('span');
   text.append(element('b', type), ` ${[group, ...details].filter((one) => one !== undefined).join(' · ')}`);
   line.append(element('time', clock(atMs)), text);
-  log.prepend(line);
+  if (again === undefined) log.prepend(line);
+  else again.line.replaceWith(line);
+  newest = { key, line, frames: sum, times };
   while (log.childElementCount > LOG_MAX) log.lastElementChild?.remove();
 }
 
@@ -69,7 +78,7 @@ function follow(path: string, names: readonly string[], hear: (message: MessageE
 
 function showGroups(now: Figures): void {
   const wanted = now.groups.map(({ group }) => group);
-  if (!wanted.includes(chosen) && wanted[0] !== undefined) chosen = wanted[0];
+  if (!wanted.includes(chosen)) chosen = wanted.toSorted((a, b) => rank(now, a) - rank(now, b))[0] ?? chosen;
   if ([...nav.children].map((button) => button.getAttribute('data-group')).join(' ') !== wanted.join(' ')) {
     nav.replaceChildren(...wanted.map((group) => {
       const button = element('button');
@@ -82,11 +91,20 @@ function showGroups(now: Figures): void {
   for (const button of nav.children) {
     const group = button.getAttribute('data-group') ?? '';
     button.setAttribute('aria-pressed', String(group === chosen));
-    const history = histories.of(group);
-    const level = isMissing(now, group) ? 'bad' : (history.alarms(nowMs())[0]?.level ?? (history.figures?.phase === 'protected' ? 'good' : ''));
+    const level = levelOf(now, group);
     if (button.firstElementChild !== null) button.firstElementChild.className = `dot ${level}`;
   }
 }
+
+type Level = 'bad' | 'warn' | 'good' | '';
+const LEVELS: readonly Level[] = ['bad', 'warn', 'good', ''];
+
+function levelOf(now: Figures, group: string): Level {
+  const history = histories.of(group);
+  return isMissing(now, group) ? 'bad' : (history.alarms(nowMs())[0]?.level ?? (history.figures?.phase === 'protected' ? 'good' : ''));
+}
+/** Which group is shown where none was asked for: one in trouble first, one that is idle last. */
+const rank = (now: Figures, group: string): number => LEVELS.indexOf(levelOf(now, group));
 
 /** Does something that is not in place name a port of this group? */
 function isMissing({ missing, groups }: Figures, group: string): boolean {
@@ -120,7 +138,7 @@ function showPeers({ across }: Figures): void {
   const silent = peers.filter(({ phase }) => phase === 'late' || phase === 'lost').map(({ host, phase }) => `${host} ${phase}`);
   const isCut = isolation?.phase === 'isolated';
   pill.textContent = isCut ? 'isolated' : !ledger.ok ? 'no ledger' : silent.length > 0 ? silent.join(', ') : `${peers.length} other host${peers.length === 1 ? '' : 's'}`;
-  pill.className = `pill ${isCut || !ledger.ok ? 'bad' : silent.length > 0 ? 'warn' : 'good'}`;
+  pill.className = `pill ${isCut || !ledger.ok || peers.some(({ phase }) => phase === 'lost') ? 'bad' : silent.length > 0 ? 'warn' : 'good'}`;
 }
 
 function showLink(): void {

@@ -123,7 +123,7 @@ export function drawEpochs(canvas: HTMLCanvasElement, rows: readonly EpochRow[],
   const colours = { open: css('--open'), waiting: css('--waiting'), releasing: css('--releasing'), lost: css('--lost'), text: css('--text') };
   pen.font = '11px system-ui, sans-serif';
   pen.textBaseline = 'middle';
-  for (const row of rows) {
+  for (const [i, row] of rows.entries()) {
     const end = Math.min(row.lostMs ?? row.releasedMs ?? nowMs, nowMs);
     if (end < nowMs - windowMs || row.openedMs > nowMs) continue;
     const top = (row.n % LANES) * lane + 3;
@@ -136,8 +136,10 @@ export function drawEpochs(canvas: HTMLCanvasElement, rows: readonly EpochRow[],
     if (row.committedMs !== undefined) bar(Math.min(row.committedMs, end), end, colours.releasing);
     if (row.lostMs !== undefined) bar(row.lostMs, row.lostMs + windowMs / 200, colours.lost);
     const left = Math.max(0, x(row.openedMs));
-    if (x(end) - left < LABEL_PX_MIN) continue;
+    const next = rows[i + LANES]; // in the same lane: it may begin before this one ends
+    const right = Math.min(x(end), next === undefined ? width : x(next.openedMs));
+    if (right - left < LABEL_PX_MIN) continue;
     pen.fillStyle = colours.text;
-    pen.fillText(String(row.epoch), left + 4, top + lane / 2 - 3, x(end) - left - 6);
+    pen.fillText(String(row.epoch), left + 4, top + lane / 2 - 3, right - left - 6);
   }
 }

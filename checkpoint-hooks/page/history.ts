@@ -48,6 +48,8 @@ export interface EpochRow {
 export interface Alarm {
   readonly level: 'warn' | 'bad';
   readonly text: string;
+  /** Acks are missing for longer than they should. */
+  readonly isAckLate?: boolean;
 }
 export interface Phase {
   readonly name: string;
@@ -185,7 +187,7 @@ export class GroupHistory {
     const elsewhere = (hosts ?? []).filter(({ acked: of }) => of <= committed).map(({ host, alive }) => (alive ? `host ${host}` : `host ${host}, which is not heard of`));
     const late = elsewhere.length > 0 ? elsewhere : behind;
     const who = late.length === 0 ? 'the engine' : late.join(', ');
-    return [{ level: 'warn', text: `epoch ${committed + 1} waits for ${late.length === 0 ? 'its commit' : 'acks'} since ${msText(nowMs - waits)}: ${who}` }];
+    return [{ level: 'warn', text: `epoch ${committed + 1} waits for ${late.length === 0 ? 'its commit' : 'acks'} since ${msText(nowMs - waits)}: ${who}`, isAckLate: late.length > 0 }];
   }
 }
 

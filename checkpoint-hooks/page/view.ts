@@ -35,8 +35,8 @@ export class GroupPart {
     this.#histogram.show(group.holdTime);
     const released = group.holdTime.counts.reduce((sum, one) => sum + one, 0);
     this.#note.textContent = released === 0 ? 'nothing released yet' : `mean ${msText(group.holdTime.sumMs / released)} over ${count(released)} frames`;
-    this.#showMembers(group);
-    this.#showHosts(group);
+    this.#showMembers(group, alarms.some(({ isAckLate }) => isAckLate === true));
+    this.#showHosts(group, figures.across?.ledger.ok ?? true);
     this.#showFrames(history, group);
   }
 
@@ -46,11 +46,13 @@ export class GroupPart {
     const lost = dropped.overflow + dropped.refused;
     const isFull = group.hold.occupancy >= group.hold.highWater;
     showTiles(this.#tiles, [
-      { id: 'phase', value: group.phase, label: `generation ${group.generation}`, level: group.phase === 'protected' ? 'good' : 'warn' },
-      { id: 'open', value: count(group.open), label: `open epoch, ${history.rate((of) => of.sealed).toFixed(1)} a second` },
+      { id: 'phase', value: group.phase, label: group.phase === 'idle' ? 'not protected: nothing is held' : `generation ${group.generation}`, ...(group.phase === 'idle' ? {} : { level: group.phase === 'protected' ? 'good' : 'warn' }) },
+      group.phase === 'idle'
+        ? { id: 'open', value: '-', label: 'no epoch is open' }
+        : { id: 'open', value: count(group.open), label: `open epoch, ${history.rate((of) => of.sealed).toFixed(1)} a second` },
       { id: 'flight', value: count(group.sealed - group.released), label: 'epochs in flight' },
       { id: 'held', value: bytesText(held.bytes), label: `held now, ${count(held.frames)} frames`, ...(isFull ? { level: 'warn' } : {}) },
-      { id: 'oldest', value: msText(held.oldestMs), label: 'oldest held frame' },
+      { id: 'oldest', value: held.frames === 0 ? '-' : msText(held.oldestMs), label: 'oldest held frame' },
       { id: 'released', value: `${count(history.rate((of) => of.hold.releasedFrames))}/s`, label: `released, ${count(group.hold.releasedFrames)} in all` },
       { id: 'dropped', value: count(lost), label: 'frames dropped', ...(lost > 0 ? { level: 'warn' } : {}) },
       { id: 'leaks', value: count(leaks), label: leaks === 0 ? 'leaks' : 'leaks stopped by a guard', level: leaks === 0 ? 'good' : 'bad' },
@@ -62,22 +64,23 @@ export class GroupPart {
     showTable(this.#phases, [{ name: 'phase' }, { name: 'p50', isNumber: true }, { name: 'p99', isNumber: true }, { name: 'epochs', isNumber: true }], rows);
   }
 
-  #showMembers({ members, spec, acked, sealed, phase }: GroupFigures): void {
+  /** An ack under way is nothing to say: only one that the group waits for too long. */
+  #showMembers({ members, spec, committed, phase }: GroupFigures, isAckLate: boolean): void {
     const rows = members.map((member): Cell[] => {
       const nics = spec.members.find(({ name }) => name === member.name);
       const ports = nics?.port ?? nics?.nics?.map(({ port }) => port).join(', ') ?? '';
-      const isLate = spec.commit === 'acks' && sealed > acked && member.acked <= acked;
-      const state = phase === 'idle' ? { text: 'not held' } : !member.ready ? { text: 'joining', level: 'warn' } : isLate ? { text: `waiting for ack ${acked + 1}`, level: 'warn' } : { text: 'ready', level: 'good' };
+      const isLate = isAckLate && spec.commit === 'acks' && member.acked <= committed;
+      const state = phase === 'idle' ? { text: 'not held' } : !member.ready ? { text: 'joining', level: 'warn' } : isLate ? { text: `waiting for ack ${committed + 1}`, level: 'warn' } : { text: 'ready', level: 'good' };
       return [{ text: member.name }, { text: ports }, number(member.open), number(member.acked), state];
     });
     showTable(this.#members, [{ name: 'member' }, { name: 'port' }, { name: 'open', isNumber: true }, { name: 'acked', isNumber: true }, { name: 'state', isNumber: true }], rows);
   }
 
   /** Of a group across hosts: how far each is, and who is late. */
-  #showHosts({ hosts }: GroupFigures): void {
+  #showHosts({ hosts }: GroupFigures, isLedgerThere: boolean): void {
     this.#hostsPart.hidden = hosts === undefined;
     const rows = (hosts ?? []).map(({ host, acked, behind, late, alive }): Cell[] =>
-      [{ text: host }, number(acked), number(behind), !alive ? { text: 'not heard of', level: 'bad' } : late ? { text: 'late', level: 'warn' } : { text: 'there', level: 'good' }]);
+      [{ text: host }, number(acked), number(behind), !isLedgerThere ? { text: 'not known: no ledger', level: 'warn' } : !alive ? { text: 'not heard of', level: 'bad' } : late ? { text: 'late', level: 'warn' } : { text: 'there', level: 'good' }]);
     showTable(this.#hosts, [{ name: 'host' }, { name: 'acked', isNumber: true }, { name: 'behind', isNumber: true }, { name: 'state', isNumber: true }], rows);
   }
 

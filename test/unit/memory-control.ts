@@ -40,6 +40,11 @@ export class MemoryControl implements ApiControl {
     const { state, effects } = step(before, { kind: 'released', colour: colour(before.colourBase + before.committed) });
     this.#take(group, state, effects);
   }
+  /** The data plane says that nothing of an ended protection is held any more. */
+  drained(group: string): void {
+    const { state, effects } = step(this.groups.get(group), { kind: 'drained' });
+    this.#take(group, state, effects);
+  }
   get(group: string): GroupState | undefined {
     return this.groups.get(group);
   }
