@@ -90,7 +90,7 @@ function xenStore(dir: string, keys: Record<string, string>): { readonly bin: st
 }
 
 /**
- * What libxl does with a netbuf script (libxl_netbuffer.c of Xen 4.7 to 4.17): one argument, `vifname`
+ * What libxl does with a netbuf script (libxl_netbuffer.c): one argument, `vifname`
  * and `XENBUS_PATH` in the environment beside xl's own, `REMUS_IFB` at teardown alone and only where a
  * set-up told it. The set-up has worked if it exits 0, `ifb` is there and `hotplug-error` is not.
  */
