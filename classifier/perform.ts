@@ -86,8 +86,14 @@ export class Performer {
     },
     put: ({ table, key, value }) => this.#kernel.put(table, keyBytes(table, key), value),
     remove: ({ table, key }) => this.#kernel.remove(table, keyBytes(table, key)),
-    hook: ({ hook }) => this.#kernel.hook(hook),
-    unhook: ({ hook }) => this.#kernel.unhook(hook),
+    hook: ({ hook }) => {
+      this.#kernel.hook(hook);
+      return othersTurn();
+    },
+    unhook: ({ hook }) => {
+      this.#kernel.unhook(hook);
+      return othersTurn();
+    },
     forward: ({ entry }) => {
       // After a restart ours can't be told from the operator's: the last daemon made them.
       this.#forwarding.set(entry, this.#kernel.forward(...forwardingParts(entry)) || this.#adopting);
@@ -99,6 +105,12 @@ export class Performer {
     wait: () => this.#kernel.passed(),
   };
 }
+
+/**
+ * The kernel attaches a program in some 10 ms (it waits for its readers), and the first group of a bridge
+ * attaches two for each port: other groups' commands and the ledger's answers come in between.
+ */
+const othersTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 const isVetting = (action: Action): action is Extract<Action, { do: 'put' }> => action.do === 'put' && action.table === 'devices';
 

@@ -101,10 +101,9 @@ export class Upkeep {
     this.#place(wanted);
     this.#route(ports);
     const undone = await this.#performer.perform(steps.filter((action) => !isNaming(action)));
-    const failures = [...unmade, ...unnamed, ...undone];
+    const failures = [...unmade, ...unnamed, ...undone, ...this.#dropTunnel(ports)];
     this.#usePairs(new Set(failures.map(({ ifindex }) => ifindex)));
     if (failures.length === 0) this.#openPaths(wanted);
-    if (this.settled && !this.#needsTunnel() && ports.some(({ name }) => name === this.#kernel.tunnelDevice)) this.#kernel.deleteTunnel();
     return { wanted, failures };
   }
   /** After their MACs are known on the new bridge: a frame between two members must not miss them. */
@@ -175,6 +174,16 @@ export class Upkeep {
     } catch (error) {
       this.#tunnel = 0;
       this.tunnelTrouble = `the VXLAN device is not in place: ${messageOf(error)}`;
+      return [{ ifindex: NO_TUNNEL, error }];
+    }
+  }
+  /** With its last group; what can't be deleted now is trouble, and must not keep that group from going. */
+  #dropTunnel(ports: readonly Port[]): Failure[] {
+    if (!this.settled || this.#needsTunnel() || !ports.some(({ name }) => name === this.#kernel.tunnelDevice)) return [];
+    try {
+      this.#kernel.deleteTunnel();
+      return [];
+    } catch (error) {
       return [{ ifindex: NO_TUNNEL, error }];
     }
   }

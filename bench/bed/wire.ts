@@ -19,9 +19,13 @@ export class WireClient {
   readonly #socket: Socket;
   #received = '';
   #done: ((answer: { status: number; body: string }) => void) | undefined;
+  #failed: ((why: Error) => void) | undefined;
+  #gone: Error | undefined;
 
   private constructor(socket: Socket) {
     this.#socket = socket;
+    socket.on('error', (error) => (this.#gone ??= error));
+    socket.on('close', () => this.#failed?.(this.#gone ??= new Error('the daemon closed the connection')));
     socket.on('data', (bytes) => {
       this.#received += bytes.toString('latin1');
       this.#maybeDone();
@@ -36,10 +40,11 @@ export class WireClient {
 
   async call(method: 'GET' | 'PUT' | 'POST' | 'DELETE', path: string, body?: object): Promise<Timed> {
     if (this.#done !== undefined) throw new Error('one request at a time');
+    if (this.#gone !== undefined) throw this.#gone;
     const text = body === undefined ? '' : JSON.stringify(body);
     const type = body === undefined ? '' : `content-type: application/json\r\ncontent-length: ${text.length}\r\n`;
     const request = `${method} ${path} HTTP/1.1\r\nhost: sluice\r\n${type}\r\n${text}`;
-    const answer = new Promise<{ status: number; body: string }>((resolve) => (this.#done = resolve));
+    const answer = new Promise<{ status: number; body: string }>((resolve, reject) => [this.#done, this.#failed] = [resolve, reject]);
     const beginUs = nowUs();
     this.#socket.write(request);
     const { status, body: answered } = await answer;
@@ -66,8 +71,8 @@ export class WireClient {
 
 /**
  * What an engine asks of the daemon, over a connection of its own: as an engine in C would, so that
- * a measurement's CPU is the daemon's and the traffic's. For daemons that stay: a call that gets no
- * answer waits for ever.
+ * a measurement's CPU is the daemon's and the traffic's. A call whose connection breaks throws; over
+ * one that stays silent it waits for ever.
  */
 export class WireApi {
   readonly #client: WireClient;

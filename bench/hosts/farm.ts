@@ -51,7 +51,10 @@ export class FarmGroup {
   }
 
   async protect(): Promise<void> {
-    const { generation } = await insist(() => this.#say(0, 'protect', {}).catch((error: unknown) => this.#isSo(error, 'already_protected')));
+    const { generation } = await insist(async () => {
+      const state = await this.#say(0, 'protect', {}).catch((error: unknown) => this.#isSo(error, 'already_protected'));
+      return state.phase === 'protected' ? state : undefined; // said twice: the ledger has it, this host may not have heard yet
+    });
     this.generation = generation;
     this.open = 1;
     await this.#everywhere((state) => state.phase === 'protected' && state.generation === generation);

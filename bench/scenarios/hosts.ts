@@ -17,6 +17,7 @@ import { median, quantile } from '../bed/stats.ts';
 import { FarmGroup } from '../hosts/farm.ts';
 import type { Lap, Reading, Scenario } from '../scenario.ts';
 import { FLOOR, NOTE, VARIANTS, argumentsOf, beside, sentBytes, shareOf, type Road } from './beside.ts';
+import { manyGroups } from './hosts-many.ts';
 
 const SHAPE = { hosts: 2, members: [0, 1].map((host) => ({ kind: 'veth' as const, host })) };
 const VNI = 7;
@@ -59,9 +60,9 @@ const wire = (way: 'tags' | 'VXLAN'): Scenario => {
   };
 };
 
-const HOSTS_MAX = 3;
+const HOSTS_MAX = 8;
 const ALONE = 'own ledger';
-const COMMITS = [{ name: ALONE, hosts: 1 }, ...[1, 2, HOSTS_MAX].map((hosts) => ({ name: `${hosts} ${hosts === 1 ? 'host' : 'hosts'}`, hosts }))];
+const COMMITS = [{ name: ALONE, hosts: 1 }, ...[1, 2, 3, HOSTS_MAX].map((hosts) => ({ name: `${hosts} ${hosts === 1 ? 'host' : 'hosts'}`, hosts }))];
 const EPOCHS_MAX = 300;
 const SETTLE_MS = 5;
 const OUT_MS_MAX = 30_000;
@@ -142,4 +143,4 @@ const commit: Scenario = {
   },
 };
 
-export const hosts: readonly Scenario[] = [wire('tags'), wire('VXLAN'), commit];
+export const hosts: readonly Scenario[] = [wire('tags'), wire('VXLAN'), commit, manyGroups];

@@ -42,12 +42,14 @@ function hostsFault({ members, wire, commit }: GroupSpec): string | undefined {
 }
 
 const IPV4 = /^((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(?!$)|$)){4}$/;
+/** This network, the host itself, multicast, and what is reserved up to the broadcast address. */
+const NO_HOST = /^(0|127|22[4-9]|23\d|24\d|25[0-5])\./;
 /** By VXLAN each host is reached at an address of its own. */
 function roadFault(hosts: Readonly<Record<string, string>>, homes: readonly string[]): string | undefined {
   const lost = homes.find((host) => !Object.hasOwn(hosts, host));
   if (lost !== undefined) return `host ${lost} has no address in wire.hosts: add ${lost}: <its IPv4 address>`;
-  const bad = Object.entries(hosts).find(([, address]) => !IPV4.test(address) || address.startsWith('0.'));
-  if (bad !== undefined) return `${bad[1]} of host ${bad[0]} is no IPv4 address of a host: write one as 192.0.2.1`;
+  const bad = Object.entries(hosts).find(([, address]) => !IPV4.test(address) || NO_HOST.test(address));
+  if (bad !== undefined) return `${bad[1]} of host ${bad[0]} is no IPv4 address that other hosts reach a host at: write one as 192.0.2.1`;
   const twice = firstTwice(Object.values(hosts));
   return twice === undefined ? undefined : `address ${twice} is named twice in wire.hosts: a host has one of its own`;
 }

@@ -4,8 +4,8 @@
  *    call ─► endpoint in use ─┬─ answer
  *                             └─ late (CALL_MS) or refused ─► the next endpoint is in use from now on; EdgeError
  *
- * Nothing waits longer than its deadline: without one, a call to a leader that was killed hangs for
- * seconds. Whether a call that failed took effect is not known; who makes it must be able to make it
+ * Nothing waits longer than its deadline (`Patience`): without one, a call to a leader that was killed
+ * hangs for seconds. Whether a call that failed took effect is not known; who makes it must be able to make it
  * again. Which of two endpoints has the truth is not asked: reads and writes are linearizable by
  * default, so a member cut off from the others fails them. Only a watch can be served a stale
  * silence; `etcd-ledger.ts` notices by its own heartbeat.
@@ -24,7 +24,7 @@ export interface EtcdConfig {
 export const CALL_MS = 400;
 /** A line of a watch is one response; a longer one ends the stream. 1,000 groups' heads fit. */
 const LINE_BYTES_MAX = 16 * 1024 * 1024;
-const CONNECTIONS_MAX = 8;
+const CONNECTIONS_MAX = 10;
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -59,15 +59,17 @@ export class EtcdHttp {
   /** Throws EdgeError('ledger_down'). */
   async call(path: string, body: Json, ms = CALL_MS): Promise<Json> {
     const { endpoint } = this;
+    const patience = new Patience(ms);
     try {
-      const signal = AbortSignal.timeout(ms);
-      const { statusCode, body: answer } = await this.#agent.request({ origin: endpoint, path, method: 'POST', body: JSON.stringify(body), signal });
+      const { statusCode, body: answer } = await this.#agent.request({ origin: endpoint, path, method: 'POST', body: JSON.stringify(body), signal: patience.signal });
       const text = await answer.text();
       if (statusCode !== 200) throw new Error(`${statusCode} ${text.slice(0, 200)}`);
       return objectOf(JSON.parse(text));
     } catch (error) {
       this.avoid(endpoint);
       throw this.#ledgerDown(endpoint, error);
+    } finally {
+      patience.end();
     }
   }
 
@@ -91,6 +93,38 @@ export class EtcdHttp {
 
   #ledgerDown(endpoint: string, error: unknown): EdgeError {
     return new EdgeError('ledger_down', `etcd at ${endpoint} did not do it: ${whyOf(error, this.#tls, Date.now())}`, 'ask again; when it stays so, look at etcd: frames stay held', error);
+  }
+}
+
+const PIECES = 4;
+
+/**
+ * A deadline that is not used up while this process stands still: it attaches a group, or has no CPU.
+ * Timers come before what has arrived meanwhile, so one timer would find every answer late then. A
+ * pause counts for one piece at most, and the last word is after a look at what has come.
+ */
+class Patience {
+  readonly #controller = new AbortController();
+  readonly #ms: number;
+  #pieces = PIECES;
+  #timer: NodeJS.Timeout;
+
+  constructor(ms: number) {
+    this.#ms = ms;
+    this.#timer = this.#next();
+  }
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+  end(): void {
+    clearTimeout(this.#timer);
+  }
+  #next(): NodeJS.Timeout {
+    return setTimeout(() => {
+      this.#pieces -= 1;
+      if (this.#pieces > 0) this.#timer = this.#next();
+      else setImmediate(() => this.#controller.abort(new Error(`no answer within ${this.#ms} ms`)));
+    }, this.#ms / PIECES);
   }
 }
 

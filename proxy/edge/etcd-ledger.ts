@@ -17,7 +17,8 @@
  * A key's older revision never replaces a newer one, whatever comes how often, also over a restart
  * of the watch; a restart of the daemon begins with a linearizable read. So a host is never shown an
  * older head than it was shown before. Two daemons of one name would ack for each other's members:
- * a name belongs to one owner while its lease lives, and every ack asks for that too. Bounds: one ack wanted a group, one heartbeat under way.
+ * a name belongs to one owner while its lease lives, and every ack asks for that too. Bounds: one ack wanted a
+ * group, one heartbeat and COMMANDS_MAX commands under way; further ones wait, TURN_MS at most.
  */
 import type { Acked, Epoch, Head, LedgerView, Swap } from '../core/types.ts';
 import { EdgeError } from '../ports.ts';
@@ -30,6 +31,9 @@ import { Keys, readEpoch, readHead, textOf, underPrefix } from './etcd-keys.ts';
 /** etcd takes 128 operations in a transaction by default. */
 const ACKS_PER_TXN = 100;
 const TXNS_MAX = 4;
+/** Reads and swaps under way; with acks, heartbeat and watch one connection each (etcd-http.ts). */
+const COMMANDS_MAX = 4;
+const TURN_MS = 2000;
 const AGAIN_MS = 20;
 const HEARTBEAT_MS = 500;
 const SILENCE_MS = 1500;
@@ -71,6 +75,8 @@ export class EtcdLedger implements Ledger {
   readonly #wanted = new Map<string, Acked>();
   readonly #flying = new Set<string>();
   #txns = 0;
+  #commands = 0;
+  readonly #turns: (() => void)[] = [];
   #listeners: ((group: string, view: LedgerView) => void)[] = [];
   #revision = 0;
   #lease: string | undefined;
@@ -127,14 +133,29 @@ export class EtcdLedger implements Ledger {
   }
 
   async read(group: string): Promise<LedgerView> {
-    const answer = await this.#call('/v3/kv/range', underPrefix(this.#keys.group(group)));
+    const answer = await this.#inTurn('/v3/kv/range', underPrefix(this.#keys.group(group)));
     for (const kv of listOf(answer['kvs'])) this.#put(kv);
     return this.#viewOf(group);
   }
 
   async swap(group: string, swap: Swap): Promise<boolean> {
-    const { succeeded } = await this.#call('/v3/kv/txn', objectOf(this.#keys.swapTxn(group, swap)));
+    const { succeeded } = await this.#inTurn('/v3/kv/txn', objectOf(this.#keys.swapTxn(group, swap)));
     return succeeded === true;
+  }
+
+  /** Commands of many groups at once wait here and not at etcd, where their deadlines would run, and acks come before them. */
+  async #inTurn(path: string, body: Json): Promise<Json> {
+    const askedMs = performance.now();
+    if (this.#commands >= COMMANDS_MAX) await new Promise<void>((resolve) => this.#turns.push(resolve));
+    else this.#commands += 1;
+    try {
+      if (performance.now() - askedMs > TURN_MS) throw new EdgeError('ledger_down', `more commands wait for etcd than it does in ${TURN_MS} ms`, 'ask again; when it stays so, look at etcd: frames stay held');
+      return await this.#call(path, body);
+    } finally {
+      const next = this.#turns.shift(); // takes over this one's place
+      if (next === undefined) this.#commands -= 1;
+      else next();
+    }
   }
 
   publish(group: string, acked: Omit<Acked, 'host'>): void {

@@ -178,14 +178,19 @@ describe('the group file', () => {
 
   test.each<[Record<string, string>, string]>([
     [{ h1: hosts.h1, h2: hosts.h2 }, 'host h3 has no address in wire.hosts: add h3: <its IPv4 address>'],
-    [{ ...hosts, h2: '198.51.100' }, '198.51.100 of host h2 is no IPv4 address of a host: write one as 192.0.2.1'],
-    [{ ...hosts, h2: '300.1.1.1' }, '300.1.1.1 of host h2 is no IPv4 address of a host: write one as 192.0.2.1'],
-    [{ ...hosts, h2: '0.0.0.0' }, '0.0.0.0 of host h2 is no IPv4 address of a host: write one as 192.0.2.1'],
-    [{ ...hosts, h2: '10.0.0.03' }, '10.0.0.03 of host h2 is no IPv4 address of a host: write one as 192.0.2.1'],
-    [{ ...hosts, h2: 'fd00::1' }, 'fd00::1 of host h2 is no IPv4 address of a host: write one as 192.0.2.1'],
+    [{ ...hosts, h2: '198.51.100' }, '198.51.100 of host h2 is no IPv4 address that other hosts reach a host at: write one as 192.0.2.1'],
+    [{ ...hosts, h2: '300.1.1.1' }, '300.1.1.1 of host h2 is no IPv4 address that other hosts reach a host at: write one as 192.0.2.1'],
+    [{ ...hosts, h2: '0.0.0.0' }, '0.0.0.0 of host h2 is no IPv4 address that other hosts reach a host at: write one as 192.0.2.1'],
+    ...['127.0.0.1', '224.0.0.1', '239.255.1.2', '240.0.0.1', '255.255.255.255'].map((h2): [Record<string, string>, string] =>
+      [{ ...hosts, h2 }, `${h2} of host h2 is no IPv4 address that other hosts reach a host at: write one as 192.0.2.1`]),
+    [{ ...hosts, h2: '10.0.0.03' }, '10.0.0.03 of host h2 is no IPv4 address that other hosts reach a host at: write one as 192.0.2.1'],
+    [{ ...hosts, h2: 'fd00::1' }, 'fd00::1 of host h2 is no IPv4 address that other hosts reach a host at: write one as 192.0.2.1'],
     [{ ...hosts, spare: hosts.h1 }, `address ${hosts.h1} is named twice in wire.hosts: a host has one of its own`],
   ])('hosts %j are not sound', (given, message) => {
     expect(specFault(spec({ vxlan: VNI, hosts: given }))).toBe(message);
+  });
+  test.each(['1.0.0.1', '126.9.9.9', '128.0.0.1', '223.255.255.1', '12.7.0.1', '22.4.0.1'])('%s is as good as any', (h2) => {
+    expect(specFault(spec({ vxlan: VNI, hosts: { ...hosts, h2 } }))).toBeUndefined();
   });
 
   test('another VNI, address, host or road is another spec', () => {
