@@ -79,7 +79,8 @@ async function streamed({ gated, plain, load }: Pair, reverse: boolean): Promise
       if (i < WINDOWS) await sleep(WINDOW_MS);
     }
   })();
-  await Promise.all([...runs, measured]);
+  const ended = await Promise.allSettled([...runs, measured]); // none goes on under the next run
+  for (const one of ended) if (one.status === 'rejected') throw one.reason;
   return counts;
 }
 

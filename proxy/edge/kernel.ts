@@ -92,7 +92,7 @@ export class Kernel<P extends string> {
     this.#tcx = usesTcx(options.attach);
     this.cells = { groups: this.#memory('groups'), nics: this.#memory('nics'), members: this.#memory('members') };
     this.#near = new Near(this.#memory('near'), this.#memory('vlans'));
-    for (const table of Near.tables) this.#near.mirror(table, this.entries(table).map(({ key, value }) => ({ key: asNumber(key), value })));
+    for (const table of Near.tables) this.entries(table);
   }
   get attachMode(): 'tcx' | 'clsact' {
     return this.#tcx ? 'tcx' : 'clsact';
@@ -212,12 +212,15 @@ export class Kernel<P extends string> {
 
   // ---------------------------------------------------------------------------------- maps
 
+  /** As the hash has them; the cells beside it (near.ts) are equal to it from then on. */
   entries(table: string): { readonly key: Uint8Array; readonly value: number }[] {
     const fd = this.#map(table);
     const { keyBytes, entries } = mapInfo(fd);
     const value = fixedBytes(4);
-    return mapKeys(fd, keyBytes, entries).flatMap((key) =>
+    const rows = mapKeys(fd, keyBytes, entries).flatMap((key) =>
       mapLookup(fd, key, value) ? [{ key, value: new DataView(value.buffer).getUint32(0, LITTLE) }] : []);
+    this.#near.mirror(table, rows.map((row) => ({ key: asNumber(row.key), value: row.value })));
+    return rows;
   }
   put(table: string, key: Uint8Array, value: number): void {
     mapUpdate(this.#map(table), key, u32(value));

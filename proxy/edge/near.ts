@@ -7,8 +7,8 @@
  *
  * The hashes say what is to be; they are walked, and they survive an older version's daemon, which knows no
  * arrays. A program sees the array's cell: it is written after the hash where a row comes and before it where
- * one goes, so a process that dies between the two leaves what there was before, and the next one's
- * `mirror` makes both equal.
+ * one goes, so a process that dies between the two leaves what there was before, and whoever reads the
+ * hash next (a new process, every look at what is attached) makes both equal by `mirror`.
  */
 const CELL_BYTES = 8;
 const PLACE: Readonly<Record<string, { readonly array: 'near' | 'vlans'; readonly at: number; readonly add: number }>> = {
@@ -59,6 +59,7 @@ export class Near {
   }
   #store(place: (typeof PLACE)[string], key: number, value: number): void {
     const index = this.#index(place, key);
-    if (index < this.#cells[place.array].length) this.#cells[place.array][index] = value; // one store: a program sees the old or the new
+    // After all that was stored before it: nics and groups that the row leads to.
+    if (index < this.#cells[place.array].length) Atomics.store(this.#cells[place.array], index, value);
   }
 }

@@ -20,6 +20,23 @@ describe.skipIf(UNPRIVILEGED !== undefined)('arrays beside hashes', () => {
   const cells = (map: 'near' | 'vlans'): DataView => new DataView(mapCells(`${pins.dir}/${map}`).buffer);
   beforeAll(() => enterOwnNamespace());
 
+  test('a row has its cell while it is there, and every look at the hash puts right what differs', () => {
+    const kernel = open();
+    try {
+      const near = cells('near');
+      const nic = (): number => near.getUint32(12 * NEAR.size + NEAR.nic, true);
+      kernel.put('ports', u32Bytes(12), 3);
+      expect(nic()).toBe(3);
+      near.setUint32(12 * NEAR.size + NEAR.nic, 0, true);
+      expect(kernel.entries('ports').map(({ value }) => value)).toEqual([3]);
+      expect(nic()).toBe(3);
+      kernel.remove('ports', u32Bytes(12));
+      expect([nic(), kernel.entries('ports')]).toEqual([0, []]);
+    } finally {
+      kernel.close();
+    }
+  });
+
   test('what the hashes had is there again, and what they had not is gone', () => {
     try {
       const first = open();

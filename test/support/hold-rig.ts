@@ -75,6 +75,7 @@ export class HoldRig {
     this.cells.openGroup(GROUP, ifNametoindex('slh0'), firstColour >>> 0);
     this.cells.setMemberColour(member, firstColour >>> 0);
     this.cells.setFlags(this.nic, NIC_FLAG.protected | NIC_FLAG.ready);
+    mapUpdate(object.maps.get('ports')!, u32(ifNametoindex('mem0')), u32(this.nic));
     new Near(map('near'), map('vlans')).put('ports', { key: ifNametoindex('mem0'), value: this.nic });
     const key = new Uint8Array(12);
     key.set(u32(bridge));
