@@ -31,6 +31,8 @@ export interface ControlRun {
 
 const DEADLINE_MS = 3000;
 const COMMIT_EVERY_MS = 20;
+/** A client that is behind by more than this is taken for one that has read all. */
+const STILL_MS = 700;
 const WARM_ANSWERS = 20;
 const COUNTS_MS = 10_000;
 
@@ -62,7 +64,7 @@ async function play(which: Control, bed: VmBed, hand: Hand, client: CountingClie
   const refused: string[] = [];
   if (which === 'stale') refused.push(...(await stale(bed, hand, b.epoch)));
   else if (which !== 'unheld') await hand.takeOver(b.epoch, died);
-  const before = client.where()?.answers ?? 0;
+  const before = await allRead(client);
   await hand.restore(imagesOf(which, a, b));
   await watch(which, hand, client);
   const answersAfter = (client.where()?.answers ?? 0) - before;
@@ -84,6 +86,16 @@ async function goOn(hand: Hand, client: CountingClient, answers: number): Promis
     await sleep(COMMIT_EVERY_MS);
   }
   await watched;
+}
+
+/** Answers that the client has, once it has read what the takeover let out: nobody is there who would send another. */
+async function allRead(client: CountingClient): Promise<number> {
+  for (let answers = -1; ;) {
+    const now = client.where()?.answers ?? 0;
+    if (now === answers) return now;
+    answers = now;
+    await sleep(STILL_MS);
+  }
 }
 
 /** Until the client goes on, or the deadline. */
