@@ -1,5 +1,8 @@
+import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
+/** The runner by itself leaves one core idle, which is half of two. */
+const cpus = availableParallelism();
 const inTurn = { setupFiles: ['./test/support/abandon.ts'], testTimeout: 120_000, hookTimeout: 60_000, fileParallelism: false, maxWorkers: 1 };
 
 /**
@@ -13,7 +16,7 @@ export default defineConfig({
     pool: 'forks',
     reporters: ['default', './test/support/plain-reporter.ts'],
     projects: [
-      { extends: true, test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 60_000 } },
+      { extends: true, test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 60_000, maxWorkers: cpus } },
       { extends: true, test: { name: 'host', include: ['test/host/**/*.test.ts'], ...inTurn } },
       { extends: true, test: { name: 'callers', include: ['test/callers/**/*.test.ts'], ...inTurn } },
     ],

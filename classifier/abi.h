@@ -29,6 +29,7 @@
  *
  *   class HELD  nic = source nic.        lead = 1: members already have a split copy, else 0.
  *   class EARLY nic = destination nic.   lead = 0. Waits until the receiver's colour reaches colour.
+ *                                        lead = LEAD_DELIVERED: was delivered, and is to be counted.
  *   class LATE  nic = destination nic.   lead = receiver's colour - colour (1..15). A record only:
  *                                        the frame itself was delivered.
  * Towards the wire the same stamp says what becomes of the frame: HELD re-enters the bridge at the
@@ -43,6 +44,7 @@
 #define SLUICE_NIC_MASK 0xfffu
 #define SLUICE_LEAD_SHIFT 14
 #define SLUICE_LEAD_MASK 0xfu
+#define SLUICE_LEAD_DELIVERED 1
 #define SLUICE_COLOUR_BITS 14
 #define SLUICE_COLOUR_MASK 0x3fffu
 
@@ -131,7 +133,7 @@ struct sluice_nic {
 	__u64 heldIn;   /* held frames from this nic sent to the ring */
 	__u64 heldOut;  /* of these, came back at the port's ingress */
 	__u64 earlyIn;  /* early frames for this nic sent to the ring */
-	__u64 earlyOut; /* of these, delivered or refused by the release program */
+	__u64 earlyOut; /* of these, read by the receiver's device or refused by the release program */
 	/* Written by user space alone (the cells above by the kernel alone, so no update is lost): */
 	__u64 heldGone;  /* held frames from this nic that will never come back: discarded, lost */
 	__u64 earlyGone; /* early frames for this nic that will never be delivered */

@@ -24,6 +24,8 @@ export const NIC_SHIFT = 18;
 export const NIC_MASK = 0xfff;
 export const LEAD_SHIFT = 14;
 export const LEAD_MASK = 0xf;
+/** Lead of an early frame that was delivered and comes by once more to be counted. */
+export const LEAD_DELIVERED = 1;
 export const COLOUR_BITS = 14;
 export const COLOUR_MASK = 0x3fff;
 

@@ -1,5 +1,5 @@
 /** Twin of hold.bpf.h: what may go into the hold pair, and what may come out again, where to. */
-import { LEAD_MASK, MARK, NIC_FLAG, STAMP_CLASS, serial14, stampClass, stampColour, stampLead, stampNic, stampPack } from './abi.ts';
+import { LEAD_DELIVERED, LEAD_MASK, MARK, NIC_FLAG, STAMP_CLASS, serial14, stampClass, stampColour, stampLead, stampNic, stampPack } from './abi.ts';
 import { Draft, flagged, memberColour, putField } from './tables.ts';
 import type { Decision, GroupRow, NicRow, Place, Tables } from './tables.ts';
 
@@ -36,13 +36,21 @@ function releaseHeld(t: Tables, draft: Draft, nic: NicRow, group: GroupRow, stam
 }
 function releaseEarly(t: Tables, draft: Draft, d: NicRow, group: GroupRow, stamp: number): Decision {
   const ahead = -serial14(stampColour(stamp), memberColour(t, d.member, group.colour));
-  draft.cells.push({ cell: 'earlyOut', nic: stampNic(stamp) });
-  if (ahead < 0) return draft.block('refused');
+  const out = (): void => void draft.cells.push({ cell: 'earlyOut', nic: stampNic(stamp) });
+  if (stampLead(stamp) !== 0) {
+    out();
+    return draft.end('drop');
+  }
+  if (ahead < 0) {
+    out();
+    return draft.block('refused');
+  }
   if (ahead > 0) {
     const lead = Math.min(ahead, LEAD_MASK);
     draft.clone(group.holdIfindex, stampPack(STAMP_CLASS.late, stampNic(stamp), lead, stampColour(stamp)));
   }
   draft.mark = putField(t, 0, MARK.intra);
   draft.clone(d.ifindex, draft.mark);
-  return draft.end('drop');
+  draft.mark = stampPack(STAMP_CLASS.early, stampNic(stamp), LEAD_DELIVERED, stampColour(stamp));
+  return draft.redirect(group.holdIfindex, true);
 }

@@ -56,9 +56,11 @@ always int release_held(struct __sk_buff *skb, struct sluice_nic *nic, struct sl
 }
 
 /*
- * Its receiver has reached the colour. Delivery is synchronous, so that the count of those out
- * rises after it. A lead that has outgrown its four bits is recorded as the largest: the record
- * then ends early, which can only lose a frame.
+ * Its receiver has reached the colour. A frame is out when its receiver has read it, not when it was
+ * handed over: a veth queues it for the CPU that sent it, and a frame that passes at once may come by
+ * another's (I6). So what delivered the frame goes round once more behind it, on the same CPU, and the
+ * count of those out rises when it is back. A lead that has outgrown its four bits is recorded as the
+ * largest: the record then ends early, which can only lose a frame.
  */
 always int release_early(struct __sk_buff *skb, struct sluice_nic *d, struct sluice_group *group, __u32 stamp)
 {
@@ -66,6 +68,10 @@ always int release_early(struct __sk_buff *skb, struct sluice_nic *d, struct slu
 	__s32 ahead = -serial14(colour, member_colour(d->member, ONCE(group->colour)));
 	__u32 dIndex = (stamp >> SLUICE_NIC_SHIFT) & SLUICE_NIC_MASK;
 
+	if ((stamp >> SLUICE_LEAD_SHIFT) & SLUICE_LEAD_MASK) {
+		__sync_fetch_and_add(&d->earlyOut, 1);
+		return TC_ACT_SHOT;
+	}
 	if (ahead < 0) {
 		__sync_fetch_and_add(&d->earlyOut, 1);
 		return refuse(skb);
@@ -75,8 +81,8 @@ always int release_early(struct __sk_buff *skb, struct sluice_nic *d, struct slu
 			    ahead > (__s32)SLUICE_LEAD_MASK ? SLUICE_LEAD_MASK : ahead, colour);
 	become_intra(skb, 0);
 	bpf_clone_redirect(skb, ONCE(d->ifindex), 0);
-	__sync_fetch_and_add(&d->earlyOut, 1);
-	return TC_ACT_SHOT;
+	skb->mark = stamp_of(SLUICE_CLASS_EARLY, dIndex, SLUICE_LEAD_DELIVERED, colour);
+	return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 }
 
 /* After a rollback: a recorded frame is delivered again. The record stays where it is. */

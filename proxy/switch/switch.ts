@@ -102,7 +102,8 @@ export class Switch {
   }
   #send({ to, ingress, mark }: Sent, frame: Buffer, from: number): void {
     const queue = this.queues.get(to);
-    if (queue !== undefined) queue.push(mark, frame, this.#nowMs);
+    if (queue !== undefined && ingress) this.release(to, mark, frame, this.#nowMs);
+    else if (queue !== undefined) queue.push(mark, frame, this.#nowMs);
     else if (!ingress) this.#leave(to, from, frame, mark);
     else if (this.ports.has(to)) this.#enter(to, frame, mark, this.#tables.releaseHash);
   }

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { MARK, MARK_SHIFT_DEFAULT, NIC_FLAG, STAMP_CLASS, VLAN_OTHER, stampPack } from '../../classifier/abi.ts';
+import { LEAD_DELIVERED, MARK, MARK_SHIFT_DEFAULT, NIC_FLAG, STAMP_CLASS, VLAN_OTHER, stampPack } from '../../classifier/abi.ts';
 import { FrameCursor, macParse, macWrite } from '../../classifier/frame.ts';
 import { apply, classify, emptyTables, enter, guard, guardSelf, local, newGroup, newNic, release } from '../../classifier/rules.ts';
 import type { Decision, Place, Tables } from '../../classifier/rules.ts';
@@ -186,13 +186,20 @@ describe('release', () => {
     const t = world();
     const stamp = stampPack(STAMP_CLASS.early, 2, 0, 1000);
     const decision = release(t, at(50, { mark: stamp }));
-    expect(short(decision)).toBe(`- drop  ${hex(field(MARK.intra))} 12:${hex(field(MARK.intra))}`);
-    expect(decision.cells).toEqual([{ cell: 'earlyOut', nic: 2 }]);
+    const delivered = stampPack(STAMP_CLASS.early, 2, LEAD_DELIVERED, 1000);
+    expect(short(decision)).toBe(`- redirect 50 ${hex(delivered)} 12:${hex(field(MARK.intra))}`);
+    expect(decision.redirect?.ingress).toBe(true);
+    expect(decision.cells).toEqual([]);
     t.members.set(2, 1002);
     expect(release(t, at(50, { mark: stamp })).clones.map((c) => hex(c.mark))).toEqual([hex(stampPack(STAMP_CLASS.late, 2, 2, 1000)), hex(field(MARK.intra))]);
     const soon = release(t, at(50, { mark: stampPack(STAMP_CLASS.early, 2, 0, 1003) }));
     expect(soon.stats).toEqual(['refused']);
     expect(soon.cells).toEqual([{ cell: 'earlyOut', nic: 2 }]);
+  });
+  test('early: what was delivered is counted when it comes by again behind it, and goes nowhere', () => {
+    const again = release(world(), at(50, { mark: stampPack(STAMP_CLASS.early, 2, LEAD_DELIVERED, 1000) }));
+    expect({ answer: again.answer, clones: again.clones, cells: again.cells, stats: again.stats })
+      .toEqual({ answer: 'drop', clones: [], cells: [{ cell: 'earlyOut', nic: 2 }], stats: [] });
   });
   test('late: delivered again', () => {
     expect(on(world(), stampPack(STAMP_CLASS.late, 2, 1, 999))).toBe(`- redirect 12 ${hex(field(MARK.intra))}`);
