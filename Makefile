@@ -4,6 +4,7 @@ SHELL := /bin/bash
 NODE_STAMP := node_modules/.package-lock.json
 SOURCES := $(shell find proxy classifier checkpoint-hooks bench -name '*.ts' 2>/dev/null)
 PAGE := checkpoint-hooks/page
+DOOR := dist/proxy/api/contract-typebox.js
 
 .PHONY: help setup build check unit test explore fuzz deb test-deb test-image test-callers audit pictures demo demo-hosts test-hosts demo-vm test-vm bench bench-quick longrun object clean
 
@@ -18,6 +19,7 @@ $(NODE_STAMP): package.json package-lock.json
 dist/.built: $(SOURCES) $(wildcard checkpoint-hooks/page/*.html checkpoint-hooks/page/*.css checkpoint-hooks/page/*.svg) $(NODE_STAMP) tsconfig.json tsconfig.build.json
 	node_modules/.bin/tsc -p tsconfig.build.json
 	node_modules/.bin/tsc -p $(PAGE)/tsconfig.json
+	node_modules/.bin/esbuild $(DOOR) --bundle --platform=node --format=esm --target=node20 --log-level=warning --allow-overwrite --outfile=$(DOOR)
 	cp $(PAGE)/*.html $(PAGE)/*.css $(PAGE)/*.svg node_modules/uplot/dist/uPlot.iife.min.js node_modules/uplot/dist/uPlot.min.css dist/$(PAGE)/
 	@touch $@
 
