@@ -9,12 +9,16 @@
  *   commit     of SEEN groups, whose member on h1 sends a frame in each epoch: from the group's last ack
  *              call until that frame is outside
  *   etcd       entries in its log a second beside acks a second: how many acks share a transaction; its CPU
+ *   idle       what the machine's cores had left. Near 0 the commit's time is that of a queue for the cores
+ *
+ * All groups are driven for WARM_ALL_MS first: a daemon's code is compiled while it runs, and the
+ * variant that comes first would pay for that.
  *
  * Variant `one late`: one more group, which h3 never acks. Nobody waits for it.
  */
 import { Cluster } from '../bed/cluster.ts';
 import { sleep } from '../bed/commands.ts';
-import { cpuUs } from '../bed/cpu.ts';
+import { cpuUs, idleUs } from '../bed/cpu.ts';
 import { nowUs } from '../bed/libc.ts';
 import { parseProbe, probeFlow } from '../bed/probe.ts';
 import { quantile } from '../bed/stats.ts';
@@ -27,10 +31,13 @@ const GROUPS_MAX = 50;
 const SEEN = 10;
 const INTERVAL_MS = 50;
 const STORE_MS = 8;
+const WARM_ALL_MS = 10_000;
 const WARM_UP_MS = 1500;
 const MEASURED_MS = 6000;
 const AT_ONCE = 5;
+const ALL = Array.from({ length: HOSTS }, (_, host) => host);
 const VARIANTS = [
+  { name: '3 groups', groups: 3, hasLate: false },
   { name: '10 groups', groups: 10, hasLate: false },
   { name: '10 groups, one late', groups: 10, hasLate: true },
   { name: '25 groups', groups: 25, hasLate: false },
@@ -61,11 +68,21 @@ async function openMany(): Promise<Many> {
         return group;
       })));
     }
-    return { cluster, groups, eye: cluster.bed.outside() };
+    const many = { cluster, groups, eye: cluster.bed.outside() };
+    await warm(many);
+    return many;
   } catch (error) {
     await cluster.close();
     throw error;
   }
+}
+
+async function warm(many: Many): Promise<void> {
+  const run: Run = { isOver: false, groups: GROUPS_MAX, ackedUs: new Map() };
+  const engines = many.groups.map((group, g) => engine(many, run, g, group, false, ALL));
+  await sleep(WARM_ALL_MS);
+  run.isOver = true;
+  await Promise.all(engines);
 }
 
 /** One group's engine, until the run is over. */
@@ -92,15 +109,14 @@ async function account({ cluster }: Many, groups: readonly FarmGroup[]) {
   const committed = (await Promise.all(groups.map(({ name }) => api.group('GET', `/v1/groups/${name}`)))).map((state) => state.committed);
   const entries = await etcd.entries();
   const { user, system } = process.cpuUsage();
-  return { committed, entries, atUs: nowUs(), etcdUs: etcd.cpuUs(), clientUs: user + system, daemonUs: daemons.map(({ pid }) => cpuUs(pid)) };
+  return { committed, entries, atUs: nowUs(), idleUs: idleUs(), etcdUs: etcd.cpuUs(), clientUs: user + system, daemonUs: daemons.map(({ pid }) => cpuUs(pid)) };
 }
 
 async function measured(many: Many, { groups: count, hasLate }: (typeof VARIANTS)[number], context: Context, lap: Lap): Promise<Reading> {
   const groups = many.groups.slice(0, count);
   const run: Run = { isOver: false, groups: count, ackedUs: new Map() };
-  const everywhere = Array.from({ length: HOSTS }, (_, host) => host);
   const step = Math.max(1, Math.floor(count / SEEN));
-  const engines = groups.map((group, g) => engine(many, run, g, group, g % step === 0, everywhere));
+  const engines = groups.map((group, g) => engine(many, run, g, group, g % step === 0, ALL));
   const late = hasLate ? many.groups[count] : undefined;
   const lateAt = (await late?.state(0))?.committed;
   if (late !== undefined) engines.push(engine(many, run, count, late, false, [0, 1]));
@@ -126,7 +142,7 @@ async function measured(many: Many, { groups: count, hasLate }: (typeof VARIANTS
       values: {
         epochs, slowest, delay50: quantile(delayMs, 0.5), delay99: quantile(delayMs, 0.99), acks: epochs * HOSTS,
         entries: (after.entries - before.entries) / seconds, etcdCpu: share(after.etcdUs - before.etcdUs),
-        daemonCpu: share(after.daemonUs.reduce((sum, us, host) => sum + us - (before.daemonUs[host] ?? 0), 0)), clientCpu: share(after.clientUs - before.clientUs),
+        daemonCpu: share(after.daemonUs.reduce((sum, us, host) => sum + us - (before.daemonUs[host] ?? 0), 0)), clientCpu: share(after.clientUs - before.clientUs), idle: share(after.idleUs - before.idleUs),
       },
       series: { 'commit, ms': delayMs },
     };
@@ -153,6 +169,7 @@ export const manyGroups: Scenario = {
     { key: 'etcdCpu', name: 'CPU of etcd', unit: 'cores', lowerIsBetter: true },
     { key: 'daemonCpu', name: 'CPU of the three sluiced', unit: 'cores', lowerIsBetter: true },
     { key: 'clientCpu', name: 'CPU of the engines', unit: 'cores', lowerIsBetter: true },
+    { key: 'idle', name: 'left of this machine\'s cores', unit: 'cores' },
   ],
   open: async (context) => {
     const many = await openMany();

@@ -101,7 +101,7 @@ function raisedTo(state: GroupState, committed: Epoch): Change | undefined {
   if (committed <= state.committed) return undefined;
   const next = { ...state, committed };
   const effects: readonly Effect[] = [
-    PERSIST,
+    { kind: 'persist', durable: false }, // the acks in the ledger are the commit, and they outlive this host (D83)
     { kind: 'release', colour: colourOf(next, committed) },
     { kind: 'emit', event: { type: 'committed', epoch: committed } },
   ];

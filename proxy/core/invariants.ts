@@ -66,7 +66,8 @@ export function checkStep(before: GroupState | undefined, step: Step, command: b
   must(persists <= 0, 'persist stands first', effects);
   const moves = effects.findIndex(({ kind }) => MOVES_FRAMES.has(kind));
   if (command) must(moves < 0 || persists === 0 || effects[0]?.kind === 'forget', 'persist stands before what moves frames', effects);
-  const frees = effects.some(({ kind }) => kind === 'release' || kind === 'restore' || kind === 'drain' || kind === 'detach' || kind === 'publish');
+  const isInLedger = !command && state?.across !== undefined; // what a view of it lets go (D83)
+  const frees = effects.some(({ kind }) => (kind === 'release' && !isInLedger) || kind === 'restore' || kind === 'drain' || kind === 'detach' || kind === 'publish');
   const first = effects[0];
   if (frees && state !== undefined) must(first?.kind === 'persist' && first.durable, 'what lets frames go is durable first', effects);
   if (before !== undefined && state !== undefined) checkProgress(before, state);
