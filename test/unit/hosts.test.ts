@@ -55,6 +55,26 @@ describe('a host whose journal is lost, and which had acked in this generation',
   });
 });
 
+describe('what all hosts have acked', () => {
+  const at = (now: GroupState | undefined, input: Parameters<typeof step>[1]) => step(now, input);
+  const began = heard(undefined, viewOf(HEAD, [0, 0, 0])).state;
+  const cut = at(began, { kind: 'cut', generation: generation(1), epoch: epoch(1) }).state;
+  const acked = at(cut, { kind: 'ack', generation: generation(1), epoch: epoch(1) });
+  const committed = at(acked.state, { kind: 'ledger', self: 'h1', view: viewOf(HEAD, [1, 1, 1]) });
+
+  test('is released without a sync of this host: only its own ack is synced first', () => {
+    expect(acked.effects.map((effect) => effect.kind === 'persist' ? `persist ${effect.durable}` : effect.kind)).toEqual(['persist true', 'emit', 'publish']);
+    expect(committed.effects.map((effect) => effect.kind === 'persist' ? `persist ${effect.durable}` : effect.kind)).toEqual(['persist false', 'release', 'emit']);
+  });
+
+  test('is heard again from the ledger where a power cut took this host\'s own line', () => {
+    if (acked.state === undefined) throw new Error('it has the group');
+    const woken = resume(acked.state).state; // as the last sync left it
+    expect(woken).toMatchObject({ acked: 1, committed: 0 });
+    expect(heard(woken, viewOf(HEAD, [1, 1, 1]))).toMatchObject({ state: { phase: 'protected', committed: 1 }, effects: ['persist', 'release', 'emit'] });
+  });
+});
+
 test('a generation that has the same four bits on the wire as the one it replaces is refused', () => {
   const view = viewOf(HEAD, [7, 7, 7]);
   expect(decideHead(view, takeover(17, 7))).toMatchObject({ reply: { denial: { code: 'bad_request' } } });
