@@ -116,7 +116,8 @@ struct sluice_group {
 	__u32 tunnel;       /* ifindex of the VXLAN device where wireVlan is 0; 0 = there is none */
 	__u32 vni;
 	__u32 here;         /* this host's own address there, IPv4 */
-	__u32 pad[5];
+	__u32 ringIfindex;  /* slr<g>, the ring's side of the pair; 0 = nothing leaves from there at once */
+	__u32 pad[4];
 	__u64 heldIn[SLUICE_RESIDUES]; /* held frames sent to the ring, by colour modulo RESIDUES */
 };
 

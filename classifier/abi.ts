@@ -55,7 +55,7 @@ export const VERDICTS = ['pass', 'intra', 'held', 'early', 'late', 'split', 'dro
 export type Verdict = (typeof VERDICTS)[number];
 
 /** Programs of the object, and the hook each is made for. */
-export const PROGRAMS = ['classify', 'arrive', 'land', 'guard', 'guard_self', 'depart', 'local', 'enter', 'release', 'sink'] as const;
+export const PROGRAMS = ['classify', 'arrive', 'land', 'guard', 'guard_self', 'depart', 'local', 'enter', 'release', 'express', 'sink'] as const;
 export type Program = (typeof PROGRAMS)[number];
 
 export const MAPS = ['groups', 'nics', 'members', 'ports', 'macs', 'guarded', 'devices', 'near', 'wires', 'vlans', 'vnis', 'peers', 'stats'] as const;
@@ -63,7 +63,7 @@ export type MapName = (typeof MAPS)[number];
 
 /** Offsets inside `struct sluice_group`. */
 export const GROUP = {
-  size: 576, colour: 0, commit: 4, holdIfindex: 8, firstNic: 12, wire: 16, wireVlan: 24, uplink: 28, tunnel: 32, vni: 36, here: 40, heldIn: 64,
+  size: 576, colour: 0, commit: 4, holdIfindex: 8, firstNic: 12, wire: 16, wireVlan: 24, uplink: 28, tunnel: 32, vni: 36, here: 40, ringIfindex: 44, heldIn: 64,
 } as const;
 
 /** Offsets inside `struct sluice_nic`. */

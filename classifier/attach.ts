@@ -24,7 +24,7 @@
  * It decides nothing about epochs, and no frame waits for it.
  */
 import { NIC_FLAG } from './abi.ts';
-import { Cells } from './cells.ts';
+import { Cells, NO_PAIR } from './cells.ts';
 import { bridgeRefusal, refusal, uplinkRefusal, wireRefusal } from './claims.ts';
 import { Performer } from './perform.ts';
 import { additions } from './plan.ts';
@@ -198,7 +198,7 @@ export class KernelGate {
     try {
       // A pair that is new is not used before its programs are in place.
       const inUse = this.#cells.holdIfindex(id) === group.pair.holdIfindex;
-      this.#cells.openGroup(id, inUse ? group.pair.holdIfindex : 0, colour);
+      this.#cells.openGroup(id, inUse ? group.pair : NO_PAIR, colour);
       group.nics = this.#roster.nicsFor(group, spec, members, this.#away(wire));
       if (adopts) await this.#unplace(this.#unmoved(group.nics));
       await this.#rehome(group.nics);

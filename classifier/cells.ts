@@ -17,6 +17,12 @@ export interface CellMemory {
   readonly nics: ArrayBuffer;
   readonly members: ArrayBuffer;
 }
+/** The hold pair's ends; frames go nowhere where they are 0. */
+export interface PairCells {
+  readonly holdIfindex: number;
+  readonly ringIfindex: number;
+}
+export const NO_PAIR: PairCells = { holdIfindex: 0, ringIfindex: 0 };
 export interface NicCell {
   readonly nic: number;
   readonly group: number;
@@ -133,17 +139,18 @@ export class Cells {
     }
     this.#writeGroup(group, GROUP.firstNic, next);
   }
-  openGroup(group: number, holdIfindex: number, colour: number): void {
+  openGroup(group: number, pair: PairCells, colour: number): void {
     if (group < 0 || group >= GROUPS_MAX) throw new Error(`group ${group} of ${GROUPS_MAX}`);
     this.setWire(group, undefined);
     this.#writeGroup(group, GROUP.commit, (colour - COMMIT_BEHIND) >>> 0);
     this.#writeGroup(group, GROUP.colour, colour);
-    this.#writeGroup(group, GROUP.holdIfindex, holdIfindex);
+    this.setHold(group, pair);
   }
   holdIfindex(group: number): number {
     return this.#groups[(group * GROUP.size + GROUP.holdIfindex) >> 2] ?? 0;
   }
-  setHold(group: number, holdIfindex: number): void {
+  setHold(group: number, { holdIfindex, ringIfindex }: PairCells): void {
+    this.#writeGroup(group, GROUP.ringIfindex, ringIfindex);
     this.#writeGroup(group, GROUP.holdIfindex, holdIfindex);
   }
   closeGroup(group: number): void {
@@ -151,7 +158,7 @@ export class Cells {
     this.setRoute(group, 0, 0);
     this.setTunnel(group, 0, 0, 0);
     this.#writeGroup(group, GROUP.firstNic, 0);
-    this.#writeGroup(group, GROUP.holdIfindex, 0);
+    this.setHold(group, NO_PAIR);
   }
   setColour(group: number, colour: number): void {
     this.#writeGroup(group, GROUP.colour, colour);

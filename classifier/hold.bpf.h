@@ -2,7 +2,8 @@
 /*
  * The programs of the hold pair: what may go in, and what may come out again, where to.
  *
- *   slh<g> egress: enter ═► slr<g> ingress: ring, sink        ring ─► slr<g> ═► slh<g> ingress: release
+ *   slh<g> egress: enter ═► slr<g> ingress: ring, sink
+ *   ring ─► slr<g> egress: express ═► slh<g> ingress: release        (express: most need not go further)
  *
  * What leaves `release` as committed carries the mark and, as its hash, a secret of this load: a mark
  * alone anybody with SO_MARK can set. classify wants both, and takes the hash off again.
@@ -43,13 +44,16 @@ always int refuse(struct __sk_buff *skb)
 }
 
 /* The second key (D4): what the hold loop sends leaves only if the commit cell covers it. */
-always int release_held(struct __sk_buff *skb, struct sluice_nic *nic, struct sluice_group *group, __u32 stamp)
+always int may_leave(struct sluice_nic *nic, struct sluice_group *group, __u32 stamp)
+{
+	return serial14(stamp & SLUICE_COLOUR_MASK, ONCE(group->commit)) <= 0 ||
+	       (ONCE(nic->flags) & SLUICE_NIC_DRAIN);
+}
+
+always int let_out(struct __sk_buff *skb, struct sluice_nic *nic, __u32 stamp)
 {
 	int split = (stamp >> SLUICE_LEAD_SHIFT) & SLUICE_LEAD_MASK;
 
-	if (serial14(stamp & SLUICE_COLOUR_MASK, ONCE(group->commit)) > 0 &&
-	    !(ONCE(nic->flags) & SLUICE_NIC_DRAIN))
-		return refuse(skb);
 	bpf_set_hash(skb, sluice_config.releaseHash);
 	put_field(skb, 0, split ? SLUICE_MARK_RELEASED_SPLIT : SLUICE_MARK_RELEASED);
 	return bpf_redirect(ONCE(nic->ifindex), BPF_F_INGRESS);
@@ -111,7 +115,7 @@ int release(struct __sk_buff *skb)
 		return refuse(skb);
 	switch (stamp >> SLUICE_CLASS_SHIFT) {
 	case SLUICE_CLASS_HELD:
-		return release_held(skb, nic, group, stamp);
+		return may_leave(nic, group, stamp) ? let_out(skb, nic, stamp) : refuse(skb);
 	case SLUICE_CLASS_EARLY:
 		return release_early(skb, nic, group, stamp);
 	case SLUICE_CLASS_LATE:
@@ -119,6 +123,25 @@ int release(struct __sk_buff *skb)
 	default:
 		return refuse(skb);
 	}
+}
+
+/*
+ * slr<g> egress. What was held and may leave goes back to its port from here, and is spared the pair and a
+ * backlog between (D87). Everything else goes on to release, which alone refuses, and so does every doubt.
+ */
+SEC("tc")
+int express(struct __sk_buff *skb)
+{
+	__u32 stamp = skb->mark;
+	struct sluice_nic *nic = nic_of((stamp >> SLUICE_NIC_SHIFT) & SLUICE_NIC_MASK);
+	struct sluice_group *group;
+
+	if (stamp >> SLUICE_CLASS_SHIFT != SLUICE_CLASS_HELD || !nic)
+		return TC_ACT_UNSPEC;
+	group = group_of(nic->group);
+	if (!group || ONCE(group->ringIfindex) != skb->ifindex || !may_leave(nic, group, stamp))
+		return TC_ACT_UNSPEC;
+	return let_out(skb, nic, stamp);
 }
 
 #endif

@@ -207,7 +207,7 @@ function pictureOf(groups: readonly WantedGroup[], found: readonly Found[], home
   const hook = (ifindex: number, side: Side, program: Program): AttachedHook => ({ ifindex, side, program, fresh: true });
   const hooks = [
     ...groups.flatMap(({ holdIfindex, ringIfindex }) =>
-      [hook(ringIfindex, 'ingress', 'sink'), hook(holdIfindex, 'egress', 'enter'), hook(holdIfindex, 'ingress', 'release')]),
+      [hook(ringIfindex, 'ingress', 'sink'), hook(holdIfindex, 'egress', 'enter'), hook(holdIfindex, 'ingress', 'release'), hook(ringIfindex, 'egress', 'express')]),
     ...[...bridges].flatMap((bridge) => [hook(bridge, 'egress', 'local'), hook(bridge, 'ingress', 'guard_self')]),
     ...[...members, ...orphans].map((port) => hook(port.ifindex, 'egress', 'guard')),
     ...[...heard.keys()].map((ifindex) => hook(Number(ifindex), 'ingress', 'classify')),
@@ -247,7 +247,7 @@ export const emptyPicture = (): Picture => ({
 });
 
 const hookKey = (hook: Hook): string => `${hook.ifindex} ${hook.side} ${hook.program}`;
-const HOLD: readonly Program[] = ['sink', 'enter', 'release'];
+const HOLD: readonly Program[] = ['sink', 'enter', 'release', 'express'];
 const GUARDS: readonly Program[] = ['local', 'guard', 'guard_self', 'depart', 'land'];
 
 export function plan(attached: Picture, wanted: Picture): Action[] {

@@ -18,11 +18,11 @@ import { copies, copyAway, deliver } from './deliver.ts';
 import type { Origin } from './deliver.ts';
 import { FrameCursor } from './frame.ts';
 import { depart, guard, guardSelf, local } from './guard-rules.ts';
-import { enter, release } from './hold-rules.ts';
+import { enter, express, release } from './hold-rules.ts';
 import { Draft, flagged, markField, memberColour, nicBy, putField } from './tables.ts';
 import type { Decision, NicRow, Place, Tables } from './tables.ts';
 
-export { arrive, depart, enter, guard, guardSelf, land, local, release };
+export { arrive, depart, enter, express, guard, guardSelf, land, local, release };
 export { emptyTables, newGroup, newNic } from './tables.ts';
 export type { Decision, GroupRow, MacRow, NicRow, Place, Sent, StatCount, Tables, Tunnel } from './tables.ts';
 
@@ -105,6 +105,7 @@ export function run(program: Program, t: Tables, bytes: Uint8Array, place: Place
     case 'depart': return depart(t, place);
     case 'local': return local(t, place);
     case 'release': return release(t, place);
+    case 'express': return express(t, place);
     case 'enter': return enter(place, place.hash ?? 0);
     case 'sink': return new Draft(place.mark).end('drop');
   }

@@ -10,6 +10,8 @@ export interface GroupRow {
   colour: number;
   commit: number;
   holdIfindex: number;
+  /** 0 = nothing leaves from the ring's side at once. */
+  ringIfindex: number;
   /** In the order of the kernel's list. */
   nics: readonly number[];
   readonly heldIn: number[];
@@ -75,7 +77,7 @@ export function emptyTables(markMask = MARK_MASK_DEFAULT, markShift = MARK_SHIFT
   };
 }
 export const newGroup = (colour: number, holdIfindex: number, nics: readonly number[]): GroupRow =>
-  ({ colour, commit: serial32(colour, 1) >>> 0, holdIfindex, nics, heldIn: new Array<number>(RESIDUES).fill(0), generation: WIRE_CLOSED, base: 0, wireVlan: 0, uplink: 0, tunnel: 0, vni: 0, here: 0 });
+  ({ colour, commit: serial32(colour, 1) >>> 0, holdIfindex, ringIfindex: 0, nics, heldIn: new Array<number>(RESIDUES).fill(0), generation: WIRE_CLOSED, base: 0, wireVlan: 0, uplink: 0, tunnel: 0, vni: 0, here: 0 });
 export const newNic = (place: Pick<NicRow, 'ifindex' | 'bridge' | 'group' | 'member' | 'flags' | 'vlan' | 'mac'>): NicRow =>
   ({ ...place, heldIn: 0, heldOut: 0, earlyIn: 0, earlyOut: 0, heldGone: 0, earlyGone: 0 });
 

@@ -10,6 +10,7 @@
  * is. A path that needs guards opens only after everything was in place, and closes before.
  */
 import { NIC_FLAG } from './abi.ts';
+import { NO_PAIR } from './cells.ts';
 import type { Cells } from './cells.ts';
 import { ipv4Parse } from './keys.ts';
 import type { HoldPair, Kernel, SpecView, WireView } from './kernel.ts';
@@ -147,7 +148,7 @@ export class Upkeep {
       if (there.has(holdIfindex) && there.has(ringIfindex)) return [];
       if (!group.ringLost || this.#cells.holdIfindex(group.id) !== 0) this.#reports.emit({ kind: 'hold-lost', id: group.id });
       group.ringLost = true;
-      this.#cells.setHold(group.id, 0);
+      this.#cells.setHold(group.id, NO_PAIR);
       try {
         group.pair = this.#kernel.ensureHoldPair(group.id);
         return [];
@@ -159,7 +160,7 @@ export class Upkeep {
   #usePairs(failed: ReadonlySet<number>): void {
     for (const { id, pair, ringLost } of this.#groups.values()) {
       if (this.#cells.holdIfindex(id) === pair.holdIfindex || failed.has(pair.holdIfindex) || failed.has(pair.ringIfindex)) continue;
-      this.#cells.setHold(id, pair.holdIfindex);
+      this.#cells.setHold(id, pair);
       if (ringLost) this.#reports.emit({ kind: 'hold-back', id });
     }
   }

@@ -10,10 +10,10 @@
  * one goes, so a process that dies between the two leaves what there was before, and whoever reads the
  * hash next (a new process, every look at what is attached) makes both equal by `mirror`.
  */
-const CELL_BYTES = 8;
+const CELL_WORDS = 2;
 const PLACE: Readonly<Record<string, { readonly array: 'near' | 'vlans'; readonly at: number; readonly add: number }>> = {
   ports: { array: 'near', at: 0, add: 0 },
-  devices: { array: 'near', at: 4, add: 0 },
+  devices: { array: 'near', at: 1, add: 0 },
   wires: { array: 'vlans', at: 0, add: 1 },
 };
 
@@ -47,15 +47,17 @@ export class Near {
   mirror(table: string, rows: readonly Row[]): void {
     const place = PLACE[table];
     if (place === undefined) return;
+    const cells = this.#cells[place.array];
     const wanted = new Map(rows.map(({ key, value }) => [key, value + place.add]));
-    for (let key = 0; this.#index(place, key) < this.#cells[place.array].length; key++) {
-      const value = wanted.get(key) ?? 0;
-      if (this.#cells[place.array][this.#index(place, key)] !== value) this.#store(place, key, value);
+    // Tens of thousands of cells, nearly all of them empty, at every look: nothing but reading is done for those.
+    for (let index = this.#index(place, 0), key = 0; index < cells.length; index += CELL_WORDS, key++) {
+      if (cells[index] !== 0 && !wanted.has(key)) this.#store(place, key, 0);
     }
+    for (const [key, value] of wanted) if (cells[this.#index(place, key)] !== value) this.#store(place, key, value);
   }
 
   #index({ at }: (typeof PLACE)[string], key: number): number {
-    return (key * CELL_BYTES + at) / Uint32Array.BYTES_PER_ELEMENT;
+    return key * CELL_WORDS + at;
   }
   #store(place: (typeof PLACE)[string], key: number, value: number): void {
     const index = this.#index(place, key);

@@ -34,7 +34,6 @@ const PACKET_RX_RING = 5;
 const PACKET_STATISTICS = 6;
 const PACKET_VERSION = 10;
 const PACKET_VNET_HDR = 15;
-const PACKET_QDISC_BYPASS = 20;
 const PACKET_IGNORE_OUTGOING = 23;
 const TPACKET_V3 = 2;
 const TP_FT_REQ_FILL_RXHASH = 1;
@@ -113,7 +112,6 @@ function openSender(ifindex: number, device: string): number {
   const fd = packetSocket();
   try {
     libc.setOption(fd, SOL_PACKET, PACKET_VNET_HDR, [1], 'PACKET_VNET_HDR');
-    libc.setOption(fd, SOL_PACKET, PACKET_QDISC_BYPASS, [1], 'PACKET_QDISC_BYPASS');
     libc.setOption(fd, SOL_SOCKET, SO_SNDBUFFORCE, [SEND_BUFFER_BYTES], 'SO_SNDBUFFORCE (needs CAP_NET_ADMIN)');
     libc.bind(fd, linkAddress(ifindex, 0), `sender to ${device}`);
     return fd;

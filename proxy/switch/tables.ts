@@ -42,6 +42,8 @@ class Group implements GroupRow {
   get holdIfindex(): number {
     return this.#words[GROUP.holdIfindex >> 2]!;
   }
+  /** This plane's queue is no device. */
+  readonly ringIfindex = 0;
   /** This plane has no uplink to other hosts. */
   readonly generation = WIRE_CLOSED;
   readonly base = 0;

@@ -99,6 +99,7 @@ function possible(program: Program): readonly Decision['answer'][] {
   switch (program) {
     case 'classify': case 'arrive': return ['next', 'drop', 'redirect'];
     case 'release': return ['drop', 'redirect'];
+    case 'express': return ['next', 'redirect'];
     case 'local': return ['next'];
     case 'sink': case 'enter': case 'land': return ['drop']; // a test run has no hash to set, and no outer headers
     case 'guard': case 'guard_self': case 'depart': return ['next', 'drop'];
@@ -111,6 +112,8 @@ const NICS = 7;
 /** Index of the uplink among the devices, where nics of other hosts are. */
 const UPLINK = 0;
 const WIRE_VLANS = [100, 4094];
+/** Index of the first group's ring device. */
+const RING = 8;
 /** Index of the VXLAN device; a group whose VLAN id is 0 goes by it. */
 const TUNNEL = 11;
 const VNIS = [7, 0xff_ffff];
@@ -145,7 +148,7 @@ function randomWorld(random: Random, ifindexes: readonly number[], mark: { mask:
   for (let group = 0; group < GROUPS; group += 1) {
     const colour = near(2);
     t.groups.set(group, {
-      ...newGroup(colour, device(12 + group), nicsOf[group] ?? []), commit: near(3), generation: random(8) === 0 ? WIRE_CLOSED : GENERATION,
+      ...newGroup(colour, device(12 + group), nicsOf[group] ?? []), ringIfindex: random(8) === 0 ? 0 : device(RING + group), commit: near(3), generation: random(8) === 0 ? WIRE_CLOSED : GENERATION,
       base: (colour - pick(random, [1, 3, 4094, 4096, 9000])) >>> 0, wireVlan: random(6) === 0 ? 0 : (WIRE_VLANS[group] ?? 0), uplink: random(16) === 0 ? 0 : device(UPLINK),
       tunnel: random(8) === 0 ? 0 : device(TUNNEL), vni: VNIS[group] ?? 0, here: HOME,
     });
@@ -205,6 +208,7 @@ function load(kernel: Kernel<Program>, t: Tables, ifindexes: readonly number[]):
     groups.setUint32(at + GROUP.colour, group.colour, true);
     groups.setUint32(at + GROUP.commit, group.commit, true);
     groups.setUint32(at + GROUP.holdIfindex, group.holdIfindex, true);
+    groups.setUint32(at + GROUP.ringIfindex, group.ringIfindex, true);
     groups.setUint32(at + GROUP.firstNic, group.nics[0] ?? 0, true);
     groups.setBigUint64(at + GROUP.wire, (BigInt(group.generation) << 32n) | BigInt(group.base), true);
     groups.setUint32(at + GROUP.wireVlan, group.wireVlan, true);
@@ -284,7 +288,7 @@ function tagged(random: Random, t: Tables, frame: Uint8Array): Uint8Array {
 }
 function randomMark(random: Random, t: Tables, program: Program): number {
   const other = (random(2 ** 16) << 8) & ~t.markMask;
-  if (program === 'release' || random(12) === 0) {
+  if (program === 'release' || program === 'express' || random(12) === 0) {
     const near = t.groups.get(random(GROUPS))?.colour ?? 0;
     if (random(20) === 0) return 0;
     return stampPack(random(4) as StampClass, random(NICS + 2), random(4) === 0 ? random(16) : random(2), (near + random(24) - 12) >>> 0);
@@ -301,9 +305,10 @@ interface StatsRow {
 function compareOne(
   kernel: Kernel<Program>, t: Tables, ifindexes: readonly number[], random: Random, stats: Map<number, StatsRow>, seen: Map<string, number>, where: string,
 ): void {
-  const program = pick(random, ['classify', 'classify', 'classify', 'classify', 'arrive', 'arrive', 'arrive', 'guard', 'guard', 'guard_self', 'depart', 'land', 'local', 'release', 'release', 'enter', 'sink'] as const);
+  const program = pick(random, ['classify', 'classify', 'classify', 'classify', 'arrive', 'arrive', 'arrive', 'guard', 'guard', 'guard_self', 'depart', 'land', 'local', 'release', 'release', 'express', 'enter', 'sink'] as const);
   const anywhere = pick(random, ifindexes);
-  const ifindex = program === 'release' ? (t.groups.get(random(GROUPS))?.holdIfindex ?? 0) : program === 'arrive' && random(8) > 0 ? (ifindexes[UPLINK] ?? 0) : program === 'depart' && random(4) > 0 ? (ifindexes[TUNNEL] ?? 0) : anywhere;
+  const group = t.groups.get(random(GROUPS));
+  const ifindex = program === 'release' ? (group?.holdIfindex ?? 0) : program === 'express' && group?.ringIfindex ? group.ringIfindex : program === 'arrive' && random(8) > 0 ? (ifindexes[UPLINK] ?? 0) : program === 'depart' && random(4) > 0 ? (ifindexes[TUNNEL] ?? 0) : anywhere;
   const ingressIfindex = random(5) === 0 ? 0 : pick(random, ifindexes);
   const frame = runnable(frameFor(random, t, program, ifindex));
   const mark = randomMark(random, t, program);

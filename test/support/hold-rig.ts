@@ -72,7 +72,7 @@ export class HoldRig {
     this.nic = this.cells.newNic({ group: GROUP, member, vlan: 0, mac: MEMBER_MAC });
     this.cells.place(this.nic, ifNametoindex('mem0'), bridge);
     this.cells.link(GROUP, [this.nic]);
-    this.cells.openGroup(GROUP, ifNametoindex('slh0'), firstColour >>> 0);
+    this.cells.openGroup(GROUP, { holdIfindex: ifNametoindex('slh0'), ringIfindex: ifNametoindex('slr0') }, firstColour >>> 0);
     this.cells.setMemberColour(member, firstColour >>> 0);
     this.cells.setFlags(this.nic, NIC_FLAG.protected | NIC_FLAG.ready);
     mapUpdate(object.maps.get('ports')!, u32(ifNametoindex('mem0')), u32(this.nic));

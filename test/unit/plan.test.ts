@@ -96,7 +96,7 @@ describe('plan', () => {
     expect(at((a) => a.do === 'hook' && a.hook.program === 'sink')).toBeLessThan(at((a) => a.do === 'hook' && a.hook.program === 'classify'));
     expect(steps.some((a) => a.do === 'wait')).toBe(false);
     expect(steps.filter((a) => a.do === 'hook').map(({ hook }) => `${hook.ifindex} ${hook.side} ${hook.program}`)).toEqual([
-      '200 ingress sink', '100 egress enter', '100 ingress release',
+      '200 ingress sink', '100 egress enter', '100 ingress release', '200 egress express',
       '1 egress local', '1 ingress guard_self', '10 egress guard', '11 egress guard', '12 egress guard',
       '10 ingress classify', '11 ingress classify', '12 ingress classify',
     ]);
@@ -329,7 +329,7 @@ describe('cells', () => {
   });
   test('a group releases nothing before its first commit', () => {
     const place = memory();
-    new Cells(place).openGroup(3, 50, 10);
+    new Cells(place).openGroup(3, { holdIfindex: 50, ringIfindex: 51 }, 10);
     const view = new DataView(place.groups);
     expect((view.getUint32(3 * GROUP.size + GROUP.colour, true) - view.getUint32(3 * GROUP.size + GROUP.commit, true)) | 0).toBeGreaterThan(1024);
   });

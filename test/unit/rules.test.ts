@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { LEAD_DELIVERED, MARK, MARK_SHIFT_DEFAULT, NIC_FLAG, STAMP_CLASS, VLAN_OTHER, stampPack } from '../../classifier/abi.ts';
 import { FrameCursor, macParse, macWrite } from '../../classifier/frame.ts';
-import { apply, classify, emptyTables, enter, guard, guardSelf, local, newGroup, newNic, release } from '../../classifier/rules.ts';
+import { apply, classify, emptyTables, enter, express, guard, guardSelf, local, newGroup, newNic, release } from '../../classifier/rules.ts';
 import type { Decision, Place, Tables } from '../../classifier/rules.ts';
 
 /**
@@ -158,6 +158,35 @@ describe('classify', () => {
     nicOf(t, 1).heldGone = 2;
     expect(short(classify(t, frame(OUTSIDE, mac(1)), at(11)))).toBe('pass next  0x0');
     expect(short(classify(t, broadcast, at(11)))).toBe(`split next  ${hex(field(MARK.releasedSplit))} 12:${hex(field(MARK.intra))}`);
+  });
+});
+
+describe('express', () => {
+  const on = (t: Tables, mark: number, ifindex = 60): string => short(express(t, at(ifindex, { mark })));
+  const short60 = (): Tables => {
+    const t = world();
+    t.groups.get(0)!.ringIfindex = 60;
+    return t;
+  };
+
+  test('what was held and may leave is let out as release would; the rest goes on to release', () => {
+    const t = short60();
+    expect(on(t, held(1, 0, 999))).toBe(`- redirect 11 ${hex(field(MARK.released))}`);
+    expect(on(t, held(1, 1, 999))).toBe(`- redirect 11 ${hex(field(MARK.releasedSplit))}`);
+    expect(on(t, held(1))).toBe(`- next  ${hex(held(1))}`);
+    nicOf(t, 1).flags |= NIC_FLAG.drain;
+    expect(on(t, held(1))).toBe(`- redirect 11 ${hex(field(MARK.released))}`);
+  });
+  test.each([
+    ['no stamp', 0], ['no class', stampPack(STAMP_CLASS.none, 1, 0, 999)], ['early', stampPack(STAMP_CLASS.early, 2, 0, 1000)],
+    ['late', stampPack(STAMP_CLASS.late, 2, 1, 999)], ['no nic', held(9, 0, 999)], ['another group\'s nic', held(4, 0, 999)],
+  ])('judges nothing else: %s', (_name, stamp) => {
+    const decision = express(short60(), at(60, { mark: stamp }));
+    expect({ answer: decision.answer, mark: decision.mark, cells: decision.cells, stats: decision.stats }).toEqual({ answer: 'next', mark: stamp, cells: [], stats: [] });
+  });
+  test('a ring that its group does not name has no short way', () => {
+    expect(on(world(), held(1, 0, 999))).toBe(`- next  ${hex(held(1, 0, 999))}`);
+    expect(on(short60(), held(1, 0, 999), 61)).toBe(`- next  ${hex(held(1, 0, 999))}`);
   });
 });
 
