@@ -6,7 +6,7 @@
  *
  *   split      every way to split the group, tried once each (hosts/split.ts)
  *
- *   test-hosts.js [SEED] [controls] [split] [FROM-TO] [fault=NAME] [election=MS]
+ *   test-hosts.js [SEED] [controls] [split] [FROM-TO] [fault=NAME] [attempt=WORD] [election=MS]
  *
  * The seed is printed; a run depends on the seed and its number alone, as far as a machine's timing allows
  * it. FROM-TO picks runs, from 1. Writes out/test-hosts.json, where the runs of one seed come together
@@ -109,11 +109,12 @@ async function controls(): Promise<string[]> {
   return faults;
 }
 
-async function split(seed: number): Promise<string[]> {
+async function split(seed: number, given: string | undefined): Promise<string[]> {
   const arena = await Arena.create();
   try {
     const rows = [];
     for (const [i, name] of ATTEMPTS.entries()) {
+      if (given !== undefined && !name.includes(given)) continue;
       const row = await attempt(arena, name, randomOf(seed * 1009 + i));
       rows.push(row);
       console.log(`${row.attempt}\n    ${row.outcome}${row.faults.map((fault) => `  FAULT ${fault}`).join('')}`);
@@ -177,7 +178,7 @@ async function main(args: readonly string[]): Promise<void> {
   const isPart = args.includes('controls') || args.includes('split');
   const isAll = !isPart && range === undefined;
   const faults = args.includes('controls') || isAll ? await controls() : [];
-  if (args.includes('split') || isAll) faults.push(...await split(seed));
+  if (args.includes('split') || isAll) faults.push(...await split(seed, wordOf(args, 'attempt')));
   if (!isPart || range !== undefined) {
     const rows = await chaos(seed, Array.from({ length: to - from + 1 }, (_, i) => from + i), given, wordOf(args, 'election') === undefined ? undefined : Number(wordOf(args, 'election')));
     const runs = together(seed, rows);

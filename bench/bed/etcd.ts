@@ -3,7 +3,7 @@
  * dies with whoever started it. With --pre-vote, as from etcd 3.5 on: without it a node that comes back
  * from a cut has a higher term than the others and costs them their leader. Addresses are loopback's unless given, ports follow from `port`.
  */
-import { mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { end, namespacePath, run, start, until, type Running } from './commands.ts';
 import { cpuUs } from './cpu.ts';
@@ -58,14 +58,14 @@ export class Etcd {
   startNode(i: number, aheadS = 0): void {
     const { directory, namespaces, electionMs = 1000, tls } = this.#options;
     if (this.#nodes[i] !== undefined) return;
-    const data = join(directory, `etcd${i}`);
+    const data = this.#dataOf(i);
     mkdirSync(data, { recursive: true, mode: 0o700 });
     const [client = '', peer = ''] = [this.endpoints[i], this.#peers[i]];
     const args = [
       'etcd', '--name', `n${i}`, '--data-dir', data, '--log-level', 'error', '--initial-cluster-token', directory,
       '--listen-client-urls', client, '--advertise-client-urls', client, '--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer,
       '--pre-vote', '--election-timeout', String(electionMs), '--heartbeat-interval', String(electionMs / 10),
-      '--initial-cluster', this.#peers.map((url, n) => `n${n}=${url}`).join(','),
+      '--initial-cluster', this.#cluster(),
       ...(tls === undefined ? [] : ['--client-cert-auth', '--trusted-ca-file', tls.ca, '--cert-file', tls.cert, '--key-file', tls.key]),
     ];
     const namespace = namespaces?.[i];
@@ -92,6 +92,21 @@ export class Etcd {
       return tracerOf(pid) !== 0;
     });
     return async () => void (await end(strace, 'SIGTERM'));
+  }
+
+  /** What it has now, into a file. */
+  async save(file: string): Promise<void> {
+    await this.#ctl([this.endpoints[0] ?? ''], ['snapshot', 'save', file]);
+  }
+  /** All nodes die and come back with what is in the file, as an operator brings back a backup. */
+  async restore(file: string): Promise<void> {
+    await this.close();
+    for (const [i, peer] of this.#peers.entries()) {
+      const data = this.#dataOf(i);
+      rmSync(data, { recursive: true });
+      await this.ctl(['snapshot', 'restore', file, '--name', `n${i}`, '--data-dir', data, '--initial-cluster', this.#cluster(), '--initial-cluster-token', this.#options.directory, '--initial-advertise-peer-urls', peer]);
+    }
+    await this.start();
   }
 
   runs(i: number): boolean {
@@ -136,11 +151,21 @@ export class Etcd {
     return this.endpoints.findIndex((endpoint) => leading?.Endpoint === endpoint);
   }
 
+  #dataOf(i: number): string {
+    return join(this.#options.directory, `etcd${i}`);
+  }
+  #cluster(): string {
+    return this.#peers.map((url, n) => `n${n}=${url}`).join(',');
+  }
+
   ctl(args: readonly string[]): Promise<string> {
+    return this.#ctl(this.endpoints, args);
+  }
+  #ctl(endpoints: readonly string[], args: readonly string[]): Promise<string> {
     const { namespaces: [namespace] = [], tls } = this.#options;
     const inside = namespace === undefined ? [] : ['nsenter', `--net=${namespacePath(namespace)}`];
     const known = tls === undefined ? [] : ['--cacert', tls.ca, '--cert', tls.cert, '--key', tls.key];
-    return run('env', ['ETCDCTL_API=3', ...inside, 'etcdctl', '--command-timeout=2s', '--endpoints', this.endpoints.join(','), ...known, ...args]);
+    return run('env', ['ETCDCTL_API=3', ...inside, 'etcdctl', '--command-timeout=2s', '--endpoints', endpoints.join(','), ...known, ...args]);
   }
 
   async #isHealthy(): Promise<boolean> {

@@ -206,7 +206,7 @@ async function deadly(scene: Scene, fault: DeadlyFault, host: number, second: Pa
 }
 
 /** The living hosts' VMs stop, the dead one's go to them; the next generation begins. */
-export async function takeOver({ cluster, engine, traffic, seats, life }: Scene, dead: number, homeOf: () => number): Promise<{ openUs: number; outsideUs: number }> {
+export async function takeOver({ cluster, engine, traffic, seats, life }: Scene, dead: number, homeOf: () => number): Promise<{ openUs: number; outsideUs: number; seats: readonly Seat[]; life: Life }> {
   for (let host = 0; host < HOSTS; host++) if (host !== dead) life.silent.add(host);
   const stopped = engine.stop();
   await cluster.daemon(dead).hangUp();
@@ -227,7 +227,7 @@ export async function takeOver({ cluster, engine, traffic, seats, life }: Scene,
   next.silent.clear();
   engine.run();
   await until('the new generation is heard outside', () => traffic.firstOutsideUs.has(next.generation), GOES_ON_MS);
-  return { openUs, outsideUs: traffic.firstOutsideUs.get(next.generation) ?? Number.NaN };
+  return { openUs, outsideUs: traffic.firstOutsideUs.get(next.generation) ?? Number.NaN, seats: moved, life: next };
 }
 
 async function refusedBy({ engine }: Scene): Promise<number> {

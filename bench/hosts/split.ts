@@ -19,6 +19,8 @@ import { finish, members, type Seat } from './story.ts';
 const WAIT_MS = 60_000;
 const WARM_EPOCHS = 3;
 const GHOSTS_MS = 400;
+/** Epochs of which a backup knows nothing. */
+const BEYOND_BACKUP = 10;
 /** m1 on h1, m2 on h2, m3 and m4 on h3. */
 const HOMES = [0, 1, 2, 2] as const;
 const seated = (homes: readonly number[]): Seat[] => homes.map((host, i) => ({ is: i * HOSTS, tap: i * HOSTS + host }));
@@ -136,12 +138,59 @@ const oneHostAlone: Play = async (scene) => {
   return told(`commit ${commit}, rollback ${rollback}`, unless(commit !== 'accepted' && rollback !== 'accepted', 'one of them was done'));
 };
 
+/** h3 is taken over and wakes, fenced; then a takeover gives it members again, while it knows only the life before. */
+const namesTheFenced: Play = async (scene) => {
+  const { cluster, engine, life } = scene;
+  const before = engine.generation;
+  cluster.daemon(2).signal('SIGSTOP');
+  const taken = await takeOver(scene, 2, () => 1);
+  cluster.daemon(2).signal('SIGCONT');
+  await until('h3 is fenced', async () => (await engine.state(2).catch(() => undefined))?.phase === 'fenced', WAIT_MS);
+  const { generation } = engine;
+  const old = await codeOf(engine.say(2, 'ack', { generation: before, epoch: (await engine.state(2)).open - 1 }));
+  const unnamed = await codeOf(engine.say(2, 'cut', { generation, epoch: engine.open }));
+  await sleep(GHOSTS_MS);
+  life.silent.add(2); // as whoever gives it members again must see to
+  await takeOver({ ...scene, ...taken }, 1, () => 2);
+  await goesOn(scene);
+  const { phase, generation: at } = await engine.state(2);
+  return told(`the old ack ${old}, a cut in the generation without it ${unnamed}; named, it opens the new one by its own engine's takeover, without what it held`,
+    unless(old === 'fenced' && unnamed === 'fenced', 'not both were refused'), unless(phase === 'protected' && at === generation + 1, `it is ${phase} in generation ${at}`));
+};
+
+/** Etcd is brought back from a backup that is some epochs old; a host that was there and one that starts anew take over. */
+const ledgerGoesBack: Play = async (scene) => {
+  const { cluster: { bed, etcd, daemons }, engine } = scene;
+  const [, second] = daemons;
+  const file = join(bed.directory, `backup${engine.generation}`);
+  await etcd.save(file);
+  const saved = engine.committed;
+  await until('epochs are committed beyond the backup', () => engine.committed >= saved + BEYOND_BACKUP, WAIT_MS);
+  await engine.stop();
+  const epoch = (await engine.state(1)).committed;
+  const generation = engine.generation + 1;
+  await etcd.restore(file);
+  const there = await decided(() => engine.say(1, 'takeover', { generation, epoch }));
+  await second?.kill();
+  await second?.start('live');
+  await until('h2 has the ledger', async () => (await second?.api.call('GET', '/readyz'))?.status === 200, WAIT_MS);
+  const anew = await decided(() => engine.say(1, 'takeover', { generation, epoch }));
+  const codes = new Set<string>();
+  for (let old = 0; old < epoch; old += 1) codes.add(await decided(() => engine.say(1, 'takeover', { generation, epoch: old })));
+  engine.run();
+  await goesOn(scene);
+  return told(`takeover by a host that was there: ${there}; by one that starts anew: ${anew}, and at each epoch before: ${[...codes].join(', ')}; the group goes on in its generation once the ledger has come as far as it was`,
+    unless(![there, anew, ...codes].includes('accepted'), 'one was accepted'));
+};
+
 const ASKED: Readonly<Record<string, Play>> = {
   'two hosts take over at once, the old host wakes and acks': twoTakeovers,
   'a host cut off from the ledger takes over': cutOffTakesOver,
   'a takeover with wrong numbers': wrongNumbers,
   'two daemons of one name': sameName,
   'one host\'s engine commits or rolls back for all': oneHostAlone,
+  'a takeover gives members to a host that is fenced': namesTheFenced,
+  'etcd is brought back from an older backup': ledgerGoesBack,
 };
 const HAPPENED: Readonly<Record<string, Passing | Deadly>> = {
   'the old host was paused beyond its lease, taken over, and wakes': 'paused, taken over',

@@ -10,8 +10,8 @@
  * by their watch. A swap whose outcome is not known is an error to its asker, who may ask again: what
  * is so already is ignored.
  */
-import { decideHead, hostsOf, isHeadCommand } from '../core/hosts.ts';
-import type { HeadCommand } from '../core/hosts.ts';
+import { decideHead, hostsOf, isBehind, isHeadCommand } from '../core/hosts.ts';
+import type { Decision, HeadCommand } from '../core/hosts.ts';
 import { isAcross } from '../core/spec.ts';
 import type { Command, GroupState, LedgerView } from '../core/types.ts';
 import { deny } from '../core/watermarks.ts';
@@ -64,7 +64,9 @@ export class Hosts {
     const isolated = command.kind === 'takeover' ? this.#isolated() : undefined;
     if (isolated !== undefined) return { reply: deny('isolated', isolated), state: this.#groups.find(name)?.state };
     for (let tries = 0; tries < TRIES_MAX; tries += 1) {
-      const { reply, swap } = decideHead(await this.#ledger.read(name), command);
+      const view = await this.#ledger.read(name);
+      const behind = command.kind === 'takeover' ? isBehind(view, this.#groups.find(name)?.state) : undefined;
+      const { reply, swap }: Decision = behind === undefined ? decideHead(view, command) : { reply: behind };
       if (reply.outcome === 'denied') return { reply, state: this.#groups.find(name)?.state };
       if (swap !== undefined && !(await this.#ledger.swap(name, swap))) continue;
       return this.#heard(name, command, reply);

@@ -17,7 +17,7 @@
  * `across.ts` is what a host does about it. Neither knows how the ledger keeps its word.
  */
 import { NUMBER_MAX, epoch, generation } from './types.ts';
-import type { Command, Epoch, Generation, GroupSpec, Head, HostProgress, LedgerView, Reply, Swap } from './types.ts';
+import type { Command, Epoch, Generation, GroupSpec, GroupState, Head, HostProgress, LedgerView, Reply, Swap } from './types.ts';
 import { isAcross, movedTo, sameSpec, specFault } from './spec.ts';
 import { ACCEPTED, IGNORED, deny } from './watermarks.ts';
 import type { CommandOf } from './watermarks.ts';
@@ -110,6 +110,20 @@ function decideRaise(view: LedgerView, head: Head, takeover: CommandOf<'takeover
   if (witness === undefined) throw new TypeError('no host has the least ack');
   const raised: Omit<Head, 'serial'> = { ...head, spec, generation: takeover.generation, begun: 'takeover', from: head.generation, start: to };
   return changed(view, raised, { begins: hostsOf(spec), witness: { host: witness, generation: head.generation, epoch: to } });
+}
+
+/**
+ * What this host knows of the group the ledger must know too. One that was brought back from a backup
+ * may not, and its R would be one that the world has seen more of (D84). undefined = it does.
+ */
+export function isBehind(view: LedgerView, known: GroupState | undefined): Reply | undefined {
+  const { head } = view;
+  if (head === undefined || known?.across === undefined) return undefined;
+  const asked = 'was etcd brought back from a backup? Stop the VMs, unprotect with held=discard, and protect again';
+  if (head.serial < known.across.serial) return deny('fenced', `this host was told of generation ${known.generation}, the ledger says ${head.generation}: ${asked}`);
+  if (head.generation !== known.generation || known.phase === 'idle') return undefined;
+  const to = committedOf(head, view);
+  return to < known.committed ? deny('epoch_out_of_order', `epoch ${known.committed} is committed here, the world has seen it, the ledger says ${to}: ${asked}`) : undefined;
 }
 
 function decideEnd(view: LedgerView, head: Head, { generation: given, held }: CommandOf<'unprotect'>): Decision {

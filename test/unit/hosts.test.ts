@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { decideHead, progressOf } from '../../proxy/core/hosts.ts';
+import { decideHead, isBehind, progressOf } from '../../proxy/core/hosts.ts';
 import { resume } from '../../proxy/core/resume.ts';
 import { step } from '../../proxy/core/step.ts';
 import { epoch, generation } from '../../proxy/core/types.ts';
@@ -82,6 +82,19 @@ test('a generation that has the same four bits on the wire as the one it replace
   const idle = viewOf({ ...HEAD, phase: 'idle' }, [7, 7, 7]);
   expect(decideHead(idle, { kind: 'protect', generation: generation(33) }).swap).toBeUndefined();
   expect(decideHead(viewOf({ ...HEAD, phase: 'idle', generation: generation(0) }, [0, 0, 0]), { kind: 'protect', generation: generation(16) }).swap?.head.generation).toBe(16);
+});
+
+test('a ledger that knows less than this host is no ground for a takeover', () => {
+  const known = heard(undefined, viewOf(HEAD, [0, 0, 0])).state;
+  if (known === undefined) throw new Error('it has the group');
+  const at = (committed: number): GroupState => ({ ...known, committed: epoch(committed) });
+  const backup = viewOf(HEAD, [7, 4, 9]);
+  expect(decideHead(backup, takeover(2, 4)).swap?.head.start, 'by the ledger alone it would be').toBe(4);
+  expect(isBehind(backup, at(5))).toMatchObject({ denial: { code: 'epoch_out_of_order', message: expect.stringMatching(/^epoch 5 is committed here.* the ledger says 4/) as string } });
+  expect(isBehind(backup, at(4))).toBeUndefined();
+  expect(isBehind(viewOf({ ...HEAD, serial: 3, generation: generation(2), begun: 'takeover', from: generation(1), start: epoch(5) }, [5, 5, 5]), at(4)), 'it has gone on').toBeUndefined();
+  expect(isBehind(viewOf({ ...HEAD, serial: 1, phase: 'idle', generation: generation(0) }, [0, 0, 0]), at(0))).toMatchObject({ denial: { code: 'fenced' } });
+  expect(isBehind(backup, undefined)).toBeUndefined();
 });
 
 test('late is who keeps the others waiting', () => {
