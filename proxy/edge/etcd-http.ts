@@ -5,7 +5,7 @@
  *                             └─ late (CALL_MS) or refused ─► the next endpoint is in use from now on; EdgeError
  *
  * Nothing waits longer than its deadline (`Patience`): without one, a call to a leader that was killed
- * hangs for seconds. Whether a call that failed took effect is not known; who makes it must be able to make it
+ * hangs for seconds; nor for a connection that does not come about. Whether a call that failed took effect is not known; who makes it must be able to make it
  * again. Which of two endpoints has the truth is not asked: reads and writes are linearizable by
  * default, so a member cut off from the others fails them. Only a watch can be served a stale
  * silence; `etcd-ledger.ts` notices by its own heartbeat.
@@ -61,10 +61,7 @@ export class EtcdHttp {
     const { endpoint } = this;
     const patience = new Patience(ms);
     try {
-      const { statusCode, body: answer } = await this.#agent.request({ origin: endpoint, path, method: 'POST', body: JSON.stringify(body), signal: patience.signal });
-      const text = await answer.text();
-      if (statusCode !== 200) throw new Error(`${statusCode} ${text.slice(0, 200)}`);
-      return objectOf(JSON.parse(text));
+      return await Promise.race([this.#ask(endpoint, path, body, patience.signal), patience.over]);
     } catch (error) {
       this.avoid(endpoint);
       throw this.#ledgerDown(endpoint, error);
@@ -85,6 +82,13 @@ export class EtcdHttp {
       this.avoid(endpoint);
       throw this.#ledgerDown(endpoint, error);
     }
+  }
+
+  async #ask(origin: string, path: string, body: Json, signal: AbortSignal): Promise<Json> {
+    const { statusCode, body: answer } = await this.#agent.request({ origin, path, method: 'POST', body: JSON.stringify(body), signal });
+    const text = await answer.text();
+    if (statusCode !== 200) throw new Error(`${statusCode} ${text.slice(0, 200)}`);
+    return objectOf(JSON.parse(text));
   }
 
   async close(): Promise<void> {
@@ -116,6 +120,11 @@ class Patience {
   get signal(): AbortSignal {
     return this.#controller.signal;
   }
+  /** Rejects then. A request that waits for its connection does not heed its signal: a peer that is cut off would cost it a second. */
+  get over(): Promise<never> {
+    const { signal } = this;
+    return new Promise((_, reject) => signal.addEventListener('abort', () => reject(asError(signal.reason)), { once: true }));
+  }
   end(): void {
     clearTimeout(this.#timer);
   }
@@ -127,6 +136,8 @@ class Patience {
     }, this.#ms / PIECES);
   }
 }
+
+const asError = (reason: unknown): Error => (reason instanceof Error ? reason : new Error(String(reason)));
 
 function agentOf(tls: EtcdTls | undefined): Agent {
   const shown = tls === undefined ? {} : { ca: tls.ca, ...(tls.cert === undefined || tls.key === undefined ? {} : { cert: tls.cert, key: tls.key }) };

@@ -1,4 +1,5 @@
 /** Two ways through the world of hosts: every state to a bound, breadth first; or one long random walk. */
+import { createHash } from 'node:crypto';
 import { colourDiff } from '../../proxy/core/types.ts';
 import type { GroupState } from '../../proxy/core/types.ts';
 import { RULES, begin, moves } from './hosts-world.ts';
@@ -21,7 +22,10 @@ function stateKey(state: GroupState | undefined): string {
   return [phase.slice(0, 1), generation, sealed, acked, committed, across?.serial, across?.pending?.serial, members.length, state.takeover?.generation].join();
 }
 
-function keyOf(world: World): string {
+/** 96 bits of it: of ten million states two share theirs with a chance of 1 in 10^15, and a million fit in memory. */
+const keyOf = (world: World): string => createHash('sha1').update(textOf(world)).digest('base64').slice(0, 16);
+
+function textOf(world: World): string {
   const hosts = world.hosts.map(({ machine, state, journal, disk, vm, ring, shown }) => {
     const frames = ring.map((frame) => `${frame.generation}.${frame.epoch}@${state === undefined ? '' : colourDiff(frame.colour, state.colourBase)}`);
     return [machine.length, state === undefined ? shown : stateKey(state), journal === state ? '' : stateKey(journal), disk === state ? '' : stateKey(disk), vm === undefined ? '' : `${vm.generation}.${vm.epoch}`, frames].join('|');
@@ -40,7 +44,7 @@ export function exhaust(bounds: Bounds, statesMax: number, rules: Rules = RULES)
   const first = begin(bounds);
   const known = new Set([keyOf(first)]);
   const seen: Record<string, number> = {};
-  let layer: { world: World; way: readonly string[] }[] = [{ world: first, way: [] }];
+  let layer: { world: World; way: Way | undefined }[] = [{ world: first, way: undefined }];
   let made = 0;
   let depth = 0;
   for (; layer.length > 0; depth += 1) {
@@ -48,12 +52,12 @@ export function exhaust(bounds: Bounds, statesMax: number, rules: Rules = RULES)
     for (const { world, way } of layer) {
       for (const { what, make } of moves(rules, bounds, world)) {
         made += 1;
-        const after = follow(make, [...way, what]);
+        const after = follow(make, () => stepsOf({ what, before: way }));
         const key = keyOf(after);
         if (known.has(key)) continue;
         known.add(key);
         seen[kindOf(what)] = (seen[kindOf(what)] ?? 0) + 1;
-        next.push({ world: after, way: [...way, what] });
+        next.push({ world: after, way: { what, before: way } });
         if (known.size >= statesMax) return { states: known.size, moves: made, depth, whole: false, seen };
       }
     }
@@ -62,11 +66,22 @@ export function exhaust(bounds: Bounds, statesMax: number, rules: Rules = RULES)
   return { states: known.size, moves: made, depth, whole: true, seen };
 }
 
-function follow(make: () => World, way: readonly string[]): World {
+/** How a state was reached; states share their beginnings. */
+interface Way {
+  readonly what: string;
+  readonly before: Way | undefined;
+}
+function stepsOf(way: Way): string[] {
+  const steps: string[] = [];
+  for (let at: Way | undefined = way; at !== undefined; at = at.before) steps.unshift(at.what);
+  return steps;
+}
+
+function follow(make: () => World, way: () => readonly string[]): World {
   try {
     return make();
   } catch (error) {
-    if (error instanceof Error) error.message = `${error.message}\n  after: ${way.slice(-40).join('\n         ')}`;
+    if (error instanceof Error) error.message = `${error.message}\n  after: ${way().slice(-40).join('\n         ')}`;
     throw error;
   }
 }
@@ -98,7 +113,7 @@ export function wander(bounds: Bounds, steps: number, seed: number, rules: Rules
     }
     way.push(move.what);
     seen[kindOf(move.what)] = (seen[kindOf(move.what)] ?? 0) + 1;
-    world = follow(move.make, way);
+    world = follow(move.make, () => way);
   }
   return { states: lives, moves: steps, depth: way.length, whole: true, seen };
 }

@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { connect } from 'node:net';
 import { Worker } from 'node:worker_threads';
 import { expect, test } from 'vitest';
 import { EtcdHttp } from '../../proxy/edge/etcd-http.ts';
@@ -40,4 +41,29 @@ test('an answer that does not come is given up at the deadline, in one sentence'
   await served(600_000, async (http) => {
     await expect(http.call('/v3/kv/range', {}, 100)).rejects.toMatchObject({ code: 'ledger_down', message: expect.stringMatching(/did not do it: no answer within 100 ms$/) as string });
   });
+});
+
+/** Listens, and accepts nobody: what comes when two wait already is not even connected. */
+const DEAF = `
+  const { parentPort } = require('node:worker_threads');
+  const server = require('node:net').createServer();
+  server.listen({ port: 0, host: '127.0.0.1', backlog: 1 }, () => {
+    parentPort.postMessage(server.address().port);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+  });
+`;
+
+test('a peer that does not even connect is given up at the same deadline', async () => {
+  const worker = new Worker(DEAF, { eval: true });
+  const [port] = await once(worker, 'message') as [number];
+  const waiting = Array.from({ length: 8 }, () => connect(port, '127.0.0.1').on('error', () => undefined));
+  const http = new EtcdHttp({ endpoints: [`http://127.0.0.1:${port}`], tls: undefined });
+  try {
+    await Promise.all(waiting.slice(0, 2).map((socket) => once(socket, 'connect')));
+    await expect(http.call('/v3/kv/range', {}, 100)).rejects.toMatchObject({ code: 'ledger_down', message: expect.stringMatching(/did not do it: no answer within 100 ms$/) as string });
+  } finally {
+    for (const socket of waiting) socket.destroy();
+    await http.close();
+    await worker.terminate();
+  }
 });
