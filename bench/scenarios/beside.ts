@@ -23,10 +23,13 @@ import { inNamespace } from '../bed/libc.ts';
 import { median, quantile } from '../bed/stats.ts';
 import type { Context, Lap, Quantity, Reading, Scenario, Variant } from '../scenario.ts';
 
-const WINDOW_MS = 500;
-const WINDOWS = 20;
-/** Slow start. */
-const BEGIN_MS = 2000;
+/** `beginMs`: slow start, not counted. */
+export interface Pace {
+  readonly beginMs: number;
+  readonly windowMs: number;
+  readonly windows: number;
+}
+const PACE: Pace = { beginMs: 2000, windowMs: 500, windows: 20 };
 /** The two streams don't begin in the same moment, nor are windows read on time. */
 const SLACK_MS = 2000;
 const HOLD_BYTES = '16MiB';
@@ -66,17 +69,18 @@ export interface Pair {
 export const shares = (counts: readonly (readonly [gated: number, plain: number])[]): number[] =>
   counts.slice(1).map(([gated, plain], i) => (gated - (counts[i]?.[0] ?? Number.NaN)) / (plain - (counts[i]?.[1] ?? Number.NaN)));
 
-async function streamed({ gated, plain, load }: Pair, reverse: boolean): Promise<[number, number][]> {
-  const seconds = Math.ceil((BEGIN_MS + WINDOWS * WINDOW_MS + SLACK_MS) / 1e3);
+/** Bytes over both at the windows' ends, one more than windows. */
+export async function streamed({ gated, plain, load }: Pick<Pair, 'gated' | 'plain' | 'load'>, reverse: boolean, { beginMs, windowMs, windows }: Pace = PACE): Promise<[number, number][]> {
+  const seconds = Math.ceil((beginMs + windows * windowMs + SLACK_MS) / 1e3);
   const counts: [number, number][] = [];
   let over = 0;
   const runs = [gated, plain].map((road) => iperf(road, { from: road.from, to: road.to, seconds, reverse, ...load }).finally(() => (over += 1)));
   const measured = (async () => {
-    await sleep(BEGIN_MS);
-    for (let i = 0; i <= WINDOWS; i++) {
+    await sleep(beginMs);
+    for (let i = 0; i <= windows; i++) {
       counts.push([gated.sent(reverse ? gated.from : gated.to), plain.sent(reverse ? plain.from : plain.to)]);
-      if (over > 0) throw new Error(`a stream ended before window ${i + 1} of ${WINDOWS}`);
-      if (i < WINDOWS) await sleep(WINDOW_MS);
+      if (over > 0) throw new Error(`a stream ended before window ${i + 1} of ${windows}`);
+      if (i < windows) await sleep(windowMs);
     }
   })();
   const ended = await Promise.allSettled([...runs, measured]); // none goes on under the next run
@@ -107,8 +111,11 @@ export async function beside(context: Context, lap: Lap, pair: Pair): Promise<Re
 export const shareOf = (name: string, floor?: number): Quantity[] => (['', ', reverse'] as const).map((way) =>
   ({ key: `share${way === '' ? '' : 'Reverse'}`, name: `${name}${way}`, unit: 'of the bridge', demands: [{ variant: 'group', by: 'value', ...(floor === undefined ? {} : { floor, target: 1 }) }] }));
 export const argumentsOf = ({ udpBytes, streams }: Load): string =>
-  `iperf3 ${udpBytes === undefined ? `-P ${streams ?? 1}` : `-u -b 0 -l ${udpBytes}`} over both at once, senders on one core, receivers on another, a run each direction: ${WINDOWS} windows of ${WINDOW_MS} ms`;
+  `iperf3 ${udpBytes === undefined ? `-P ${streams ?? 1}` : `-u -b 0 -l ${udpBytes}`} over both at once, senders on one core, receivers on another, a run each direction: ${PACE.windows} windows of ${PACE.windowMs} ms`;
 export const NOTE = `'${CONTROL}' is the method's own error: the same traffic, and protection on neither.`;
+
+/** From the first member to the second. */
+export const roadOf = (bed: Bed): Road => ({ id: bed.id, from: bed.member(0), to: bed.member(1), sent: ({ port }) => sentBytes(bed.host, port) });
 
 async function twoBeds(): Promise<[Bed, Bed]> {
   const bed = await Bed.create({ members: ['veth', 'veth'] });
@@ -129,7 +136,6 @@ const besideWith = (what: string, load: Load): Scenario => {
     open: async (context) => {
       const [bed, other] = await twoBeds();
       let engine: Engine | undefined;
-      const road = (of: Bed): Road => ({ id: of.id, from: of.member(0), to: of.member(1), sent: ({ port }) => sentBytes(of.host, port) });
       return {
         lap: async (lap): Promise<Reading> => {
           if (engine === undefined) {
@@ -138,7 +144,7 @@ const besideWith = (what: string, load: Load): Scenario => {
           }
           const one = engine;
           return beside(context, lap, {
-            gated: road(bed), plain: road(other), load,
+            gated: roadOf(bed), plain: roadOf(other), load,
             protect: () => one.protect(bed.groupFile('g', { hold: { bytes: HOLD_BYTES } })),
             unprotect: () => one.unprotect('discard'),
           });
