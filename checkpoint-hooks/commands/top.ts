@@ -62,7 +62,7 @@ export function screenText(figures: Figures, histories: Histories, chosen: numbe
   if (figures.groups.length === 0) lines.push('no group yet; create one: sluice group apply -f web.yaml');
   else lines.push(...table(HEAD, figures.groups.map((group, i) => groupRow(group, histories.of(group.group), i === chosen)), ALIGN).split('\n'));
   const group = figures.groups[chosen];
-  if (group !== undefined) lines.push('', ...groupLines(group, histories.of(group.group), figures.atMs, columns));
+  if (group !== undefined) lines.push('', ...groupLines(group, histories.of(group.group), figures, columns));
   return lines.slice(0, rows).map((line) => line.slice(0, columns)).join('\n');
 }
 
@@ -76,13 +76,14 @@ function acrossLines({ across }: Figures): string[] {
   return [`ledger ${ledger.ok ? 'there' : 'NOT THERE'}   other hosts: ${heard.length === 0 ? 'none' : heard.join(', ')}   isolation: ${cut}${closed}`];
 }
 
-function hostLines({ hosts }: GroupFigures): string[] {
+function hostLines({ hosts }: GroupFigures, isLedgerThere: boolean): string[] {
   if (hosts === undefined) return [];
-  const rows = hosts.map(({ host, acked, behind, late, alive }) => [`  ${host}`, String(acked), String(behind), !alive ? 'NOT HEARD' : late ? 'LATE: the group waits for it' : 'there']);
+  const rows = hosts.map(({ host, acked, behind, late, alive }) => [`  ${host}`, String(acked), String(behind), !isLedgerThere ? 'not known: no ledger' : !alive ? 'NOT HEARD' : late ? 'LATE: the group waits for it' : 'there']);
   return ['', ...table(['  host', 'acked', 'behind', 'state'], rows, ['left', 'right', 'right', 'left']).split('\n')];
 }
 
-function groupLines(group: GroupFigures, history: GroupHistory, nowMs: number, columns: number): string[] {
+function groupLines(group: GroupFigures, history: GroupHistory, { atMs: nowMs, across }: Figures, columns: number): string[] {
+  const isLedgerThere = across?.ledger.ok ?? true;
   const phases = history.phases().filter(({ count }) => count > 0).map(({ name, p50, p99 }) => `${name} ${msText(p50)} (p99 ${msText(p99)})`);
   const recent = history.heldBytes.slice(-400);
   return [
@@ -92,7 +93,7 @@ function groupLines(group: GroupFigures, history: GroupHistory, nowMs: number, c
     ...history.alarms(nowMs).map(({ text }) => `! ${text}`),
     '',
     ...table(['  member', 'open', 'acked', 'state'], group.members.map((member) => [`  ${member.name}`, String(member.open), String(member.acked), group.phase === 'idle' ? 'not held' : member.ready ? 'ready' : 'joining']), ['left', 'right', 'right', 'left']).split('\n'),
-    ...hostLines(group),
+    ...hostLines(group, isLedgerThere),
   ];
 }
 

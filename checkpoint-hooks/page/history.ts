@@ -70,9 +70,12 @@ export class GroupHistory {
   #overflowAtMs = Number.NEGATIVE_INFINITY;
   #overflowFrames = 0;
   #opened = 0;
+  #isLedgerThere = true;
   #seen: { readonly atMs: number; readonly figures: GroupFigures }[] = [];
 
-  take(atMs: number, figures: GroupFigures): void {
+  /** `isLedgerThere`: what `figures` says of other hosts is known. */
+  take(atMs: number, figures: GroupFigures, isLedgerThere = true): void {
+    this.#isLedgerThere = isLedgerThere;
     const before = this.figures?.dropped.overflow;
     const rose = figures.dropped.overflow - (before ?? figures.dropped.overflow);
     if (rose > 0) {
@@ -183,6 +186,7 @@ export class GroupHistory {
     if (opened !== undefined && nowMs - opened > bound && sealed <= committed) return [{ level: 'warn', text: `the engine is silent: epoch ${open} is open for ${msText(nowMs - opened)}` }];
     const waits = this.epochs.find((row) => row.epoch === committed + 1 && row.cutMs !== undefined && row.lostMs === undefined)?.cutMs;
     if (sealed <= committed || waits === undefined || nowMs - waits < bound) return [];
+    if (hosts !== undefined && !this.#isLedgerThere) return [{ level: 'warn', text: `epoch ${committed + 1} is not committed since ${msText(nowMs - waits)}: the ledger can't be reached, so nobody knows who acked` }];
     const behind = spec.commit === 'acks' ? members.filter((member) => member.acked <= acked).map(({ name }) => name) : [];
     const elsewhere = (hosts ?? []).filter(({ acked: of }) => of <= committed).map(({ host, alive }) => (alive ? `host ${host}` : `host ${host}, which is not heard of`));
     const late = elsewhere.length > 0 ? elsewhere : behind;
@@ -204,7 +208,7 @@ export class Histories {
     return found;
   }
   take(figures: Figures): void {
-    for (const one of figures.groups) this.of(one.group).take(figures.atMs, one);
+    for (const one of figures.groups) this.of(one.group).take(figures.atMs, one, figures.across?.ledger.ok);
     for (const group of this.#all.keys()) if (!figures.groups.some((one) => one.group === group)) this.#all.delete(group);
   }
   hear(event: ApiEvent): void {

@@ -262,7 +262,7 @@ export class Control {
 function planeEvent(fact: Exclude<PlaneFact, { kind: 'released' | 'dead' }>): PlaneEvent {
   switch (fact.kind) {
     case 'output-pending': return { type: fact.kind, epoch: fact.epoch };
-    case 'high-water': return { type: fact.kind, occupancy: fact.occupancy, heldBytes: fact.heldBytes };
+    case 'high-water': return { type: fact.kind, occupancy: Math.round(fact.occupancy * 1000) / 1000, heldBytes: fact.heldBytes };
     case 'overflow': return { type: fact.kind, frames: fact.frames };
   }
 }

@@ -110,6 +110,23 @@ describe('what a watcher concludes', () => {
     expect(history.phases().map(({ p50, count }) => [p50, count])).toEqual([[25, 2], [35, 2], [2, 2]]);
   });
 
+  test('without its ledger nobody is called late: nobody knows', async () => {
+    const { here, client } = await protectedWorld('acks');
+    const [group] = figuresOf(here.deps).groups;
+    if (group === undefined) throw new Error('there is a group');
+    const hosts = ['h1', 'h2'].map((host, i) => ({ host, acked: i, behind: 1 - i, late: i === 0, alive: true }));
+    const waiting = { ...group, open: 2, sealed: 1, committed: 0, hosts };
+    const text = (isLedgerThere: boolean): string => {
+      const history = new GroupHistory();
+      for (const event of [at('protected', 0), at('cut', 10, 1)]) history.hear(event);
+      history.take(9000, waiting, isLedgerThere);
+      return history.alarms(9000).map((alarm) => alarm.text).join();
+    };
+    expect(text(true)).toMatch(/^epoch 1 waits for acks since .*: host h1$/);
+    expect(text(false)).toMatch(/^epoch 1 is not committed since .*: the ledger can't be reached/);
+    await client.close();
+  });
+
   test('who is late is named: the engine, or the members whose ack is missing', async () => {
     const { here, client } = await protectedWorld('acks');
     const history = new GroupHistory();
@@ -140,6 +157,11 @@ describe('what a watcher concludes', () => {
     expect(text).toMatch(/sluice 0\.1\.0 on h1 {2}ready {2}leaks 0/);
     expect(text).toMatch(/> web +protected +1 +1 /);
     expect(text).toMatch(/front +1 +0 +ready/);
+    const early = { ...figures, atMs: figures.atMs - 500, groups: figures.groups.map((group) => ({ ...group, sealed: group.sealed - 10, hold: { ...group.hold, releasedFrames: group.hold.releasedFrames - 600 } })) };
+    const two = new Histories();
+    two.take(early);
+    two.take(figures);
+    expect(screenText(figures, two, -1, { columns: 200, rows: 50 }), 'of two looks half a second apart').toMatch(/ web +protected +1 +1 +20\.0 .* 1200 /);
     const small = screenText(figures, histories, 0, { columns: 20, rows: 4 }).split('\n');
     expect(small.length).toBe(4);
     expect(Math.max(...small.map((line) => line.length))).toBeLessThanOrEqual(20);
