@@ -208,7 +208,7 @@ async function finish(demo: Demo): Promise<Outcome> {
   };
   const rows = [
     ['TCP between members, plain bridge', `${json.bridgeGbps} Gbit/s (both at once, on the same two cores)`],
-    ['TCP between members, Sluice', `${json.intraGbps} Gbit/s (${json.intraRatio} of the bridge)`],
+    ['TCP between members, Sluice', `${json.intraGbps} Gbit/s (${json.intraRatio} of the bridge, median of ${RUNS * PACE.windows} windows)`],
     ['TCP to the outside, held', `${json.tcpOutsideGbps} Gbit/s (bound by window / hold time)`],
     ['echo from outside', `${json.echoMs.held} ms (plain bridge ${json.echoMs.plain} ms)`],
     ['epochs', `${json.epochs}, one each ${INTERVAL_MS} ms, committed ${COMMIT_DELAY_MS} ms later`],
