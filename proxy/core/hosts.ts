@@ -119,7 +119,7 @@ function decideRaise(view: LedgerView, head: Head, takeover: CommandOf<'takeover
 export function isBehind(view: LedgerView, known: GroupState | undefined): Reply | undefined {
   const { head } = view;
   if (head === undefined || known?.across === undefined) return undefined;
-  const asked = 'was etcd brought back from a backup? Stop the VMs, unprotect with held=discard, and protect again';
+  const asked = `was etcd brought back from a backup? Stop the VMs, unprotect with held=discard, and protect again with a generation above ${known.generation}, which names no life that was lost`;
   if (head.serial < known.across.serial) return deny('fenced', `this host was told of generation ${known.generation}, the ledger says ${head.generation}: ${asked}`);
   if (head.generation !== known.generation || known.phase === 'idle') return undefined;
   const to = committedOf(head, view);
