@@ -163,9 +163,9 @@ export class Cells {
   setColour(group: number, colour: number): void {
     this.#writeGroup(group, GROUP.colour, colour);
   }
-  /** One store. Undefined: nothing is sent to other hosts, and nothing from them fits. */
-  setWire(group: number, wire: { readonly generation: number; readonly base: number } | undefined): void {
-    const generation = wire === undefined ? WIRE_CLOSED : wire.generation & WIRE_GENERATION_MASK;
+  /** One store. Closed, or undefined: nothing is sent to other hosts, and nothing from them fits. */
+  setWire(group: number, wire: { readonly generation: number; readonly base: number; readonly closed: boolean } | undefined): void {
+    const generation = wire === undefined || wire.closed ? WIRE_CLOSED : wire.generation & WIRE_GENERATION_MASK;
     this.#wires[(group * GROUP.size + GROUP.wire) >> 3] = (BigInt(generation) << 32n) | BigInt((wire?.base ?? 0) >>> 0);
   }
   /** Where frames to other hosts leave, 0 = nowhere, and under which outer VLAN id. */

@@ -69,6 +69,7 @@ export interface WireView {
   readonly generation: number;
   /** Colour of epoch 0. */
   readonly base: number;
+  readonly closed: boolean;
 }
 export interface MemberView {
   readonly name: string;

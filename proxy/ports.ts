@@ -119,6 +119,8 @@ export interface GateWire {
   readonly generation: Generation;
   /** Epoch e has colour base + e; on the wire the low 12 bits of e. */
   readonly base: Colour;
+  /** Nothing is sent to other hosts, and nothing from them fits. */
+  readonly closed: boolean;
 }
 
 /**

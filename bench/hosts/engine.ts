@@ -178,6 +178,15 @@ export class HostsEngine {
     return epoch;
   }
 
+  /** Protection was ended and begun again: epochs count from 1, nothing that was held before may be seen. */
+  beginAgain(generation: number): void {
+    this.#oracle.begin('takeover', 0, nowUs())(true);
+    this.generation = generation;
+    this.open = 1;
+    this.#committed = 0;
+    for (const bounds of this.bounds) Object.assign(bounds, { floor: 1, ceiling: 1 });
+  }
+
   /** False: the engine was stopped before the host had done it. */
   async #cut(host: number, epoch: number): Promise<boolean> {
     const bounds = this.bounds[host];

@@ -13,8 +13,10 @@ import { ApiRefusal } from '../bed/api.ts';
 import { sleep, until } from '../bed/commands.ts';
 import { Daemon } from '../bed/daemon.ts';
 import { HOSTS, judged, takeOver, type Arena, type Outcome, type Scene } from './chaos.ts';
+import { insist } from './engine.ts';
 import type { Deadly, Passing } from './faults.ts';
 import { finish, members, type Seat } from './story.ts';
+import type { Life } from './traffic.ts';
 
 const WAIT_MS = 60_000;
 const WARM_EPOCHS = 3;
@@ -158,7 +160,7 @@ const namesTheFenced: Play = async (scene) => {
     unless(old === 'fenced' && unnamed === 'fenced', 'not both were refused'), unless(phase === 'protected' && at === generation + 1, `it is ${phase} in generation ${at}`));
 };
 
-/** Etcd is brought back from a backup that is some epochs old; a host that was there and one that starts anew take over. */
+/** Etcd is brought back from a backup that is some epochs old; a host that was there and one that starts anew would take over at one that the world has seen more of. */
 const ledgerGoesBack: Play = async (scene) => {
   const { cluster: { bed, etcd, daemons }, engine } = scene;
   const [, second] = daemons;
@@ -170,18 +172,76 @@ const ledgerGoesBack: Play = async (scene) => {
   const epoch = (await engine.state(1)).committed;
   const generation = engine.generation + 1;
   await etcd.restore(file);
-  const there = await decided(() => engine.say(1, 'takeover', { generation, epoch }));
+  const there = await atEach(engine, generation, epoch);
   await second?.kill();
   await second?.start('live');
   await until('h2 has the ledger', async () => (await second?.api.call('GET', '/readyz'))?.status === 200, WAIT_MS);
-  const anew = await decided(() => engine.say(1, 'takeover', { generation, epoch }));
-  const codes = new Set<string>();
-  for (let old = 0; old < epoch; old += 1) codes.add(await decided(() => engine.say(1, 'takeover', { generation, epoch: old })));
+  const anew = await atEach(engine, generation, epoch);
   engine.run();
   await goesOn(scene);
-  return told(`takeover by a host that was there: ${there}; by one that starts anew: ${anew}, and at each epoch before: ${[...codes].join(', ')}; the group goes on in its generation once the ledger has come as far as it was`,
-    unless(![there, anew, ...codes].includes('accepted'), 'one was accepted'));
+  return told(`takeovers at each epoch before the one that all had acked, by a host that was there: ${there}; by one that starts anew: ${anew}; every host says its acks again, and the group goes on in its generation`,
+    unless(![there, anew].join().includes('accepted'), 'one was accepted'));
 };
+/** Of every epoch that is over: the codes, each once. */
+async function atEach(engine: Scene['engine'], generation: number, before: number): Promise<string> {
+  const codes = new Set<string>();
+  for (let epoch = 0; epoch < before; epoch += 1) codes.add(await decided(() => engine.say(1, 'takeover', { generation, epoch })));
+  return [...codes].join(', ');
+}
+
+/** Protection was begun again: the same members at the same taps, in a generation of their own. */
+function livesAnew({ engine, traffic }: Scene, life: Life, generation: number): Life {
+  traffic.end(life, 0);
+  engine.beginAgain(generation);
+  const next = traffic.expect(generation, life.speakers);
+  for (const host of engine.hosts) traffic.arrive(next, host);
+  next.silent.clear();
+  engine.run();
+  return next;
+}
+async function inGeneration({ engine }: Scene, generation: number): Promise<void> {
+  for (const host of engine.hosts) await until(`h${host + 1} is in generation ${generation}`, async () => (await engine.state(host)).generation === generation, WAIT_MS);
+}
+async function stopped({ engine }: Scene, life: Life): Promise<void> {
+  for (const host of engine.hosts) life.silent.add(host);
+  await engine.stop();
+}
+
+/** The life beyond the backup is a second protection. The remedy: its VMs are stopped, and the group is protected again, in no generation that any host knows. */
+const protectedAgain: Play = async (scene) => {
+  const { cluster: { bed, etcd }, engine, life } = scene;
+  const first = engine.generation;
+  const file = join(bed.directory, `remedy${first}`);
+  await etcd.save(file);
+  await stopped(scene, life);
+  await insist(() => engine.say(0, 'unprotect', { generation: first, held: 'discard' }));
+  const { generation: second } = await insist(() => engine.say(0, 'protect', {}));
+  await inGeneration(scene, second);
+  const lost = livesAnew(scene, life, second);
+  await goesOn(scene);
+  await stopped(scene, lost);
+  await etcd.restore(file);
+  const codes = {
+    'a takeover': await decided(() => engine.say(1, 'takeover', { generation: second + 1, epoch: 0 })),
+    'the first one ended': await decided(() => engine.say(1, 'unprotect', { generation: first, held: 'discard' })),
+    'protect with the number it had': await decided(() => engine.say(1, 'protect', { generation: second })),
+  };
+  for (const host of engine.hosts) await until(`h${host + 1} has ended it`, () => leaves(engine, host), WAIT_MS);
+  const { generation: third } = await insist(() => engine.say(1, 'protect', {}));
+  await inGeneration(scene, third);
+  livesAnew(scene, lost, third);
+  await goesOn(scene);
+  const wanted = ['fenced', 'accepted', 'fenced'];
+  return told(`${Object.entries(codes).map(([name, code]) => `${name}: ${code}`).join('; ')}; without a number it begins the one after the newest that this host knows, and goes on`,
+    unless(Object.values(codes).join() === wanted.join(), `not ${wanted.join(', ')}`), unless(third === second + 1, `generation ${third} after ${second}`));
+};
+
+/** What it was fenced with is given up by its own word. */
+async function leaves(engine: Scene['engine'], host: number): Promise<boolean> {
+  const { phase, generation } = await engine.state(host);
+  if (phase === 'fenced') await engine.say(host, 'unprotect', { generation, held: 'discard' }).catch(() => undefined); // asked again
+  return phase === 'idle';
+}
 
 const ASKED: Readonly<Record<string, Play>> = {
   'two hosts take over at once, the old host wakes and acks': twoTakeovers,
@@ -191,6 +251,7 @@ const ASKED: Readonly<Record<string, Play>> = {
   'one host\'s engine commits or rolls back for all': oneHostAlone,
   'a takeover gives members to a host that is fenced': namesTheFenced,
   'etcd is brought back from an older backup': ledgerGoesBack,
+  'etcd is brought back from before the protection, which is then begun again': protectedAgain,
 };
 const HAPPENED: Readonly<Record<string, Passing | Deadly>> = {
   'the old host was paused beyond its lease, taken over, and wakes': 'paused, taken over',

@@ -9,6 +9,7 @@
  * A fault of the program (a broken invariant) or a dead hold loop is told to `onFatal`, everybody
  * who waits is answered, and nothing is taken any more: the process should end, the kernel holds.
  */
+import { randomBytes } from 'node:crypto';
 import type { Command, CoreEvent, GroupState, HostProgress, NicSpec } from '../core/types.ts';
 import { deny, localOf } from '../core/watermarks.ts';
 import { EdgeError } from '../ports.ts';
@@ -24,6 +25,7 @@ export type { Answer } from './group.ts';
 
 /** Groups of one daemon (abi.h); a further one is denied. */
 export const GROUPS_MAX = 256;
+const LIFE_BYTES = 8;
 
 export type PlaneEvent =
   | { readonly type: 'output-pending'; readonly epoch: number }
@@ -39,6 +41,8 @@ export interface ControlOptions extends World {
   readonly trouble: (group: string, error: EdgeError) => void;
   /** A sentence while this host is cut off: then it takes nothing over. */
   readonly isolated?: () => string | undefined;
+  /** A name that no generation of a group across hosts had before. Default: 64 random bits. */
+  readonly nextLife?: () => string;
   /** Default: setTimeout. */
   readonly later?: (run: () => void, ms: number) => () => void;
 }
@@ -68,7 +72,7 @@ export class Control {
       find: (name) => this.#groups.get(name),
       make: (name) => this.#create(name),
       claimed: (name, command) => this.#claimed(name, command),
-    }, options.isolated ?? (() => undefined));
+    }, { isolated: options.isolated ?? (() => undefined), nextLife: options.nextLife ?? (() => randomBytes(LIFE_BYTES).toString('hex')) });
     options.plane.onFact((fact) => {
       this.#fact(fact);
     });

@@ -27,6 +27,7 @@
  *   leave      drain, gate, drain: what came between the first two is dropped, for nobody asks for it.
  *   drain      flag, then ring: the kernel lets frames of any colour out only while draining.
  */
+import { isMute } from '../core/across.ts';
 import { colourDiff } from '../core/types.ts';
 import type { Colour, CoreEvent, Effect, Epoch, GroupState, MemberState, Step, Wire } from '../core/types.ts';
 import { steppedBack } from '../core/step.ts';
@@ -212,9 +213,10 @@ export class Executor {
       this.#world.gate.setReady(this.id, member);
       if (one !== undefined) this.#world.plane.receiver(this.id, this.#nicsOf([member]), one.colour);
     },
-    publish: ({ generation, epoch }) => {
-      this.#world.ledger?.publish(this.#group, { generation, epoch });
+    publish: ({ generation, life, epoch }) => {
+      this.#world.ledger?.publish(this.#group, { generation, life, epoch });
     },
+    closeWire: (_effect, state) => this.#world.gate.setWire?.(this.id, wireOf(mustHave(state))),
     drain: () => {
       this.#drain();
     },
@@ -308,8 +310,10 @@ const isStillAt = (announced: GroupState, now: GroupState | undefined): boolean 
 const gateMembers = (state: GroupState): readonly GateMember[] =>
   state.members.map((member) => ({ name: member.name, colour: colourOf(state, openOf(member)), ready: member.ready }));
 
-const wireOf = ({ across, spec, generation, colourBase }: GroupState): GateWire | undefined =>
-  across === undefined || spec.wire === undefined ? undefined : { self: across.self, ...roadOf(spec.wire), generation, base: colourBase };
+function wireOf(state: GroupState): GateWire | undefined {
+  const { across, spec, generation, colourBase } = state;
+  return across === undefined || spec.wire === undefined ? undefined : { self: across.self, ...roadOf(spec.wire), generation, base: colourBase, closed: isMute(state) };
+}
 const roadOf = (wire: Wire): Pick<GateWire, 'vlan' | 'vxlan'> =>
   ('vlan' in wire ? { vlan: wire.vlan } : { vlan: 0, vxlan: { vni: wire.vxlan, hosts: wire.hosts } });
 

@@ -10,8 +10,8 @@
  * by their watch. A swap whose outcome is not known is an error to its asker, who may ask again: what
  * is so already is ignored.
  */
-import { decideHead, hostsOf, isBehind, isHeadCommand } from '../core/hosts.ts';
-import type { Decision, HeadCommand } from '../core/hosts.ts';
+import { decideHead, hostsOf, isHeadCommand } from '../core/hosts.ts';
+import type { HeadCommand } from '../core/hosts.ts';
 import { isAcross } from '../core/spec.ts';
 import type { Command, GroupState, LedgerView } from '../core/types.ts';
 import { deny } from '../core/watermarks.ts';
@@ -34,12 +34,14 @@ export class Hosts {
   readonly #groups: GroupsOfControl;
 
   readonly #isolated: () => string | undefined;
+  readonly #nextLife: () => string;
 
-  /** `isolated`: a sentence while this host may take nothing over. */
-  constructor(ledger: Ledger, groups: GroupsOfControl, isolated: () => string | undefined) {
+  /** `isolated`: a sentence while this host may take nothing over. `nextLife`: a name that no generation had before. */
+  constructor(ledger: Ledger, groups: GroupsOfControl, { isolated, nextLife }: { isolated: () => string | undefined; nextLife: () => string }) {
     this.#ledger = ledger;
     this.#groups = groups;
     this.#isolated = isolated;
+    this.#nextLife = nextLife;
   }
 
   /** From now on every view finds its group. */
@@ -65,8 +67,7 @@ export class Hosts {
     if (isolated !== undefined) return { reply: deny('isolated', isolated), state: this.#groups.find(name)?.state };
     for (let tries = 0; tries < TRIES_MAX; tries += 1) {
       const view = await this.#ledger.read(name);
-      const behind = command.kind === 'takeover' ? isBehind(view, this.#groups.find(name)?.state) : undefined;
-      const { reply, swap }: Decision = behind === undefined ? decideHead(view, command) : { reply: behind };
+      const { reply, swap } = decideHead(view, command, { life: this.#nextLife(), known: this.#groups.find(name)?.state });
       if (reply.outcome === 'denied') return { reply, state: this.#groups.find(name)?.state };
       if (swap !== undefined && !(await this.#ledger.swap(name, swap))) continue;
       return this.#heard(name, command, reply);

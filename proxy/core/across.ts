@@ -18,11 +18,15 @@
  * A host that was paused or cut off and wakes acts on what it knew. That is at most what all hosts
  * had acked in its generation, hence at most R: it releases what others would have released too.
  * A view may be old, repeated or out of order: heads count by `serial`, committed only rises.
+ *
+ * A ledger that was brought back from a backup may give a generation's number again. What it says of
+ * a life that is not this host's own moves nothing here: a host that gates is fenced by it, and one
+ * that is idle and cannot be of it holds, fenced (D84).
  */
 import { COLOURS_IN_FLIGHT_MAX, colour, colourDiff, epoch, generation } from './types.ts';
 import type { Across, Effect, Epoch, Fact, GroupSpec, GroupState, Head, LedgerView, Reply } from './types.ts';
 import { restoredTo } from './epochs.ts';
-import { committedOf, fencedBy, hostsOf } from './hosts.ts';
+import { committedOf, fencedBy, hostsOf, looksLike } from './hosts.ts';
 import { sameSpec } from './spec.ts';
 import { begun, toIdle } from './protection.ts';
 import { ACCEPTED, IGNORED, colourOf, deny, levelled, newestOpenOf } from './watermarks.ts';
@@ -31,6 +35,7 @@ import type { Change, CommandOf } from './watermarks.ts';
 type LedgerFact = Extract<Fact, { kind: 'ledger' }>;
 const PERSIST: Effect = { kind: 'persist', durable: true };
 const names = (head: Head, self: string): boolean => hostsOf(head.spec).includes(self);
+const isOurs = ({ generation: own }: GroupState, { life }: Across, head: Head): boolean => head.generation === own && head.life === life;
 
 /** undefined = nothing to do (yet). What it returns is level: said again, the answer is undefined. */
 export function heed(state: GroupState | undefined, { self, view }: LedgerFact): Change | undefined {
@@ -38,12 +43,13 @@ export function heed(state: GroupState | undefined, { self, view }: LedgerFact):
   if (head === undefined) return undefined; // gone from the ledger is no reason to stop holding
   if (state === undefined) return head.phase === 'deleted' || !names(head, self) ? undefined : { state: fresh(head, self), effects: [PERSIST], onFailure: 'back' };
   const { across } = state;
-  if (across === undefined || head.serial < across.serial || state.phase === 'draining') return undefined;
+  if (across === undefined || state.phase === 'draining') return undefined;
+  if (head.serial < across.serial) return state.phase === 'idle' ? heedLost(state, across, head) : undefined;
   const isNew = head.serial > across.serial;
   switch (state.phase) {
     case 'idle': return heedIdle(state, across, view, head, isNew);
     case 'fenced': return isNew ? fence(state, across, head) : undefined;
-    case 'protected': return isNew ? heedChange(state, across, head) : follow(state, head, view);
+    case 'protected': return isNew ? heedChange(state, across, head) : follow(state, across, head, view);
   }
 }
 
@@ -65,19 +71,40 @@ function under(state: GroupState, spec: GroupSpec, across: Across): GroupState {
   return { ...next, members: levelled(next, state.sealed, state.acked) };
 }
 
-function heedIdle(state: GroupState, { self, serial, pending }: Across, view: LedgerView, head: Head, isNew: boolean): Change | undefined {
+function heedIdle(state: GroupState, { self, serial, life, pending }: Across, view: LedgerView, head: Head, isNew: boolean): Change | undefined {
   if (head.phase === 'deleted' || !names(head, self)) return { state: undefined, effects: [{ kind: 'forget' }], onFailure: 'back' };
   if (head.phase === 'idle') {
     if (!isNew) return undefined;
-    return { state: { ...under(state, head.spec, { self, serial: head.serial }), generation: head.generation }, effects: [PERSIST], onFailure: 'back' };
+    const newest = generation(Math.max(state.generation, head.generation));
+    return { state: { ...under(state, head.spec, { self, serial: head.serial, life: head.life }), generation: newest }, effects: [PERSIST], onFailure: 'back' };
   }
+  if (isNew && !isOurs(state, { self, serial, life }, head) && head.generation <= state.generation) return heldBack(state, { self, serial, life }, head);
   if (head.begun === 'protect' && head.generation > state.generation) {
-    const next = { ...begun(under(state, head.spec, { self, serial: head.serial }), head.generation, head.start), across: { self, serial: head.serial } };
+    const across: Across = { self, serial: head.serial, life: head.life };
+    const next = { ...begun(under(state, head.spec, across), head.generation, head.start), across };
     if ((view.acks[self] ?? head.start) > head.start) return forgotten(next, head);
     return { state: next, effects: [PERSIST, { kind: 'attach', colour: colourOf(next, epoch(head.start + 1)), epoch: epoch(head.start + 1) }, { kind: 'emit', event: { type: 'protected' } }], onFailure: 'back' };
   }
   if (head.begun === 'protect' || (pending?.serial === head.serial && serial === head.serial)) return undefined;
-  return { state: under(state, head.spec, { self, serial: head.serial, pending: head }), effects: [PERSIST], onFailure: 'back' };
+  return { state: under(state, head.spec, { self, serial: head.serial, life, pending: head }), effects: [PERSIST], onFailure: 'back' };
+}
+
+/** Older than what it was told, and the ledger's client shows no older one: the ledger went back. An idle host would let its members' frames pass. */
+function heedLost(state: GroupState, across: Across, head: Head): Change | undefined {
+  const { self } = across;
+  if (head.phase !== 'protected' || !names(head, self) || isOurs(state, across, head)) return undefined;
+  return heldBack(state, across, head);
+}
+
+/**
+ * A generation that has a number this host knows for another life, or a lower one. Its members' frames
+ * must not pass, for it is protected; and they can't be told from the other life's, so nothing leaves.
+ * It goes on by a protection or takeover with a number above, or ends by its own unprotect.
+ */
+function heldBack(state: GroupState, { self, serial, life }: Across, head: Head): Change {
+  const across: Across = { self, serial: Math.max(head.serial, serial), life, pending: head };
+  const own = generation(Math.max(state.generation, 1));
+  return fencedFrom(begun(under(state, head.spec, across), own, state.sealed), across, head, state.sealed);
 }
 
 /**
@@ -86,14 +113,18 @@ function heedIdle(state: GroupState, { self, serial, pending }: Across, view: Le
  * nothing, and goes on by a takeover or ends by its own unprotect.
  */
 function forgotten(begun: GroupState, head: Head): Change {
-  const next: GroupState = { ...begun, phase: 'fenced', across: { self: begun.across?.self ?? '', serial: head.serial, pending: head } };
-  const open = epoch(head.start + 1);
+  return fencedFrom(begun, { self: begun.across?.self ?? '', serial: head.serial, life: head.life, pending: head }, head, head.start);
+}
+
+function fencedFrom(begun: GroupState, across: Across, head: Head, start: Epoch): Change {
+  const next: GroupState = { ...begun, phase: 'fenced', across };
+  const open = epoch(start + 1);
   return { state: next, effects: [PERSIST, { kind: 'attach', colour: colourOf(next, open), epoch: open }, { kind: 'emit', event: { type: 'fenced', epoch: head.start } }], onFailure: 'back' };
 }
 
-/** The group's committed has risen: what the ledger shows of this generation's acks. */
-function follow(state: GroupState, head: Head, view: LedgerView): Change | undefined {
-  if (head.generation !== state.generation || head.phase !== 'protected') return undefined;
+/** The group's committed has risen: what the ledger shows of this life's acks. */
+function follow(state: GroupState, across: Across, head: Head, view: LedgerView): Change | undefined {
+  if (!isOurs(state, across, head) || head.phase !== 'protected') return undefined;
   return raisedTo(state, committedOf(head, view));
 }
 
@@ -109,21 +140,26 @@ function raisedTo(state: GroupState, committed: Epoch): Change | undefined {
 }
 
 function heedChange(state: GroupState, across: Across, head: Head): Change | undefined {
-  if (head.generation > state.generation) return fence(state, across, head);
+  if (!isOurs(state, across, head)) return fence(state, across, head);
   if (head.phase === 'protected') return undefined;
-  const ended = { ...state, across: { self: across.self, serial: head.serial } };
+  const ended = { ...state, across: { self: across.self, serial: head.serial, life: head.life } };
   if (head.held === 'discard') return toIdle(ended, 'discard');
   return { state: { ...ended, phase: 'draining' }, effects: [PERSIST, { kind: 'drain' }], onFailure: 'forward' };
 }
 
-/** R is of this host's own epochs only when the takeover was from its own generation. */
-function fence(state: GroupState, { self }: Across, head: Head): Change {
-  const isEndOfOurs = state.phase === 'protected' && head.from === state.generation && head.begun === 'takeover';
+/** R is of this host's own epochs only when the takeover was from its own life. */
+function fence(state: GroupState, { self, life }: Across, head: Head): Change {
+  const isEndOfOurs = state.phase === 'protected' && head.from === state.generation && head.fromLife === life && head.begun === 'takeover';
   const raised = isEndOfOurs ? raisedTo(state, head.start) : undefined;
-  const next: GroupState = { ...(raised?.state ?? state), phase: 'fenced', across: { self, serial: head.serial, pending: head } };
+  const next: GroupState = { ...(raised?.state ?? state), phase: 'fenced', across: { self, serial: head.serial, life, pending: head } };
   const moves = (raised?.effects ?? []).filter(({ kind }) => kind !== 'persist');
-  return { state: next, effects: [PERSIST, ...moves, { kind: 'emit', event: { type: 'fenced', epoch: head.start } }], onFailure: 'forward' };
+  const mute: readonly Effect[] = isMute(next) ? [{ kind: 'closeWire' }] : [];
+  return { state: next, effects: [PERSIST, ...mute, ...moves, { kind: 'emit', event: { type: 'fenced', epoch: head.start } }], onFailure: 'forward' };
 }
+
+/** It is fenced by another life that its own frames would pass for on the wire: they stay here. */
+export const isMute = ({ phase, generation: own, across }: GroupState): boolean =>
+  phase === 'fenced' && across?.pending !== undefined && across.pending.life !== across.life && looksLike(own, across.pending.generation);
 
 /** The takeover was made in the ledger already, by this host or another; may it be opened here? */
 export function decideOpen(state: GroupState, across: Across, takeover: CommandOf<'takeover'>): Reply {
@@ -136,7 +172,7 @@ export function decideOpen(state: GroupState, across: Across, takeover: CommandO
   if (takeover.generation !== pending.generation) return fencedBy(pending, takeover.generation);
   if (pending.phase !== 'protected') return deny('not_protected', `generation ${pending.generation} has ended meanwhile`);
   if (!names(pending, across.self)) return deny('fenced', `generation ${pending.generation} has no members on host ${across.self}`);
-  if (pending.begun === 'protect' || pending.start < state.committed) {
+  if (pending.begun === 'protect' || pending.start < state.committed || pending.generation <= state.generation) {
     return deny('fenced', `the protection this host knew has ended, generation ${pending.generation} is of another: unprotect with held=discard here first`);
   }
   if (takeover.epoch !== pending.start) return deny('epoch_out_of_order', `generation ${pending.generation} goes on from epoch ${pending.start}`);
@@ -150,7 +186,7 @@ export function decideOpen(state: GroupState, across: Across, takeover: CommandO
 export function applyOpen(state: GroupState, { self, serial, pending }: Across): Change {
   if (pending === undefined) throw new TypeError('a generation is opened that is not pending');
   const takeover = { generation: pending.generation, epoch: pending.start };
-  const across: Across = { self, serial };
+  const across: Across = { self, serial, life: pending.life };
   if (state.phase === 'idle') {
     const next = { ...begun(under(state, pending.spec, across), pending.generation, pending.start), across, takeover };
     const open = newestOpenOf(next.members);
@@ -170,15 +206,15 @@ export function applyOpen(state: GroupState, { self, serial, pending }: Across):
 
 const told = (at: Epoch): readonly Effect[] => [{ kind: 'announce' }, { kind: 'emit', event: { type: 'taken-over', epoch: at } }];
 
-/** A fenced host ends by its own engine's word: whatever it held is of an execution that is over. */
+/** A fenced host ends by its own engine's word: whatever it held is of an execution that is over. What fenced it is known from then on. */
 export function decideLeaveFence(unprotect: CommandOf<'unprotect'>, state: GroupState, across: Across): Reply {
   const known = [state.generation, across.pending?.generation];
   if (!known.includes(unprotect.generation)) return deny('fenced', `the group is at generation ${across.pending?.generation ?? state.generation}`);
   return unprotect.held === 'discard' ? ACCEPTED : deny('fenced', 'what this host holds is of an execution that is over: stop its VMs, then unprotect with held=discard');
 }
 
-export function applyLeaveFence(state: GroupState, { self, serial }: Across): Change {
+export function applyLeaveFence(state: GroupState, { self, serial, life, pending }: Across): Change {
   const { takeover, ...rest } = state;
   const from: GroupState = takeover === undefined ? state : rest;
-  return toIdle({ ...from, across: { self, serial } }, 'discard');
+  return toIdle({ ...from, across: { self, serial, life: pending?.life ?? life } }, 'discard');
 }

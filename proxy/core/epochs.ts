@@ -104,7 +104,7 @@ export function applyAck(state: GroupState, ack: CommandOf<'ack'>): Change {
 
 /** Across hosts: what this host's members are durable up to, for the ledger. */
 function published(before: GroupState, after: GroupState): readonly Effect[] {
-  return after.across === undefined || after.acked === before.acked ? [] : [{ kind: 'publish', generation: after.generation, epoch: after.acked }];
+  return after.across === undefined || after.acked === before.acked ? [] : [{ kind: 'publish', generation: after.generation, life: after.across.life, epoch: after.acked }];
 }
 
 export function decideCommit(state: GroupState, commit: CommandOf<'commit'>): Reply {

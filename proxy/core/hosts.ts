@@ -50,28 +50,43 @@ export function progressOf(head: Head, view: LedgerView): readonly HostProgress[
 }
 
 export type Decision = { readonly reply: Reply; readonly swap?: Swap };
+export interface Asker {
+  /** For a generation that begins with this command: a name that none had before. */
+  readonly life: string;
+  /** What the asking host knows of the group. */
+  readonly known: GroupState | undefined;
+}
 
 /** What a command does to the head. ignored: it is so already. */
-export function decideHead(view: LedgerView, command: HeadCommand): Decision {
+export function decideHead(view: LedgerView, command: HeadCommand, by: Asker): Decision {
+  const { reply, swap } = decide(view, command, by);
+  const serial = Math.max(view.head?.serial ?? 0, by.known?.across?.serial ?? 0) + 1; // newer than any that this host was told of
+  return swap === undefined ? { reply } : { reply, swap: { ...swap, head: { ...swap.head, serial } } };
+}
+
+type Unnumbered = Omit<Swap, 'head'> & { readonly head: Omit<Head, 'serial'> };
+type Draft = { readonly reply: Reply; readonly swap?: Unnumbered };
+
+function decide(view: LedgerView, command: HeadCommand, { life, known }: Asker): Draft {
   if (command.kind === 'apply') return decideSpec(view, command.spec);
   const { head } = view;
   if (head === undefined || head.phase === 'deleted') return { reply: deny('no_such_group', 'there is no such group in the ledger: apply its file first') };
   switch (command.kind) {
-    case 'protect': return decideBegin(view, head, command.generation);
-    case 'takeover': return decideRaise(view, head, command);
+    case 'protect': return decideBegin(view, head, { given: command.generation, life, known });
+    case 'takeover': return decideRaise(view, head, command, { life, known });
     case 'unprotect': return decideEnd(view, head, command);
     case 'delete': return decideRemoval(view, head);
   }
 }
 
-const changed = (view: LedgerView, head: Omit<Head, 'serial'>, rest: Omit<Swap, 'revision' | 'head'>): Decision => ({
+const changed = (view: LedgerView, head: Omit<Head, 'serial'>, rest: Omit<Swap, 'revision' | 'head'>): Draft => ({
   reply: ACCEPTED,
-  swap: { revision: view.revision, head: { ...head, serial: (view.head?.serial ?? 0) + 1 }, ...rest },
+  swap: { revision: view.revision, head, ...rest },
 });
 
 const BLANK: Omit<Head, 'serial' | 'spec'> = { phase: 'idle', generation: generation(0), begun: 'protect', from: generation(0), start: epoch(0), held: 'discard' };
 
-function decideSpec(view: LedgerView, spec: GroupSpec): Decision {
+function decideSpec(view: LedgerView, spec: GroupSpec): Draft {
   const { head } = view;
   const fault = specFault(spec);
   if (fault !== undefined) return { reply: deny('bad_request', fault) };
@@ -81,19 +96,24 @@ function decideSpec(view: LedgerView, spec: GroupSpec): Decision {
   return changed(view, { ...(head ?? BLANK), phase: 'idle', spec }, { begins: [] });
 }
 
-function decideBegin(view: LedgerView, head: Head, given: Generation | undefined): Decision {
+/** A generation that this host knows of, and a ledger from a backup does not, is not begun a second time (D84). */
+function decideBegin(view: LedgerView, head: Head, { given, life, known }: Asker & { readonly given: Generation | undefined }): Draft {
   if (head.phase === 'protected') {
     if (given === head.generation) return { reply: IGNORED };
     return { reply: given !== undefined && given < head.generation ? fencedBy(head, given) : deny('already_protected', `group ${head.spec.group} is protected in generation ${head.generation}`) };
   }
-  const raised = given ?? generation(head.generation + 1);
+  const newest = generation(Math.max(head.generation, known?.generation ?? 0));
+  const raised = given ?? generation(newest + 1);
   if (raised <= head.generation) return { reply: fencedBy(head, raised) };
-  if (looksLike(head, raised)) return { reply: alike(head, raised) };
-  const begun: Head = { ...head, phase: 'protected', generation: raised, begun: 'protect', from: generation(0), start: epoch(0) };
+  if (raised <= newest) return { reply: deny('fenced', `this host was told of generation ${newest}, the ledger says ${head.generation}: ${AFTER_BACKUP}${newest}, which names no life that was lost`) };
+  if (looksLike(newest, raised)) return { reply: alike(newest, raised) };
+  const begun: Head = { ...head, phase: 'protected', generation: raised, life, begun: 'protect', from: generation(0), fromLife: undefined, start: epoch(0) };
   return changed(view, begun, { begins: hostsOf(head.spec) });
 }
 
-function decideRaise(view: LedgerView, head: Head, takeover: CommandOf<'takeover'>): Decision {
+function decideRaise(view: LedgerView, head: Head, takeover: CommandOf<'takeover'>, { life, known }: Asker): Draft {
+  const behind = isBehind(view, head, known);
+  if (behind !== undefined) return { reply: behind };
   if (head.phase !== 'protected') return { reply: deny('not_protected', `group ${head.spec.group} is not protected: protect it first`) };
   const spec = takeover.members === undefined ? head.spec : movedTo(head.spec, takeover.members);
   if (typeof spec === 'string') return { reply: deny('bad_request', spec) };
@@ -102,47 +122,48 @@ function decideRaise(view: LedgerView, head: Head, takeover: CommandOf<'takeover
     return { reply: again ? IGNORED : fencedBy(head, takeover.generation) };
   }
   if (Math.max(takeover.generation, takeover.epoch) > NUMBER_MAX) return { reply: deny('bad_request', `use numbers up to ${NUMBER_MAX}`) };
-  if (looksLike(head, takeover.generation)) return { reply: alike(head, takeover.generation) };
+  if (looksLike(head.generation, takeover.generation)) return { reply: alike(head.generation, takeover.generation) };
   const to = committedOf(head, view);
   if (takeover.epoch < to) return { reply: deny('epoch_out_of_order', `all hosts have acked epoch ${to}, the world may have seen it: take over there`) };
   if (takeover.epoch > to) return { reply: deny('not_acked', `epoch ${takeover.epoch} is not acked by ${lateHosts(head, view, takeover.epoch).join(', ')}: take over at ${to}`) };
   const [witness] = hostsOf(head.spec).filter((host) => ackOf(head, view, host) === to);
   if (witness === undefined) throw new TypeError('no host has the least ack');
-  const raised: Omit<Head, 'serial'> = { ...head, spec, generation: takeover.generation, begun: 'takeover', from: head.generation, start: to };
-  return changed(view, raised, { begins: hostsOf(spec), witness: { host: witness, generation: head.generation, epoch: to } });
+  const raised: Omit<Head, 'serial'> = { ...head, spec, generation: takeover.generation, life, begun: 'takeover', from: head.generation, fromLife: head.life, start: to };
+  return changed(view, raised, { begins: hostsOf(spec), witness: { host: witness, generation: head.generation, life: head.life, epoch: to } });
 }
 
+const AFTER_BACKUP = 'was etcd brought back from a backup? Stop the VMs, unprotect with held=discard, and protect again with a generation above ';
 /**
  * What this host knows of the group the ledger must know too. One that was brought back from a backup
  * may not, and its R would be one that the world has seen more of (D84). undefined = it does.
  */
-export function isBehind(view: LedgerView, known: GroupState | undefined): Reply | undefined {
-  const { head } = view;
-  if (head === undefined || known?.across === undefined) return undefined;
-  const asked = `was etcd brought back from a backup? Stop the VMs, unprotect with held=discard, and protect again with a generation above ${known.generation}, which names no life that was lost`;
+function isBehind(view: LedgerView, head: Head, known: GroupState | undefined): Reply | undefined {
+  if (known?.across === undefined) return undefined;
+  const asked = `${AFTER_BACKUP}${known.generation}, which names no life that was lost`;
   if (head.serial < known.across.serial) return deny('fenced', `this host was told of generation ${known.generation}, the ledger says ${head.generation}: ${asked}`);
   if (head.generation !== known.generation || known.phase === 'idle') return undefined;
+  if (head.life !== known.across.life) return known.phase === 'fenced' ? undefined : deny('fenced', `generation ${known.generation} of this host is another life than the ledger's: ${asked}`);
   const to = committedOf(head, view);
   return to < known.committed ? deny('epoch_out_of_order', `epoch ${known.committed} is committed here, the world has seen it, the ledger says ${to}: ${asked}`) : undefined;
 }
 
-function decideEnd(view: LedgerView, head: Head, { generation: given, held }: CommandOf<'unprotect'>): Decision {
+function decideEnd(view: LedgerView, head: Head, { generation: given, held }: CommandOf<'unprotect'>): Draft {
   if (given < head.generation) return { reply: fencedBy(head, given) };
   if (head.phase !== 'protected') return { reply: deny('not_protected', `group ${head.spec.group} is not protected`) };
   if (given > head.generation) return { reply: fencedBy(head, given) };
   return changed(view, { ...head, phase: 'idle', held }, { begins: [] });
 }
 
-function decideRemoval(view: LedgerView, head: Head): Decision {
+function decideRemoval(view: LedgerView, head: Head): Draft {
   if (head.phase !== 'idle') return { reply: deny('already_protected', `group ${head.spec.group} is protected: unprotect it before you delete it`) };
   return changed(view, { ...head, phase: 'deleted' }, { begins: [] });
 }
 
 /** Between hosts a generation has four bits: frames of the one before must not pass for the new one's (I7). */
 const WIRE_GENERATIONS = 16;
-const looksLike = (head: Head, raised: Generation): boolean => head.generation > 0 && (raised - head.generation) % WIRE_GENERATIONS === 0;
-const alike = (head: Head, raised: Generation): Reply =>
-  deny('bad_request', `between hosts generation ${raised} looks like ${head.generation}, which it replaces: use another, best ${head.generation + 1}`);
+export const looksLike = (old: Generation, raised: Generation): boolean => old > 0 && (raised - old) % WIRE_GENERATIONS === 0;
+const alike = (old: Generation, raised: Generation): Reply =>
+  deny('bad_request', `between hosts generation ${raised} looks like ${old}, which it replaces: use another, best ${old + 1}`);
 
 export const fencedBy = (head: Head, given: Generation): Reply =>
   deny('fenced', given < head.generation ? `generation ${given} is over, the group is at ${head.generation}: this engine was replaced` : `the group is at generation ${head.generation}: a takeover needs a higher one`);

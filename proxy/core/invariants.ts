@@ -51,7 +51,7 @@ function checkMember(state: GroupState, member: MemberState): void {
 /** And what tells other hosts that they may. */
 const MOVES_FRAMES: ReadonlySet<Effect['kind']> = new Set([
   'publish',
-  'attach', 'detach', 'reattach', 'cutGroup', 'cutMember', 'release', 'restore', 'drainMember', 'drain', 'announce',
+  'attach', 'detach', 'reattach', 'cutGroup', 'cutMember', 'release', 'restore', 'drainMember', 'drain', 'announce', 'closeWire',
 ]);
 
 /** `command`: facts may move frames on what is in the journal already. */

@@ -53,7 +53,7 @@ function resumeProtected(journalled: GroupState): Resumed {
   const effects: readonly Effect[] = [
     { kind: 'persist', durable: true },
     { kind: 'attach', colour: colourOf(state, open), epoch: open },
-    ...(state.across === undefined || state.phase === 'fenced' ? [] : [{ kind: 'publish' as const, generation: state.generation, epoch: state.acked }]),
+    ...(state.across === undefined || state.phase === 'fenced' ? [] : [{ kind: 'publish' as const, generation: state.generation, life: state.across.life, epoch: state.acked }]),
   ];
   return { state, effects };
 }

@@ -130,6 +130,8 @@ export interface Across {
   readonly self: string;
   /** Of the newest head that was taken up. */
   readonly serial: number;
+  /** Of the generation this host is in: see Head. */
+  readonly life?: string | undefined;
   /** A generation that began by takeover and that this host's engine has not opened here yet. */
   readonly pending?: Head;
 }
@@ -141,9 +143,15 @@ export interface Head {
   /** deleted: kept for its generation, so that a name used again still fences who was there before. */
   readonly phase: 'idle' | 'protected' | 'deleted';
   readonly generation: Generation;
+  /**
+   * A random name, given to this generation when it began. A ledger that was brought back from a
+   * backup gives a number again: names tell the two apart (D84). Absent: begun before there were any.
+   */
+  readonly life?: string | undefined;
   readonly begun: 'protect' | 'takeover';
-  /** The generation whose epochs `start` counts in; 0 = none before. */
+  /** The generation whose epochs `start` counts in, and its name; 0 = none before. */
   readonly from: Generation;
+  readonly fromLife?: string | undefined;
   /** All watermarks of this generation begin here: R, the last epoch all hosts had acked in `from`. */
   readonly start: Epoch;
   /** idle: what became of held frames. */
@@ -155,7 +163,7 @@ export interface LedgerView {
   readonly head: Head | undefined;
   /** The store's number for this version of the head; 0 = there is none. For a compare-and-swap. */
   readonly revision: number;
-  /** Last epoch each host acked in the head's generation; a host may be missing. */
+  /** Last epoch each host acked in the head's life; a host may be missing. */
   readonly acks: Readonly<Record<string, Epoch>>;
 }
 
@@ -179,10 +187,11 @@ export interface Swap {
   /** Hosts of a generation that begins with this change; empty = none begins. */
   readonly begins: readonly string[];
 }
-/** Written only where this host's ack of this generation is there and lower: that is the fence. */
+/** Written only where this host's ack of this generation and life is there and lower: that is the fence. */
 export interface Acked {
   readonly host: string;
   readonly generation: Generation;
+  readonly life?: string | undefined;
   readonly epoch: Epoch;
 }
 
@@ -273,7 +282,9 @@ export type Effect =
   /** Release everything, then let new frames pass; the fact `drained` follows. */
   | { readonly kind: 'drain' }
   /** Across hosts: this host's members are durable up to here. Written until it is there or fenced. */
-  | { readonly kind: 'publish'; readonly generation: Generation; readonly epoch: Epoch }
+  | { readonly kind: 'publish'; readonly generation: Generation; readonly life: string | undefined; readonly epoch: Epoch }
+  /** Across hosts: what its members send looks like another life's. From here on nothing goes to other hosts or comes from them. */
+  | { readonly kind: 'closeWire' }
   /** Announce the members' places through the bridge: each nic's MAC, and the addresses it is given. */
   | { readonly kind: 'announce' }
   | { readonly kind: 'emit'; readonly event: CoreEvent };

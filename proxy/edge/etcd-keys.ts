@@ -2,13 +2,14 @@
  * The ledger's words in etcd's: where a group's record is, and its two writes as transactions. Pure.
  *
  *    <prefix>groups/<group>/head                        the head, as JSON
- *    <prefix>groups/<group>/ack/<generation>/<host>     an epoch
+ *    <prefix>groups/<group>/ack/<generation>/<host>/<life>     an epoch
  *    <prefix>hosts/<host>                               whose name it is, under that daemon's lease
  *
  * Numbers are 16 digits, so that etcd's comparison of bytes is one of numbers. An ack's key is there
  * only while its generation is the group's newest: the swap that begins a generation makes the keys
  * of it and removes all older ones. "Its value is lower" is false of a key that is not there, so one
- * comparison asks for both, the generation and that acks only rise.
+ * comparison asks for all three: the generation, its life, and that acks only rise. A generation that
+ * an older version began has no life, nor have its keys.
  */
 import type { Acked, Epoch, Head, Swap } from '../core/types.ts';
 
@@ -48,17 +49,17 @@ export class Keys {
   #acks(group: string): string {
     return `${this.group(group)}ack/`;
   }
-  #ack(group: string, { generation, host }: Omit<Acked, 'epoch'>): string {
-    return `${this.#acks(group)}${digits(generation)}/${host}`;
+  #ack(group: string, { generation, life, host }: Omit<Acked, 'epoch'>): string {
+    return `${this.#acks(group)}${digits(generation)}/${host}${life === undefined ? '' : `/${life}`}`;
   }
 
   /** What a key is of; undefined = not one of ours. */
   placeOf(key: string): Place | undefined {
-    const [what, name = '', kind, number, host] = key.slice(this.prefix.length).split('/');
+    const [what, name = '', kind, number, host, life] = key.slice(this.prefix.length).split('/');
     if (what === 'hosts') return { kind: 'host', host: name };
     if (what !== 'groups') return undefined;
     if (kind === 'head') return { kind, group: name };
-    return kind === 'ack' && host !== undefined ? { kind, group: name, generation: Number(number) as Acked['generation'], host } : undefined;
+    return kind === 'ack' && host !== undefined ? { kind, group: name, generation: Number(number) as Acked['generation'], life, host } : undefined;
   }
 
   /** A transaction of its own in a larger one: others' acks don't depend on it. */
@@ -73,7 +74,7 @@ export class Keys {
     if (witness !== undefined) compare.push({ key: b64(this.#ack(group, witness)), target: 'VALUE', result: 'EQUAL', value: b64(digits(witness.epoch)) });
     const success: object[] = [{ request_put: { key: b64(this.head(group)), value: b64(JSON.stringify(head)) } }];
     if (begins.length > 0) success.push({ request_delete_range: { key: b64(this.#acks(group)), range_end: b64(`${this.#acks(group)}${digits(head.generation)}/`) } });
-    for (const host of begins) success.push({ request_put: { key: b64(this.#ack(group, { host, generation: head.generation })), value: b64(digits(head.start)) } });
+    for (const host of begins) success.push({ request_put: { key: b64(this.#ack(group, { host, generation: head.generation, life: head.life })), value: b64(digits(head.start)) } });
     return { compare, success };
   }
 
@@ -107,13 +108,14 @@ export function readHead(value: string): Head | undefined {
 }
 
 const isCount = (n: unknown): boolean => typeof n === 'number' && Number.isSafeInteger(n) && n >= 0;
+const isLife = (name: unknown): boolean => name === undefined || (typeof name === 'string' && /^[0-9a-f]{1,32}$/.test(name));
 const oneOf = (given: unknown, ...these: readonly string[]): boolean => typeof given === 'string' && these.includes(given);
 
 function isHead(head: unknown): head is Head {
   if (typeof head !== 'object' || head === null) return false;
   const of = head as Readonly<Record<string, unknown>>;
   const numbers = [of['serial'], of['generation'], of['from'], of['start']].every(isCount);
-  const words = oneOf(of['phase'], 'idle', 'protected', 'deleted') && oneOf(of['begun'], 'protect', 'takeover') && oneOf(of['held'], 'release', 'discard');
+  const words = oneOf(of['phase'], 'idle', 'protected', 'deleted') && oneOf(of['begun'], 'protect', 'takeover') && oneOf(of['held'], 'release', 'discard') && [of['life'], of['fromLife']].every(isLife);
   const spec = of['spec'];
   return numbers && words && typeof spec === 'object' && spec !== null && 'members' in spec && Array.isArray(spec.members) && spec.members.every(isMember)
     && 'group' in spec && typeof spec.group === 'string' && 'hold' in spec && 'wire' in spec;

@@ -3,7 +3,7 @@
  *
  *    publish ─► wanted, one a group ─► at most ACKS_PER_TXN groups a transaction, TXNS_MAX under way
  *                    ▲   each group's ack is a transaction inside: one that is refused stops no other
- *                    └── late or failed: wanted again, unless a newer one is
+ *                    └── late or failed, or the store forgot it: wanted again, unless a newer one is
  *
  *    range (at revision r) ─► watch from r + 1 ─► the newest of each key ─► views
  *         ▲                      │ broke: again from the last revision seen, at the next endpoint
@@ -14,19 +14,21 @@
  *
  * A watch that is silent may be well or dead (a paused member, a cut network): our own heartbeat
  * comes back by it every HEARTBEAT_MS, and where it hasn't for SILENCE_MS the watch is broken off.
- * A key's older revision never replaces a newer one, whatever comes how often, also over a restart
- * of the watch; a restart of the daemon begins with a linearizable read. So a host is never shown an
- * older head than it was shown before. Two daemons of one name would ack for each other's members:
+ * Older revisions count for nothing (etcd-records.ts), also over a restart of the watch; a restart of the daemon begins with a linearizable read. So a host is never shown an
+ * older head than it was shown before, but by a store that went back: brought back from a backup, it
+ * answers with a revision below one that it had answered before the question, and all is read anew
+ * (D84). Two daemons of one name would ack for each other's members:
  * a name belongs to one owner while its lease lives, and every ack asks for that too. Bounds: one ack wanted a
  * group, one heartbeat and COMMANDS_MAX commands under way; further ones wait, TURN_MS at most.
  */
-import type { Acked, Epoch, Head, LedgerView, Swap } from '../core/types.ts';
+import type { Acked, LedgerView, Swap } from '../core/types.ts';
 import { EdgeError } from '../ports.ts';
 import type { Ledger } from '../ports.ts';
 import { CALL_MS, EtcdHttp, listOf, objectOf } from './etcd-http.ts';
 import type { EtcdConfig } from './etcd-http.ts';
 import type { EtcdTls } from './etcd-tls.ts';
-import { Keys, readEpoch, readHead, textOf, underPrefix } from './etcd-keys.ts';
+import { Keys, textOf, underPrefix } from './etcd-keys.ts';
+import { Records } from './etcd-records.ts';
 
 /** etcd takes 128 operations in a transaction by default. */
 const ACKS_PER_TXN = 100;
@@ -42,13 +44,6 @@ export const LEASE_S = 3;
 const LISTENS_AGAIN_MS = 50;
 
 type Json = Readonly<Record<string, unknown>>;
-interface GroupRecord {
-  head: { readonly value: Head; readonly revision: number } | undefined;
-  /** generation/host -> ack. */
-  readonly acks: Map<string, { readonly acked: Acked; readonly revision: number }>;
-  /** Of the last thing that was said of the head, its removal included. */
-  headRevision: number;
-}
 export interface EtcdLedgerOptions extends EtcdConfig {
   readonly self: string;
   /** This daemon among all there could be: the same in its next life on the same state, never another's. */
@@ -60,6 +55,8 @@ export interface EtcdLedgerOptions extends EtcdConfig {
   readonly onOdd?: (key: string) => void;
   /** A host's lease ran out, or it is there again. */
   readonly onHost?: (host: string, isAlive: boolean) => void;
+  /** The store answered with a revision below an earlier one: it was brought back from a backup. */
+  readonly onWentBack?: (was: number, is: number) => void;
   /** Another daemon has this host's name. */
   readonly onClash?: (owner: string) => void;
 }
@@ -69,16 +66,23 @@ export class EtcdLedger implements Ledger {
   readonly #http: EtcdHttp;
   readonly #keys: Keys;
   readonly #options: EtcdLedgerOptions;
-  readonly #records = new Map<string, GroupRecord>();
+  readonly #records: Records;
   /** Those whose lease lives, and when their heartbeat was last heard. */
   readonly #hosts = new Map<string, number>();
   readonly #wanted = new Map<string, Acked>();
   readonly #flying = new Set<string>();
+  /** The newest of each group that was decided, to be said again to a store that went back. */
+  readonly #said = new Map<string, Acked>();
   #txns = 0;
   #commands = 0;
   readonly #turns: (() => void)[] = [];
   #listeners: ((group: string, view: LedgerView) => void)[] = [];
+  /** Up to here the watch has told. */
   #revision = 0;
+  /** All is to be read before the watch goes on. */
+  #anew = true;
+  /** Newest that the store has answered with. */
+  #newest = 0;
   #lease: string | undefined;
   #heardMs = 0;
   #ok = true;
@@ -95,6 +99,7 @@ export class EtcdLedger implements Ledger {
     this.#options = options;
     this.#http = new EtcdHttp(options);
     this.#keys = new Keys(options.prefix);
+    this.#records = new Records((key) => options.onOdd?.(key));
   }
 
   /** Reads what is there, and follows it until `close`; what can't be reached now is tried again for ever. */
@@ -129,13 +134,13 @@ export class EtcdLedger implements Ledger {
 
   onView(listener: (group: string, view: LedgerView) => void): void {
     this.#listeners = [...this.#listeners, listener];
-    for (const group of this.#records.keys()) listener(group, this.#viewOf(group));
+    for (const group of this.#records.groups) listener(group, this.#records.viewOf(group));
   }
 
   async read(group: string): Promise<LedgerView> {
     const answer = await this.#inTurn('/v3/kv/range', underPrefix(this.#keys.group(group)));
     for (const kv of listOf(answer['kvs'])) this.#put(kv);
-    return this.#viewOf(group);
+    return this.#records.viewOf(group);
   }
 
   async swap(group: string, swap: Swap): Promise<boolean> {
@@ -160,12 +165,19 @@ export class EtcdLedger implements Ledger {
 
   publish(group: string, acked: Omit<Acked, 'host'>): void {
     const before = this.#wanted.get(group);
-    if (before !== undefined && (before.generation > acked.generation || (before.generation === acked.generation && before.epoch >= acked.epoch))) return;
+    if (before?.generation === acked.generation && before.life === acked.life && before.epoch >= acked.epoch) return;
     this.#wanted.set(group, { ...acked, host: this.self });
     setImmediate(() => this.#pump()); // those of one turn share a transaction
   }
 
+  /** Of a life that is over, as far as was heard: nobody waits for it, and a store that went back may not know that it is. */
+  #isOver(group: string, { generation, life }: Acked): boolean {
+    const { head } = this.#records.viewOf(group);
+    return head !== undefined && (head.generation !== generation || head.life !== life);
+  }
+
   #pump(): void {
+    if (this.#anew) return; // what the store knows is read first
     while (this.#txns < TXNS_MAX && !this.#closed) {
       const batch = [...this.#wanted].filter(([group]) => !this.#flying.has(group)).slice(0, ACKS_PER_TXN);
       if (batch.length === 0) return;
@@ -191,8 +203,9 @@ export class EtcdLedger implements Ledger {
         throw new EdgeError('ledger_down', 'the lease of this host\'s name had run out', 'nothing: it is taken anew');
       }
       this.counts.acks += batch.length;
+      for (const [group, acked] of batch) this.#said.set(group, acked);
     } catch {
-      for (const [group, acked] of batch) if (!this.#wanted.has(group)) this.#wanted.set(group, acked);
+      for (const [group, acked] of batch) if (!this.#wanted.has(group) && !this.#isOver(group, acked)) this.#wanted.set(group, acked);
       await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
     } finally {
       this.#txns -= 1;
@@ -202,15 +215,33 @@ export class EtcdLedger implements Ledger {
   }
 
   async #call(path: string, body: Json): Promise<Json> {
+    const newest = this.#newest;
     try {
       const answer = await this.#http.call(path, body, CALL_MS);
       this.#be(true, '');
+      if (path.startsWith('/v3/kv/')) this.#noteRevision(Number(objectOf(answer['header'])['revision']), newest);
       return answer;
     } catch (error) {
       this.counts.failures += 1;
       this.#be(false, error instanceof Error ? error.message : String(error));
       throw error;
     }
+  }
+
+  /** Reads and writes are linearizable: an answer is at least as new as every one that came before it was asked for. */
+  #noteRevision(is: number, was: number): void {
+    const isKnown = is >= was || this.#newest < was; // an answer asked for at the same time has said it already
+    if (isKnown) {
+      this.#newest = Math.max(this.#newest, is);
+      return;
+    }
+    this.#newest = is;
+    for (const [group, acked] of this.#said) if (!this.#wanted.has(group)) this.#wanted.set(group, acked);
+    for (const [group, acked] of this.#wanted) if (this.#isOver(group, acked)) this.#wanted.delete(group);
+    this.#records.clear();
+    this.#anew = true;
+    this.#watching.abort();
+    this.#options.onWentBack?.(was, is);
   }
 
   #be(ok: boolean, why: string): void {
@@ -228,13 +259,15 @@ export class EtcdLedger implements Ledger {
     for (const host of [...this.#hosts.keys()]) if (!there.has(this.#keys.host(host))) this.#forgetHost(host);
     for (const kv of kvs) this.#put(kv);
     this.#revision = revision;
-    for (const group of this.#records.keys()) this.#tell(group);
+    this.#anew = false;
+    for (const group of this.#records.groups) this.#tell(group);
+    this.#pump();
   }
 
   async #follow(): Promise<void> {
     while (!this.#closed) {
       try {
-        if (this.#revision === 0) await this.#readAll();
+        if (this.#anew) await this.#readAll();
         this.#tried();
         await this.#watch();
       } catch (error) {
@@ -269,47 +302,19 @@ export class EtcdLedger implements Ledger {
     for (const group of groups) this.#tell(group);
   }
 
-  #record(group: string): GroupRecord {
-    const known = this.#records.get(group) ?? { head: undefined, acks: new Map<string, { acked: Acked; revision: number }>(), headRevision: 0 };
-    this.#records.set(group, known);
-    return known;
-  }
-
   /** The group whose record it is, where it is newer than what is known. */
   #put(kv: Json): string | undefined {
     const place = this.#keys.placeOf(textOf(kv['key']));
-    const revision = Number(kv['mod_revision']);
     if (place === undefined) return undefined;
     if (place.kind === 'host') return this.#heard(place.host);
-    const record = this.#record(place.group);
-    if (place.kind === 'head') {
-      if (revision <= record.headRevision) return undefined;
-      const value = readHead(textOf(kv['value']));
-      record.headRevision = revision;
-      record.head = value === undefined ? undefined : { value, revision };
-      if (value === undefined) {
-        this.#options.onOdd?.(textOf(kv['key']));
-        return place.group;
-      }
-      for (const [key, { acked }] of record.acks) if (acked.generation < value.generation) record.acks.delete(key);
-      return place.group;
-    }
-    const key = `${place.generation}/${place.host}`;
-    if (revision <= (record.acks.get(key)?.revision ?? 0) || place.generation < (record.head?.value.generation ?? 0)) return undefined;
-    const epoch = readEpoch(textOf(kv['value']));
-    if (epoch === undefined) this.#options.onOdd?.(textOf(kv['key']));
-    else record.acks.set(key, { acked: { host: place.host, generation: place.generation, epoch }, revision });
-    return place.group;
+    return this.#records.put(place, kv) ? place.group : undefined;
   }
 
-  /** Acks go with their generation; the head never goes, and if somebody removes it, nothing is released for it. */
   #remove(kv: Json): string | undefined {
     const place = this.#keys.placeOf(textOf(kv['key']));
     if (place?.kind === 'host') this.#forgetHost(place.host);
     if (place?.kind !== 'head') return undefined;
-    const record = this.#record(place.group);
-    record.head = undefined;
-    record.headRevision = Math.max(record.headRevision, Number(kv['mod_revision']));
+    this.#records.removeHead(place, kv);
     return place.group;
   }
 
@@ -323,17 +328,8 @@ export class EtcdLedger implements Ledger {
     if (this.#hosts.delete(host) && host !== this.self) this.#options.onHost?.(host, false);
   }
 
-  #viewOf(group: string): LedgerView {
-    const record = this.#records.get(group);
-    const head = record?.head?.value;
-    if (record === undefined || head === undefined) return { head: undefined, revision: 0, acks: {} };
-    const mine = [...record.acks.values()].filter(({ acked }) => acked.generation === head.generation);
-    const acks: Record<string, Epoch> = Object.fromEntries(mine.map(({ acked }) => [acked.host, acked.epoch]));
-    return { head, revision: record.head?.revision ?? 0, acks };
-  }
-
   #tell(group: string): void {
-    const view = this.#viewOf(group);
+    const view = this.#records.viewOf(group);
     for (const listener of this.#listeners) listener(group, view);
   }
 

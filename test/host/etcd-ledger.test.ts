@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { sleep, until } from '../../bench/bed/commands.ts';
 import { Etcd } from '../../bench/bed/etcd.ts';
 import { committedOf, decideHead } from '../../proxy/core/hosts.ts';
-import type { HeadCommand } from '../../proxy/core/hosts.ts';
+import type { Asker, HeadCommand } from '../../proxy/core/hosts.ts';
 import { epoch, generation } from '../../proxy/core/types.ts';
 import type { Acked, LedgerView } from '../../proxy/core/types.ts';
 import { EtcdLedger, LEASE_S } from '../../proxy/edge/etcd-ledger.ts';
@@ -25,9 +25,13 @@ async function joined(self: string, prefix: string, endpoints = etcd.endpoints) 
   const shown = new Map<string, LedgerView>();
   const committed: number[] = [];
   const lost: string[] = [];
-  const ledger = new EtcdLedger({ self, owner: self, prefix, endpoints, tls: undefined, onHost: (host, isAlive) => void (isAlive || lost.push(host)) });
+  const wentBack: number[] = [];
+  const ledger = new EtcdLedger({
+    self, owner: self, prefix, endpoints, tls: undefined,
+    onHost: (host, isAlive) => void (isAlive || lost.push(host)), onWentBack: (_was, is) => void wentBack.push(is),
+  });
   ledger.onView((group, view) => {
-    const before = shown.get(group);
+    const before = wentBack.length > 0 ? undefined : shown.get(group);
     if ((before?.head?.serial ?? 0) > (view.head?.serial ?? 0)) throw new Error('an older head was shown');
     shown.set(group, view);
     if (view.head !== undefined) committed.push(committedOf(view.head, view));
@@ -37,14 +41,17 @@ async function joined(self: string, prefix: string, endpoints = etcd.endpoints) 
     const view = shown.get(group);
     return view?.head === undefined ? -1 : committedOf(view.head, view);
   };
-  return { ledger, shown, committed, lost, at };
+  return { ledger, shown, committed, lost, wentBack, at };
 }
 type Joined = Awaited<ReturnType<typeof joined>>;
+
+const lifeOf = (g: number): string => `a${g}`;
+const asked = (given: HeadCommand): Asker => ({ life: lifeOf(given.kind === 'takeover' || given.kind === 'protect' ? (given.generation ?? 1) : 0), known: undefined });
 
 async function command(ledger: EtcdLedger, given: HeadCommand, group = 'g'): Promise<string> {
   for (let tries = 0; tries < 40; tries += 1) {
     try {
-      const { reply, swap } = decideHead(await ledger.read(group), given);
+      const { reply, swap } = decideHead(await ledger.read(group), given, asked(given));
       if (swap === undefined) return reply.outcome === 'denied' ? reply.denial.code : reply.outcome;
       if (await ledger.swap(group, swap)) return reply.outcome;
     } catch (error) {
@@ -70,7 +77,7 @@ async function world(run: (hosts: readonly [Joined, Joined, Joined]) => Promise<
   }
 }
 const G1 = generation(1);
-const publish = ({ ledger }: Joined, e: number, g = G1): void => ledger.publish('g', { generation: g, epoch: epoch(e) });
+const publish = ({ ledger }: Joined, e: number, g = G1): void => ledger.publish('g', { generation: g, life: lifeOf(g), epoch: epoch(e) });
 
 describe.skipIf(UNPRIVILEGED)('the ledger on etcd', () => {
   beforeAll(() => etcd.start());
@@ -83,10 +90,11 @@ describe.skipIf(UNPRIVILEGED)('the ledger on etcd', () => {
     await world(async ([a]) => {
       let model: Store = EMPTY;
       for (const given of [{ kind: 'apply', spec: specFor(HOSTS) }, { kind: 'protect' }] as const) {
-        const { swap } = decideHead(viewOf(model.head, model.revision, model.acks), given);
+        const { swap } = decideHead(viewOf(model.head, model.revision, model.acks), given, asked(given));
         model = swap === undefined ? model : (swapped(model, swap) ?? model);
       }
-      const write = async (e: Acked): Promise<void> => {
+      const write = async (acks: Omit<Acked, 'life'>): Promise<void> => {
+        const e = { ...acks, life: lifeOf(acks.generation) };
         model = acked(model, e) ?? model;
         const other = new EtcdLedger({ self: e.host, owner: e.host, prefix: `/t${prefixes}/`, endpoints: etcd.endpoints, tls: undefined });
         await other.start();
@@ -100,14 +108,15 @@ describe.skipIf(UNPRIVILEGED)('the ledger on etcd', () => {
       await write({ host: 'h2', generation: generation(2), epoch: epoch(9) }); // a generation that has not begun
       await write({ host: 'h9', generation: G1, epoch: epoch(9) }); // no host of it
       const view = await a.ledger.read('g');
-      const stale = decideHead(view, { kind: 'takeover', generation: generation(2), epoch: epoch(0) });
+      const second = { kind: 'takeover', generation: generation(2), epoch: epoch(3) } as const;
+      const stale = decideHead(view, { ...second, epoch: epoch(0) }, asked(second));
       await write({ host: 'h2', generation: G1, epoch: epoch(4) });
       await write({ host: 'h3', generation: G1, epoch: epoch(4) });
       const { swap } = stale;
       if (swap === undefined) throw new Error('a takeover at 0 was possible then');
       expect(await a.ledger.swap('g', swap), 'its witness has moved: epoch 3 may have left').toBe(false);
-      expect(await command(a.ledger, { kind: 'takeover', generation: generation(2), epoch: epoch(3) })).toBe('accepted');
-      const raised = decideHead(viewOf(model.head, model.revision, model.acks), { kind: 'takeover', generation: generation(2), epoch: epoch(3) }).swap;
+      expect(await command(a.ledger, second)).toBe('accepted');
+      const raised = decideHead(viewOf(model.head, model.revision, model.acks), second, asked(second)).swap;
       model = raised === undefined ? model : (swapped(model, raised) ?? model);
       await write({ host: 'h1', generation: G1, epoch: epoch(7) }); // fenced
       await write({ host: 'h1', generation: generation(2), epoch: epoch(4) });
@@ -207,6 +216,31 @@ describe.skipIf(UNPRIVILEGED)('the ledger on etcd', () => {
       }
     });
   }, 60_000);
+
+  test('a store that is brought back from a backup: noticed, read anew, the acks said again', async () => {
+    await world(async ([a, b, c]) => {
+      const all = [a, b, c];
+      const to = async (e: number): Promise<void> => {
+        for (const host of all) publish(host, e);
+        for (const host of all) await until(`all are at ${e}`, () => host.at() === e, 40_000);
+      };
+      await to(1);
+      const file = join(directory, 'backup');
+      await etcd.save(file);
+      await to(2);
+      expect(await command(a.ledger, { kind: 'takeover', generation: generation(2), epoch: epoch(2) })).toBe('accepted');
+      for (const host of all) publish(host, 7, generation(2));
+      for (const host of all) await until('all are at 7', () => host.at() === 7, 15_000);
+      expect(all.flatMap(({ wentBack }) => wentBack), 'an ordinary day').toEqual([]);
+      await etcd.restore(file);
+      for (const host of all) await until('it is noticed', () => host.wentBack.length > 0, 30_000);
+      for (const host of all) await until('generation 1 is shown again', () => host.shown.get('g')?.head?.generation === 1, 15_000);
+      await sleep(300);
+      expect(all.map(({ at }) => at()), 'acks of generation 2 are none of it').toEqual([1, 1, 1]);
+      await to(3);
+      expect(all.map(({ wentBack }) => wentBack.length), 'said once').toEqual([1, 1, 1]);
+    });
+  }, 120_000);
 
   test('a host whose heartbeats end is told of, after its lease', async () => {
     await world(async ([a, , c]) => {

@@ -34,7 +34,8 @@ function textOf(world: World): string {
   const swaps = world.swaps.map(({ revision, head, witness }) => `${revision}:${head.generation}${head.phase}${head.start}${witness?.host ?? ''}${head.spec.members.map(({ host }) => host).join('')}`);
   const sent = world.sent.map((one) => `${one.generation}.${one.epoch}as${one.as.generation}.${one.as.epoch}`).sort();
   const heads = world.heads.map((head) => `${head.phase}${head.start}${head.spec.members.map(({ host }) => host).join('')}`);
-  return JSON.stringify([hosts, acks, swaps, sent, heads, world.store.acks, world.written, world.durable, world.left, world.used]);
+  const lives = world.used.restores === 0 ? [] : [world.hosts.map(({ state, vm, ring }) => [state?.across?.life, vm?.life, ring.map(({ life }) => life)]), world.heads.map(({ life }) => life), world.backup];
+  return JSON.stringify([lives, world.backup?.revision, world.backup?.acks, hosts, acks, swaps, sent, heads, world.store.acks, world.written, world.durable, world.left, world.used]);
 }
 
 export const kindOf = (what: string): string => what.replaceAll(/\bh\d\b|[\d/{}":,]|in place/g, '').replaceAll(/\s+/g, ' ').trim();

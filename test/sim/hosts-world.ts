@@ -21,7 +21,7 @@
  *   I7     a command of an old generation is refused; I8: crashes and losses release nothing
  * I3, I6, I9 are the data plane's (hold ring, classifier) and are not here.
  */
-import { heed } from '../../proxy/core/across.ts';
+import { heed, isMute } from '../../proxy/core/across.ts';
 import { decideHead, hostsOf } from '../../proxy/core/hosts.ts';
 import { resume } from '../../proxy/core/resume.ts';
 import { step } from '../../proxy/core/step.ts';
@@ -51,10 +51,13 @@ export interface Bounds {
   readonly kills: number;
   /** Also protection ended and begun again. */
   readonly lives: number;
+  /** The ledger is brought back from a backup, taken at any time since the last takeover; then protection ends and begins again. */
+  readonly restores: number;
 }
 
 /** What a VM, or a frame, really is of. */
 interface Execution {
+  readonly life: string;
   readonly generation: number;
   readonly epoch: number;
 }
@@ -84,14 +87,15 @@ export interface World {
   readonly acks: readonly Acked[];
   readonly swaps: readonly Swap[];
   /** Names on frames to other hosts, and what they really are. */
-  readonly sent: readonly (Execution & { readonly as: Execution })[];
-  /** generation/host -> checkpoint that its engine has. */
+  readonly sent: readonly (Execution & { readonly as: Omit<Execution, 'life'> })[];
+  /** life/host -> checkpoint that its engine has. */
   readonly durable: Readonly<Record<string, number>>;
-  /** generation -> last epoch of it that left any host. */
-  readonly left: Readonly<Record<number, number>>;
-  /** generation -> R of the takeover that ended it. */
-  readonly ended: Readonly<Record<number, number>>;
-  readonly used: { readonly takeovers: number; readonly crashes: number; readonly kills: number; readonly lives: number };
+  /** life -> last epoch of it that left any host. */
+  readonly left: Readonly<Record<string, number>>;
+  /** life -> R of the takeover that ended it. */
+  readonly ended: Readonly<Record<string, number>>;
+  readonly backup: Store | undefined;
+  readonly used: { readonly takeovers: number; readonly crashes: number; readonly kills: number; readonly lives: number; readonly restores: number };
 }
 export interface Move {
   readonly what: string;
@@ -111,17 +115,19 @@ export function begin({ hosts }: Bounds): World {
   const blank: Host = { name: '', machine: 'up', state: undefined, journal: undefined, disk: undefined, vm: undefined, ring: [], shown: 0 };
   let world: World = {
     store: EMPTY, heads: [], written: {}, hosts: names.map((name) => ({ ...blank, name })), acks: [], swaps: [], sent: [],
-    durable: {}, left: {}, ended: {}, used: { takeovers: 0, crashes: 0, kills: 0, lives: 0 },
+    durable: {}, left: {}, ended: {}, backup: undefined, used: { takeovers: 0, crashes: 0, kills: 0, lives: 0, restores: 0 },
   };
   for (const command of [{ kind: 'apply', spec: specFor(names) }, { kind: 'protect' }] as const) {
-    const { swap } = decideHead(currentView(world), command);
+    const { swap } = decideHead(currentView(world), command, { life: nextLife(world), known: undefined });
     if (swap === undefined) throw new Error(`the world could not begin: ${command.kind}`);
     world = writeSwap(world, swap);
     for (const name of names) world = take(RULES, world, name, { kind: 'ledger', self: name, view: currentView(world) });
   }
-  return { ...world, hosts: world.hosts.map((host) => ({ ...host, vm: { generation: 1, epoch: 1 } })) };
+  return { ...world, hosts: world.hosts.map((host) => ({ ...host, vm: { life: world.store.head?.life ?? '', generation: 1, epoch: 1 } })) };
 }
 
+/** Of two that are decided at the same time one is refused. */
+const nextLife = ({ heads, swaps }: World): string => `L${heads.length}.${swaps.length}`;
 const currentView = ({ store }: World): LedgerView => viewOf(store.head, store.revision, store.acks);
 const put = (world: World, host: Host): World => ({ ...world, hosts: world.hosts.map((one) => (one.name === host.name ? host : one)) });
 const hostOf = (world: World, name: string): Host => {
@@ -138,27 +144,28 @@ function writeSwap(world: World, swap: Swap): World {
   const next = { ...world, store, swaps, heads: [...world.heads, head], written: { ...world.written, ...store.acks } };
   if (head.phase !== 'protected' || head.begun !== 'takeover') return next;
   const old = world.store.head;
-  if (head.start < (world.left[head.from] ?? 0)) throw new Violation(`I5 exact release: takeover to ${head.start}, but epoch ${world.left[head.from]} of generation ${head.from} has left`);
+  const from = head.fromLife ?? '';
+  if (head.start < (world.left[from] ?? 0)) throw new Violation(`I5 exact release: takeover to ${head.start}, but epoch ${world.left[from]} of generation ${head.from} has left`);
   for (const host of hostsOf(old?.spec ?? head.spec)) {
-    if (head.start > durableOf(world, { generation: head.from, host })) throw new Violation(`I4 one line: takeover to ${head.start}, which ${host} has no checkpoint of in generation ${head.from}`);
+    if (head.start > durableOf(world, { life: from, host })) throw new Violation(`I4 one line: takeover to ${head.start}, which ${host} has no checkpoint of in generation ${head.from}`);
   }
-  return { ...next, ended: { ...world.ended, [head.from]: head.start } };
+  return { ...next, ended: { ...world.ended, [from]: head.start } };
 }
 
 /** A generation begins with every host having its start. */
-function durableOf(world: World, of: { generation: number; host: string }): number {
-  const begun = world.heads.find((head) => head.generation === of.generation && head.phase === 'protected');
-  return Math.max(begun?.start ?? 0, world.durable[`${of.generation}/${of.host}`] ?? 0);
+function durableOf(world: World, of: { life: string; host: string }): number {
+  const begun = world.heads.find((head) => head.life === of.life && head.phase === 'protected');
+  return Math.max(begun?.start ?? 0, world.durable[`${of.life}/${of.host}`] ?? 0);
 }
 
 function left(world: World, frame: Ringed): World {
-  const head = world.heads.find((one) => one.generation === frame.generation && one.phase === 'protected');
+  const head = world.heads.find((one) => one.life === frame.life && one.phase === 'protected');
   for (const host of head === undefined ? [] : hostsOf(head.spec)) {
-    if (durableOf(world, { generation: frame.generation, host }) < frame.epoch) throw new Violation(`I1 output commit: epoch ${frame.epoch} of generation ${frame.generation} leaves, ${host} has no checkpoint of it`);
+    if (durableOf(world, { life: frame.life, host }) < frame.epoch) throw new Violation(`I1 output commit: epoch ${frame.epoch} of generation ${frame.generation} leaves, ${host} has no checkpoint of it`);
   }
-  const end = world.ended[frame.generation];
+  const end = world.ended[frame.life];
   if (end !== undefined && frame.epoch > end) throw new Violation(`I7 fencing: epoch ${frame.epoch} leaves, generation ${frame.generation} ended at ${end}`);
-  return { ...world, left: { ...world.left, [frame.generation]: Math.max(world.left[frame.generation] ?? 0, frame.epoch) } };
+  return { ...world, left: { ...world.left, [frame.life]: Math.max(world.left[frame.life] ?? 0, frame.epoch) } };
 }
 
 function leave(world: World, name: string, goes: (frame: Ringed) => boolean): World {
@@ -174,13 +181,13 @@ function perform(world: World, name: string, effect: Effect, state: GroupState |
     case 'persist':
       return put(world, { ...host, journal: state, disk: effect.durable ? state : host.disk });
     case 'forget': return put(world, { ...host, journal: undefined, disk: undefined });
-    case 'publish': return { ...world, acks: [...world.acks, { host: name, generation: effect.generation, epoch: effect.epoch }] };
+    case 'publish': return { ...world, acks: [...world.acks, { host: name, generation: effect.generation, life: effect.life, epoch: effect.epoch }] };
     case 'release': return leave(world, name, (frame) => colourDiff(frame.colour, effect.colour) <= 0);
     case 'restore': {
       const out = leave(world, name, (frame) => colourDiff(frame.colour, effect.restored) <= 0);
       return put(out, { ...hostOf(out, name), ring: hostOf(out, name).ring.filter((frame) => colourDiff(frame.colour, effect.next) >= 0) });
     }
-    case 'attach': return put(world, { ...host, vm: state?.across?.self !== undefined && state.takeover === undefined && host.vm?.generation !== state.generation ? { generation: state.generation, epoch: state.sealed + 1 } : host.vm });
+    case 'attach': return put(world, { ...host, vm: state?.phase === 'protected' && state.takeover === undefined && host.vm?.life !== state.across?.life ? { life: state.across?.life ?? '', generation: state.generation, epoch: state.sealed + 1 } : host.vm });
     case 'detach': return put(world, { ...host, ring: [] });
     default: return world;
   }
@@ -209,9 +216,9 @@ function speak(world: World): World {
     if (vm === undefined || host.machine === 'dead' || !isGating(state)) return host;
     const open = openOf(state);
     const as = { generation: state.generation, epoch: open };
-    if (!sent.some((one) => one.generation === vm.generation && one.epoch === vm.epoch && one.as.generation === as.generation && one.as.epoch === as.epoch)) sent = [...sent, { ...vm, as }];
+    if (!isMute(state) && !sent.some((one) => one.life === vm.life && one.epoch === vm.epoch && one.as.generation === as.generation && one.as.epoch === as.epoch)) sent = [...sent, { ...vm, as }];
     const colour = colourOf(state, open);
-    const has = host.ring.some((frame) => frame.colour === colour && frame.generation === vm.generation && frame.epoch === vm.epoch);
+    const has = host.ring.some((frame) => frame.colour === colour && frame.life === vm.life && frame.epoch === vm.epoch);
     return has || host.machine !== 'up' ? host : { ...host, ring: [...host.ring, { ...vm, colour }] };
   });
   return { ...world, hosts, sent };
@@ -219,10 +226,11 @@ function speak(world: World): World {
 /** Any frame that was ever sent arrives now, at every host. */
 function checkArrivals(world: World): void {
   for (const { vm, machine, state } of world.hosts) {
-    if (vm === undefined || machine === 'dead' || !isGating(state)) continue;
+    if (vm === undefined || machine === 'dead' || !isGating(state) || isMute(state)) continue;
     for (const frame of world.sent) {
       if (frame.as.generation !== state.generation || frame.as.epoch > openOf(state)) continue; // dies, or waits (early)
-      if (frame.generation !== vm.generation) throw new Violation(`I7 fencing: a frame of generation ${frame.generation} reaches a VM of generation ${vm.generation}`);
+      if (frame.life !== vm.life && frame.generation === vm.generation && world.used.restores > 0) continue; // a number given twice: the VMs of the first were stopped (D84)
+      if (frame.life !== vm.life) throw new Violation(`I7 fencing: a frame of generation ${frame.generation} reaches a VM of generation ${vm.generation}`);
       if (frame.epoch > vm.epoch) throw new Violation(`I2 no orphan: a frame of epoch ${frame.epoch} reaches a VM in epoch ${vm.epoch}`);
     }
   }
@@ -242,8 +250,23 @@ export function moves(rules: Rules, bounds: Bounds, world: World): readonly Move
     if (store !== undefined) offer(`write ack ${write.generation}/${write.host} ${write.epoch}`, () => ({ ...world, store, written: { ...world.written, [ackKey(write)]: write.epoch } }));
   }
   for (const swap of world.swaps) offer(`swap to generation ${swap.head.generation} ${swap.head.phase}`, () => writeSwap(world, swap));
+  if (world.used.restores < bounds.restores) {
+    const { backup, store } = world;
+    const isBeforeTakeover = world.heads.slice(backup?.revision).some(({ begun, life }) => begun === 'takeover' && life !== backup?.head?.life);
+    if (backup !== undefined && !isBeforeTakeover) offer('the ledger is brought back', () => broughtBack(world, backup));
+    if (backup === undefined) offer('a backup of the ledger', () => ({ ...world, backup: store }));
+  }
   for (const host of world.hosts) hostMoves(rules, bounds, world, host, offer);
   return list;
+}
+
+/** What was asked of it is over; acks are said again, by hosts that still know their life for the newest. */
+function broughtBack(world: World, store: Store): World {
+  const isOfNewest = ({ host, life }: Acked): boolean => {
+    const across = hostOf(world, host).state?.across;
+    return across !== undefined && (across.pending?.life ?? across.life) === life;
+  };
+  return { ...world, store, swaps: [], acks: world.acks.filter(isOfNewest), used: { ...world.used, restores: world.used.restores + 1 } };
 }
 
 type Offer = (what: string, make: () => World) => void;
@@ -301,16 +324,16 @@ function engineMoves(rules: Rules, bounds: Bounds, world: World, host: Host, sta
     const isOld = state.phase === 'protected' && vm.generation < state.generation;
     const vain = rules.step(state, cut).reply.outcome === 'accepted' ? '' : ' in vain';
     if (vm.epoch <= bounds.epochs) offer(`${name} cuts ${vm.epoch}${vain}`, () => refusedIf(isOld, world, take(rules, world, name, cut, { ...vm, epoch: vm.epoch + 1 })));
-    const next = durableOf(world, { generation: vm.generation, host: name }) + 1;
+    const next = durableOf(world, { life: vm.life, host: name }) + 1;
     if (next < vm.epoch) {
-      const durable = { ...world.durable, [`${vm.generation}/${name}`]: next };
+      const durable = { ...world.durable, [`${vm.life}/${name}`]: next };
       offer(`${name} acks ${next}`, () => take(rules, { ...world, durable }, name, { kind: 'ack', generation: at, epoch: epoch(next) }));
     }
-    const said = durableOf(world, { generation: vm.generation, host: name });
+    const said = durableOf(world, { life: vm.life, host: name });
     if (said > state.acked && state.phase === 'protected' && said <= state.sealed) offer(`${name} acks ${said} again`, () => take(rules, world, name, { kind: 'ack', generation: at, epoch: epoch(said) }));
   }
   if (pending?.phase === 'protected' && hostsOf(pending.spec).includes(name)) {
-    const vmThen = { generation: pending.generation, epoch: pending.start + 1 };
+    const vmThen = { life: pending.life ?? '', generation: pending.generation, epoch: pending.start + 1 };
     offer(`${name} opens generation ${pending.generation} at ${pending.start}`, () => take(rules, world, name, { kind: 'takeover', generation: pending.generation, epoch: pending.start }, vmThen));
   }
   if (state.phase === 'fenced') {
@@ -329,20 +352,21 @@ function refusedIf(isOld: boolean, before: World, after: World): World {
 function headMoves(rules: Rules, bounds: Bounds, world: World, host: Host, offer: Offer): void {
   const { head } = world.store;
   if (head === undefined || world.swaps.length > 1) return;
-  if (head.phase === 'protected' && world.used.takeovers < bounds.takeovers) {
+  const isOfBackup = world.backup?.head?.life === head.life && world.used.restores > 0; // whose R may be one that the world has seen more of
+  if (head.phase === 'protected' && world.used.takeovers < bounds.takeovers && !isOfBackup) {
     for (const without of [undefined, ...world.hosts.map(({ name }) => name)]) {
       const to = without === host.name ? undefined : host.name;
       if (to === undefined || (without !== undefined && !hostsOf(head.spec).includes(without))) continue;
       const members = head.spec.members.map((member) => (member.host === without ? { ...member, host: to } : member));
       const view = currentView(world);
       const e = epoch(hostsOf(head.spec).reduce((least, one) => Math.min(least, view.acks[one] ?? head.start), Number.MAX_SAFE_INTEGER));
-      const { swap } = rules.decideHead(view, { kind: 'takeover', generation: generation(head.generation + 1), epoch: e, members });
+      const { swap } = rules.decideHead(view, { kind: 'takeover', generation: generation(head.generation + 1), epoch: e, members }, { life: nextLife(world), known: host.state });
       if (swap === undefined) continue;
       offer(`${host.name} takes over ${without ?? 'in place'}`, () => ({ ...world, swaps: [...world.swaps, swap], used: { ...world.used, takeovers: world.used.takeovers + 1 } }));
     }
   }
   if (world.used.lives >= bounds.lives) return;
   const command = head.phase === 'protected' ? ({ kind: 'unprotect', generation: head.generation, held: 'discard' } as const) : ({ kind: 'protect' } as const);
-  const { swap } = rules.decideHead(currentView(world), command);
+  const { swap } = rules.decideHead(currentView(world), command, { life: nextLife(world), known: host.state });
   if (swap !== undefined) offer(`${host.name} asks ${command.kind}`, () => ({ ...world, swaps: [...world.swaps, swap], used: { ...world.used, lives: world.used.lives + 1 } }));
 }

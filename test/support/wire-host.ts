@@ -95,7 +95,7 @@ export class WireHost {
 
   get #wire(): WireView {
     const { self, vlan, vxlan } = this.#options;
-    return { self, vlan, ...(vxlan === undefined ? {} : { vxlan }), generation: this.#generation, base: this.#base };
+    return { self, vlan, ...(vxlan === undefined ? {} : { vxlan }), generation: this.#generation, base: this.#base, closed: false };
   }
   #colour(of: number): number {
     return (this.#base + of) >>> 0;

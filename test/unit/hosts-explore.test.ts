@@ -17,15 +17,18 @@ const STEPS = Number(process.env.SLUICE_STEPS ?? 2_000);
 const seed = Number(process.env.SLUICE_SEED ?? Math.floor(Math.random() * 2 ** 31));
 const isLong = process.env.SLUICE_STATES !== undefined;
 
-const TWO: Bounds = { hosts: 2, epochs: 1, takeovers: 1, crashes: 0, kills: 0, lives: 0 };
+const TWO: Bounds = { hosts: 2, epochs: 1, takeovers: 1, crashes: 0, kills: 0, lives: 0, restores: 0 };
 const THREE: Bounds = { ...TWO, hosts: 3 };
 /** Small, so that a walk of it meets everything soon. */
-const NARROW: Bounds = { hosts: 2, epochs: 4, takeovers: 3, crashes: 1, kills: 0, lives: 0 };
-const WIDE: Bounds = { hosts: 3, epochs: 10, takeovers: 6, crashes: 5, kills: 1, lives: 4 };
+const NARROW: Bounds = { hosts: 2, epochs: 4, takeovers: 3, crashes: 1, kills: 0, lives: 0, restores: 0 };
+/** The ledger is brought back from a backup, and protection ended and begun again by a host that knows as little. */
+const BACKUP: Bounds = { ...TWO, takeovers: 0, lives: 3, restores: 1 };
+const WIDE: Bounds = { hosts: 3, epochs: 10, takeovers: 6, crashes: 5, kills: 1, lives: 4, restores: 1 };
 
 describe('hosts of a group', () => {
   const bounds: readonly (readonly [string, Bounds])[] = [
     ['two hosts, one epoch, one takeover', TWO],
+    ['two hosts, one epoch, the ledger brought back from a backup, protected again', BACKUP],
     ...(isLong ? [
       ['two hosts, one epoch, one takeover, one crash or power cut, one death', { ...TWO, crashes: 1, kills: 1 }],
       ['three hosts, one epoch, no takeover, one crash', { ...THREE, takeovers: 0, crashes: 1 }],
@@ -52,17 +55,22 @@ const raised = (acks: Readonly<Record<string, Epoch>>): Record<string, Epoch> =>
   const most = epoch(Math.max(0, ...Object.values(acks)));
   return Object.fromEntries(Object.keys(acks).map((host) => [host, most]));
 };
-const startMoved = (by: number): Pick<Rules, 'decideHead'> => ({
-  decideHead: (view, command) => {
-    const decision = decideHead(view, command);
+const startMoved = (epochs: number): Pick<Rules, 'decideHead'> => ({
+  decideHead: (view, command, by) => {
+    const decision = decideHead(view, command, by);
     const { swap } = decision;
-    return swap === undefined || command.kind !== 'takeover' ? decision : { ...decision, swap: { ...swap, head: { ...swap.head, start: epoch(Math.max(0, swap.head.start + by)) } } };
+    return swap === undefined || command.kind !== 'takeover' ? decision : { ...decision, swap: { ...swap, head: { ...swap.head, start: epoch(Math.max(0, swap.head.start + epochs)) } } };
   },
 });
 const takenForOurs: Rules['step'] = (state, input) => {
   const { head } = input.kind === 'ledger' ? input.view : { head: undefined };
   if (input.kind !== 'ledger' || head?.begun !== 'takeover' || state === undefined) return step(state, input);
-  return step(state, { ...input, view: { ...input.view, head: { ...head, from: state.generation } } });
+  return step(state, { ...input, view: { ...input.view, head: { ...head, from: state.generation, fromLife: state.across?.life } } });
+};
+const takenForThisLife: Rules['step'] = (state, input) => {
+  const { head } = input.kind === 'ledger' ? input.view : { head: undefined };
+  if (input.kind !== 'ledger' || head === undefined || head.generation !== state?.generation) return step(state, input);
+  return step(state, { ...input, view: { ...input.view, head: { ...head, life: state.across?.life } } });
 };
 const put: Rules['acked'] = (store, write) => ({ ...store, acks: { ...store.acks, [ackKey(write)]: write.epoch } });
 
@@ -74,8 +82,8 @@ const MUTATIONS: Readonly<Record<string, Partial<Rules>>> = {
   'R one too high': startMoved(1),
   'R one too low': startMoved(-1),
   'the swap does not ask for its witness': {
-    decideHead: (view, command) => {
-      const { reply, swap } = decideHead(view, command);
+    decideHead: (view, command, by) => {
+      const { reply, swap } = decideHead(view, command, by);
       if (swap === undefined) return { reply };
       const { witness, ...rest } = swap;
       return { reply, swap: witness === undefined ? swap : rest };
@@ -84,7 +92,10 @@ const MUTATIONS: Readonly<Record<string, Partial<Rules>>> = {
   'a generation opens without its engine': { opensByItself: true },
   'R is taken for one of any generation': { step: takenForOurs },
   'acks are published before they are journalled': { journalsAcks: false },
+  'a number that was given twice is taken for one life': { step: takenForThisLife },
 };
+/** Other bounds than NARROW, for what needs them. */
+const BOUNDS: Readonly<Record<string, Bounds>> = { 'a number that was given twice is taken for one life': { ...NARROW, takeovers: 0, lives: 4, restores: 1 } };
 /** Where the one that takes a long pause at the right time is known to show. */
 const FIRST_WALK: Readonly<Record<string, number>> = { 'R is taken for one of any generation': 27 };
 
@@ -95,7 +106,7 @@ describe('the exploration notices', () => {
     for (let walk = FIRST_WALK[name] ?? 1; walk <= 40 && caught === undefined; walk += 1) {
       walks = walk;
       try {
-        wander(NARROW, 2_000, walk, { ...RULES, ...mutation });
+        wander(BOUNDS[name] ?? NARROW, 2_000, walk, { ...RULES, ...mutation });
       } catch (error) {
         caught = error;
       }

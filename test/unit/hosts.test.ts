@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { decideHead, isBehind, progressOf } from '../../proxy/core/hosts.ts';
+import { decideHead as decideBy, progressOf } from '../../proxy/core/hosts.ts';
+import type { Decision, HeadCommand } from '../../proxy/core/hosts.ts';
 import { resume } from '../../proxy/core/resume.ts';
 import { step } from '../../proxy/core/step.ts';
 import { epoch, generation } from '../../proxy/core/types.ts';
@@ -7,7 +8,9 @@ import type { Epoch, GroupState, Head, LedgerView } from '../../proxy/core/types
 import { readEpoch, readHead } from '../../proxy/edge/etcd-keys.ts';
 import { specFor } from '../sim/hosts-world.ts';
 
-const HEAD: Head = { serial: 2, phase: 'protected', generation: generation(1), begun: 'protect', from: generation(0), start: epoch(0), held: 'discard', spec: specFor(['h1', 'h2', 'h3']) };
+const LIFE = 'a1';
+const decideHead = (view: LedgerView, command: HeadCommand, known?: GroupState): Decision => decideBy(view, command, { life: 'a2', known });
+const HEAD: Head = { serial: 2, phase: 'protected', generation: generation(1), life: LIFE, begun: 'protect', from: generation(0), start: epoch(0), held: 'discard', spec: specFor(['h1', 'h2', 'h3']) };
 const viewOf = (head: Head, acks: readonly [number, number, number]): LedgerView =>
   ({ head, revision: head.serial, acks: Object.fromEntries(acks.map((acked, i) => [`h${i + 1}`, epoch(acked)])) });
 const takeover = (of: number, at: number): { kind: 'takeover'; generation: GroupState['generation']; epoch: Epoch } => ({ kind: 'takeover', generation: generation(of), epoch: epoch(at) });
@@ -84,17 +87,66 @@ test('a generation that has the same four bits on the wire as the one it replace
   expect(decideHead(viewOf({ ...HEAD, phase: 'idle', generation: generation(0) }, [0, 0, 0]), { kind: 'protect', generation: generation(16) }).swap?.head.generation).toBe(16);
 });
 
-test('a ledger that knows less than this host is no ground for a takeover', () => {
+describe('a ledger that was brought back from a backup', () => {
   const known = heard(undefined, viewOf(HEAD, [0, 0, 0])).state;
   if (known === undefined) throw new Error('it has the group');
   const at = (committed: number): GroupState => ({ ...known, committed: epoch(committed) });
   const backup = viewOf(HEAD, [7, 4, 9]);
-  expect(decideHead(backup, takeover(2, 4)).swap?.head.start, 'by the ledger alone it would be').toBe(4);
-  expect(isBehind(backup, at(5))).toMatchObject({ denial: { code: 'epoch_out_of_order', message: expect.stringMatching(/^epoch 5 is committed here.* the ledger says 4/) as string } });
-  expect(isBehind(backup, at(4))).toBeUndefined();
-  expect(isBehind(viewOf({ ...HEAD, serial: 3, generation: generation(2), begun: 'takeover', from: generation(1), start: epoch(5) }, [5, 5, 5]), at(4)), 'it has gone on').toBeUndefined();
-  expect(isBehind(viewOf({ ...HEAD, serial: 1, phase: 'idle', generation: generation(0) }, [0, 0, 0]), at(0))).toMatchObject({ denial: { code: 'fenced' } });
-  expect(isBehind(backup, undefined)).toBeUndefined();
+  /** Generation 2 of the lost line, as h1 was told of it, and of the ledger's line after. */
+  const SECOND: Head = { ...HEAD, serial: 4, generation: generation(2), life: 'b2' };
+  const AGAIN: Head = { ...SECOND, life: 'c2' };
+  const lost = heard(known, viewOf({ ...HEAD, serial: 3, phase: 'idle' }, [0, 0, 0])).state;
+  const second = heard(lost, viewOf(SECOND, [0, 0, 0])).state;
+  if (second === undefined || lost === undefined) throw new Error('it has the group');
+
+  test('is no ground for a takeover: it knows less than this host', () => {
+    const refusal = (view: LedgerView, knows: GroupState | undefined, e = 4): unknown => decideHead(view, takeover(2, e), knows).reply;
+    expect(decideHead(backup, takeover(2, 4)).swap?.head.start, 'by the ledger alone it would be').toBe(4);
+    expect(refusal(backup, at(5))).toMatchObject({ denial: { code: 'epoch_out_of_order', message: expect.stringMatching(/^epoch 5 is committed here.* the ledger says 4/) as string } });
+    expect(refusal(backup, at(4))).toMatchObject({ outcome: 'accepted' });
+    const wentOn = viewOf({ ...HEAD, serial: 3, generation: generation(2), life: 'b2', begun: 'takeover', from: generation(1), fromLife: LIFE, start: epoch(5) }, [5, 5, 5]);
+    expect(decideHead(wentOn, takeover(3, 5), at(4)).reply, 'it has gone on').toMatchObject({ outcome: 'accepted' });
+    expect(refusal(viewOf({ ...HEAD, serial: 1 }, [0, 0, 0]), at(0), 0)).toMatchObject({ denial: { code: 'fenced' } });
+    expect(decideHead(viewOf({ ...AGAIN, serial: 9 }, [4, 4, 4]), takeover(3, 4), second).reply, 'the same number, another life').toMatchObject({ denial: { code: 'fenced', message: expect.stringContaining('another life') as string } });
+  });
+
+  test('does not give a number again, where the host that is asked knows it', () => {
+    const idle = viewOf({ ...HEAD, serial: 2, phase: 'idle' }, [0, 0, 0]);
+    expect(decideHead(idle, { kind: 'protect' }, second).swap?.head).toMatchObject({ generation: 3, serial: 5, life: 'a2' });
+    expect(decideHead(idle, { kind: 'protect', generation: generation(2) }, second)).toMatchObject({ reply: { denial: { code: 'fenced', message: expect.stringMatching(/told of generation 2, the ledger says 1.*generation above 2/) as string } } });
+    expect(decideHead(viewOf(HEAD, [0, 0, 0]), { kind: 'unprotect', generation: generation(1), held: 'discard' }, second).swap?.head.serial, 'newer than what any host here was told').toBe(5);
+  });
+
+  test('where one that knows nothing gives it again: the acks and the R of the new life are not the old one\'s', () => {
+    const cut = step(second, { kind: 'cut', generation: generation(2), epoch: epoch(1) }).state;
+    const acked = step(cut, { kind: 'ack', generation: generation(2), epoch: epoch(1) });
+    expect(acked.effects).toContainEqual({ kind: 'publish', generation: 2, life: 'b2', epoch: 1 });
+    const same = heard(acked.state, viewOf(AGAIN, [1, 1, 1]));
+    expect(same, 'the serial it knows, another life').toMatchObject({ state: { phase: 'protected', committed: 0 }, effects: [] });
+    const newer = heard(acked.state, viewOf({ ...AGAIN, serial: 6 }, [1, 1, 1]));
+    expect(newer).toMatchObject({ state: { phase: 'fenced', committed: 0, generation: 2 }, effects: ['persist', 'closeWire', 'emit'] });
+    const third: Head = { ...AGAIN, serial: 7, generation: generation(3), life: 'c3', begun: 'takeover', from: generation(2), fromLife: 'c2', start: epoch(1) };
+    expect(heard(acked.state, viewOf(third, [1, 1, 1])), 'a takeover from the other life').toMatchObject({ state: { phase: 'fenced', committed: 0 }, effects: ['persist', 'emit'] });
+    expect(heard(acked.state, viewOf({ ...AGAIN, serial: 6, phase: 'idle', held: 'release' }, [1, 1, 1])), 'an end of the other life').toMatchObject({ state: { phase: 'fenced' } });
+    if (newer.state === undefined) throw new Error('it has the group');
+    expect(resume(newer.state).state, 'also after it starts again').toMatchObject({ phase: 'fenced', across: { pending: { life: 'c2' } } });
+    const over = step(newer.state, { kind: 'unprotect', generation: generation(2), held: 'discard' }).state;
+    expect(heard(over, viewOf({ ...AGAIN, serial: 6 }, [1, 1, 1])), 'by its own word it ends, and stays ended').toMatchObject({ state: { phase: 'idle' }, effects: [] });
+    expect(heard(over, viewOf({ ...AGAIN, serial: 8, generation: generation(3), life: 'c3' }, [0, 0, 0]))).toMatchObject({ state: { phase: 'protected', generation: 3 } });
+  });
+
+  test('an idle host that knows more lets none of its members\' frames pass', () => {
+    const idle = heard(second, viewOf({ ...SECOND, serial: 5, phase: 'idle' }, [0, 0, 0])).state;
+    expect(idle).toMatchObject({ phase: 'idle', generation: 2 });
+    for (const head of [AGAIN, { ...AGAIN, serial: 9 }, { ...HEAD, serial: 6, life: 'd1' }, { ...AGAIN, serial: 9, begun: 'takeover' as const }]) {
+      const held = heard(idle, viewOf(head, [0, 0, 0]));
+      expect(held, `serial ${head.serial}`).toMatchObject({ state: { phase: 'fenced', generation: 2 }, effects: ['persist', 'attach', 'emit'] });
+      expect(step(held.state, takeover(head.generation, 0)).reply).toMatchObject({ outcome: 'denied' });
+      const over = step(held.state, { kind: 'unprotect', generation: head.generation, held: 'discard' }).state;
+      expect(heard(over, viewOf(head, [0, 0, 0])).state, 'it ends by its own word').toMatchObject({ phase: 'idle' });
+    }
+    expect(heard(idle, viewOf({ ...HEAD, serial: 9, phase: 'idle' }, [0, 0, 0])).state, 'the number never falls').toMatchObject({ phase: 'idle', generation: 2, across: { serial: 9 } });
+  });
 });
 
 test('late is who keeps the others waiting', () => {
@@ -110,6 +162,7 @@ test('what no host wrote into the ledger is not taken for a head or an ack', () 
   for (const odd of ['', '{', 'null', '[]', '{}', JSON.stringify({ ...HEAD, start: -1 }), JSON.stringify({ ...HEAD, phase: 'on' }), JSON.stringify({ ...HEAD, spec: { members: {} } }), JSON.stringify({ ...HEAD, spec: noWire })]) {
     expect(readHead(odd), odd).toBeUndefined();
   }
+  expect(readHead(JSON.stringify({ ...HEAD, life: '../head' })), 'a life is part of a key').toBeUndefined();
   expect(readEpoch('0000000000000007')).toBe(7);
   for (const odd of ['', '7', '-000000000000007', '00000000000000x7', '9999999999999999']) expect(readEpoch(odd), odd).toBeUndefined();
 });
