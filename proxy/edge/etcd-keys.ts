@@ -31,6 +31,9 @@ export type Place =
   | ({ readonly kind: 'ack'; readonly group: string } & Omit<Acked, 'epoch'>)
   | { readonly kind: 'host'; readonly host: string };
 
+/** Of each group one. */
+export type Acks = readonly (readonly [group: string, acked: Acked])[];
+
 export class Keys {
   readonly prefix: string;
   constructor(prefix: string) {
@@ -62,8 +65,16 @@ export class Keys {
     return kind === 'ack' && host !== undefined ? { kind, group: name, generation: Number(number) as Acked['generation'], life, host } : undefined;
   }
 
-  /** A transaction of its own in a larger one: others' acks don't depend on it. */
-  ackTxn(group: string, acked: Acked): object {
+  /** All of them, or none where one is refused. The store does it in two thirds of the time of `eachAckTxn`. */
+  allAcksTxn(acks: Acks, mine: object): object {
+    const each = acks.map((one) => this.#ackTxn(one));
+    return { compare: [mine, ...each.flatMap(({ compare }) => compare)], success: each.flatMap(({ success }) => success) };
+  }
+  /** Each a transaction of its own in the larger one: one that is refused stops no other. */
+  eachAckTxn(acks: Acks, mine: object): object {
+    return { compare: [mine], success: acks.map((one) => ({ request_txn: this.#ackTxn(one) })) };
+  }
+  #ackTxn([group, acked]: Acks[number]): { compare: readonly object[]; success: readonly object[] } {
     const key = b64(this.#ack(group, acked));
     const value = b64(digits(acked.epoch));
     return { compare: [{ key, target: 'VALUE', result: 'LESS', value }], success: [{ request_put: { key, value } }] };

@@ -2,7 +2,7 @@
  * The ledger on etcd.
  *
  *    publish ─► wanted, one a group ─► at most ACKS_PER_TXN groups a transaction, TXNS_MAX under way
- *                    ▲   each group's ack is a transaction inside: one that is refused stops no other
+ *                    ▲   all together; where one is refused, each by itself, so that it stops no other
  *                    └── late or failed, or the store forgot it: wanted again, unless a newer one is
  *
  *    range (at revision r) ─► watch from r + 1 ─► the newest of each key ─► views
@@ -28,6 +28,7 @@ import { CALL_MS, EtcdHttp, listOf, objectOf } from './etcd-http.ts';
 import type { EtcdConfig } from './etcd-http.ts';
 import type { EtcdTls } from './etcd-tls.ts';
 import { Keys, textOf, underPrefix } from './etcd-keys.ts';
+import type { Acks } from './etcd-keys.ts';
 import { Records } from './etcd-records.ts';
 
 /** etcd takes 128 operations in a transaction by default. */
@@ -190,15 +191,11 @@ export class EtcdLedger implements Ledger {
   }
 
   /** Written, or refused because it is fenced or old: either way nobody wants it any more. */
-  async #write(batch: readonly (readonly [string, Acked])[]): Promise<void> {
+  async #write(batch: Acks): Promise<void> {
     this.#txns += 1;
     this.counts.ackTxns += 1;
     try {
-      const answer = await this.#call('/v3/kv/txn', {
-        compare: [this.#keys.ownedBy(this.self, this.#options.owner)],
-        success: batch.map(([group, acked]) => ({ request_txn: this.#keys.ackTxn(group, acked) })),
-      });
-      if (answer['succeeded'] !== true) {
+      if (!(await this.#say(batch))) {
         void this.#beat(); // the name's lease had run out: it is taken anew, or is another's by now
         throw new EdgeError('ledger_down', 'the lease of this host\'s name had run out', 'nothing: it is taken anew');
       }
@@ -212,6 +209,15 @@ export class EtcdLedger implements Ledger {
       for (const [group] of batch) this.#flying.delete(group);
       this.#pump();
     }
+  }
+
+  /** Together where none is refused, which is nearly always; else one by one. False: the name is not ours. */
+  async #say(batch: Acks): Promise<boolean> {
+    const mine = this.#keys.ownedBy(this.self, this.#options.owner);
+    const { succeeded: all } = await this.#call('/v3/kv/txn', objectOf(this.#keys.allAcksTxn(batch, mine)));
+    if (all === true) return true;
+    const { succeeded } = await this.#call('/v3/kv/txn', objectOf(this.#keys.eachAckTxn(batch, mine)));
+    return succeeded === true;
   }
 
   async #call(path: string, body: Json): Promise<Json> {

@@ -141,6 +141,21 @@ describe.skipIf(UNPRIVILEGED)('the ledger on etcd', () => {
     });
   });
 
+  test('acks that share a transaction: one that is refused stops no other', async () => {
+    await world(async ([a, b, c]) => {
+      expect(await command(a.ledger, { kind: 'apply', spec: { ...specFor(HOSTS), group: 'k', wire: { vlan: 8 } } }, 'k')).toBe('accepted');
+      expect(await command(a.ledger, { kind: 'protect' }, 'k')).toBe('accepted');
+      for (const host of [a, b, c]) publish(host, 2);
+      for (const host of [a, b, c]) await until('all are at 2', () => host.at() === 2);
+      const { ackTxns } = a.ledger.counts;
+      publish(a, 1); // late, and refused
+      for (const { ledger } of [a, b, c]) ledger.publish('k', { generation: G1, life: lifeOf(1), epoch: epoch(5) });
+      for (const host of [a, b, c]) await until('k is at 5', () => host.at('k') === 5);
+      expect(a.ledger.counts.ackTxns - ackTxns, 'both went together').toBe(1);
+      expect([a, b, c].map(({ at }) => at())).toEqual([2, 2, 2]);
+    });
+  });
+
   test('leader killed, and its return: no event lost, committed only rises', async () => {
     await world(async ([a, b, c]) => {
       const all = [a, b, c];
