@@ -66,7 +66,7 @@ export function peersOf(control: Control, ledger: EtcdLedger): PeerView[] {
 }
 
 export const acrossView = (control: Control, ledger: EtcdLedger): Omit<AcrossView, 'isolation'> => ({
-  ledger: { ok: ledger.ok, ackTransactions: ledger.counts.ackTxns, acks: ledger.counts.acks, failures: ledger.counts.failures },
+  ledger: { ok: ledger.ok, ackTransactions: ledger.counts.ackTxns, acks: ledger.counts.acks, failures: ledger.counts.failures, ...(ledger.storeBytes === undefined ? {} : { storeBytes: ledger.storeBytes }) },
   peers: peersOf(control, ledger),
 });
 

@@ -216,6 +216,7 @@ function openLedger({ host, ledger, state }: Config, log: Logger, named: NameWat
     owner: ownerOf(state),
     onState: (ok, why) => (ok ? log.info({}, 'the ledger is there again') : log.error({}, why)),
     onOdd: (key) => log.error({ key }, 'what stands there in the ledger no host wrote: its group holds and commits nothing; put the right value back'),
+    onFilling: (bytes) => log.error({ bytes }, 'etcd\'s file is half full: it keeps every ack until it is compacted, and takes none any more when it is full; start each node with --auto-compaction-mode periodic --auto-compaction-retention 5m'),
     onWentBack: (was, is) => log.error({ was, is }, 'the ledger (etcd) went back to an older revision: was it brought back from a backup? Groups across hosts take up nothing that is older than they know; see troubleshooting, "the ledger went back"'),
     onClash: () => named.onClash(new EdgeError('ledger_down', `the host name ${host} is in use in the ledger by another sluiced`, `give each its own name (host: in its settings); where this one takes the other's place, end that one: its lease runs out after ${LEASE_S} s`)),
   });

@@ -18,6 +18,8 @@ export interface EtcdOptions {
   readonly electionMs?: number;
   /** Where each node runs; default here. */
   readonly namespaces?: readonly string[];
+  /** Of its file; beyond it etcd takes no writes. Default: etcd's own, 2 GiB. */
+  readonly quotaBytes?: number;
   /** Clients come by TLS and show a certificate of this CA; the nodes among themselves do without. */
   readonly tls?: EtcdTls;
 }
@@ -56,7 +58,7 @@ export class Etcd {
 
   /** `aheadS`: its clocks of time since boot show so many seconds more, as on another machine. */
   startNode(i: number, aheadS = 0): void {
-    const { directory, namespaces, electionMs = 1000, tls } = this.#options;
+    const { directory, namespaces, electionMs = 1000, quotaBytes, tls } = this.#options;
     if (this.#nodes[i] !== undefined) return;
     const data = this.#dataOf(i);
     mkdirSync(data, { recursive: true, mode: 0o700 });
@@ -65,7 +67,8 @@ export class Etcd {
       'etcd', '--name', `n${i}`, '--data-dir', data, '--log-level', 'error', '--initial-cluster-token', directory,
       '--listen-client-urls', client, '--advertise-client-urls', client, '--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer,
       '--pre-vote', '--election-timeout', String(electionMs), '--heartbeat-interval', String(electionMs / 10),
-      '--initial-cluster', this.#cluster(),
+      '--initial-cluster', this.#cluster(), '--auto-compaction-mode', 'periodic', '--auto-compaction-retention', '5m',
+      ...(quotaBytes === undefined ? [] : ['--quota-backend-bytes', String(quotaBytes)]),
       ...(tls === undefined ? [] : ['--client-cert-auth', '--trusted-ca-file', tls.ca, '--cert-file', tls.cert, '--key-file', tls.key]),
     ];
     const namespace = namespaces?.[i];

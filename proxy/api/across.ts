@@ -27,7 +27,7 @@ export interface PeerView {
 }
 /** What this host knows of the others, and of its own way to them. */
 export interface AcrossView {
-  readonly ledger: { readonly ok: boolean; readonly ackTransactions: number; readonly acks: number; readonly failures: number };
+  readonly ledger: { readonly ok: boolean; readonly ackTransactions: number; readonly acks: number; readonly failures: number; /** Of etcd's file. */ readonly storeBytes?: number };
   readonly peers: PeerView[];
   readonly isolation?: IsolationView;
 }

@@ -42,7 +42,7 @@ const Guards = Type.Object({ leakBlocked: Total, releaseRefused: Total, unvetted
 
 const Across = Type.Object(
   {
-    ledger: Type.Object({ ok: Type.Boolean(), ackTransactions: Total, acks: Total, failures: Total }),
+    ledger: Type.Object({ ok: Type.Boolean(), ackTransactions: Total, acks: Total, failures: Total, storeBytes: Type.Optional(Total) }),
     peers: Type.Array(Type.Object({
       host: Type.String(),
       phase: Type.Enum(['there', 'late', 'lost', 'unknown'], { description: 'lost: its lease has run out; unknown: this host hears not even itself' }),

@@ -41,6 +41,7 @@ export function addHosts(source: HostsSource, registers: Registry[]): void {
     } });
   }
   gauge('sluice_ledger_up', '1 while the ledger answers', ['ledger'], ({ ledger }) => [[{ ledger: 'etcd' }, Number(ledger.ok)]]);
+  gauge('sluice_ledger_store_bytes', 'Size of etcd\'s file: it keeps every ack until it is compacted, and takes none when it is full', ['ledger'], ({ ledger: { storeBytes } }) => (storeBytes === undefined ? [] : [[{ ledger: 'etcd' }, storeBytes]]));
   gauge('sluice_peer_up', '1 while another host\'s lease in the ledger lives', ['host'], ({ peers }) => peers.map(({ host, silentMs }) => [{ host }, Number(silentMs !== undefined)]));
   gauge('sluice_peer_silent_seconds', 'Since another host\'s last heartbeat in the ledger: the age of its lease', ['host'], ({ peers }) => peers.flatMap(({ host, silentMs }) => (silentMs === undefined ? [] : [[{ host }, silentMs / 1000] as const])));
   gauge('sluice_isolated', '1 while no isolation address answers this host', ['policy'], ({ isolation }) => (isolation === undefined ? [] : [[{ policy: isolation.policy }, Number(isolation.phase === 'isolated')]]));

@@ -96,10 +96,13 @@ export class EtcdHttp {
   }
 
   #ledgerDown(endpoint: string, error: unknown): EdgeError {
-    return new EdgeError('ledger_down', `etcd at ${endpoint} did not do it: ${whyOf(error, this.#tls, Date.now())}`, 'ask again; when it stays so, look at etcd: frames stay held', error);
+    const why = whyOf(error, this.#tls, Date.now());
+    const fix = /database space exceeded/.test(why) ? FULL_FIX : 'ask again; when it stays so, look at etcd: frames stay held';
+    return new EdgeError('ledger_down', `etcd at ${endpoint} did not do it: ${why}`, fix, error);
   }
 }
 
+const FULL_FIX = 'etcdctl compact to its newest revision, etcdctl defrag, etcdctl alarm disarm; and start each node with --auto-compaction-mode periodic --auto-compaction-retention 5m, for it keeps every ack until it is compacted';
 const PIECES = 4;
 
 /**

@@ -12,6 +12,7 @@
  * an older version began has no life, nor have its keys.
  */
 import type { Acked, Epoch, Head, Swap } from '../core/types.ts';
+import { listOf, objectOf } from './etcd-http.ts';
 
 const DIGITS = 16;
 const b64 = (text: string): string => Buffer.from(text).toString('base64');
@@ -103,6 +104,15 @@ export class Keys {
   ownedBy(host: string, owner: string): object {
     return { key: b64(this.host(host)), target: 'VALUE', result: 'EQUAL', value: b64(owner) };
   }
+}
+
+/** The other owner that a claim found, where it found one. */
+export function ownerIn(answer: Readonly<Record<string, unknown>>): string | undefined {
+  if (answer['succeeded'] === true) return undefined;
+  const inner = objectOf(objectOf(listOf(answer['responses'])[0])['response_txn']);
+  if (inner['succeeded'] === true) return undefined;
+  const [kv] = listOf(objectOf(objectOf(listOf(inner['responses'])[0])['response_range'])['kvs']);
+  return kv === undefined ? undefined : textOf(kv['value']);
 }
 
 /** undefined = not one that a host wrote. */

@@ -27,7 +27,7 @@ import type { Ledger } from '../ports.ts';
 import { CALL_MS, EtcdHttp, listOf, objectOf } from './etcd-http.ts';
 import type { EtcdConfig } from './etcd-http.ts';
 import type { EtcdTls } from './etcd-tls.ts';
-import { Keys, textOf, underPrefix } from './etcd-keys.ts';
+import { Keys, ownerIn, textOf, underPrefix } from './etcd-keys.ts';
 import type { Acks } from './etcd-keys.ts';
 import { Records } from './etcd-records.ts';
 
@@ -43,6 +43,9 @@ const SILENCE_MS = 1500;
 /** A host that is not heard of for so long is gone from the ledger. */
 export const LEASE_S = 3;
 const LISTENS_AGAIN_MS = 50;
+const SIZE_MS = 30_000;
+/** Half of etcd's own bound (--quota-backend-bytes), at which it takes no more acks. */
+const FILLING_BYTES = 2 ** 30;
 
 type Json = Readonly<Record<string, unknown>>;
 export interface EtcdLedgerOptions extends EtcdConfig {
@@ -56,6 +59,8 @@ export interface EtcdLedgerOptions extends EtcdConfig {
   readonly onOdd?: (key: string) => void;
   /** A host's lease ran out, or it is there again. */
   readonly onHost?: (host: string, isAlive: boolean) => void;
+  /** etcd keeps every ack until it is compacted: its file has grown beyond FILLING_BYTES. Once, until it is smaller. */
+  readonly onFilling?: (bytes: number) => void;
   /** The store answered with a revision below an earlier one: it was brought back from a backup. */
   readonly onWentBack?: (was: number, is: number) => void;
   /** Another daemon has this host's name. */
@@ -92,6 +97,10 @@ export class EtcdLedger implements Ledger {
   #tried: () => void = () => undefined;
   #watching = new AbortController();
   #timers: NodeJS.Timeout[] = [];
+  #sizeAskedMs = Number.NEGATIVE_INFINITY;
+  #isFilling = false;
+  /** Size of etcd's file as it last said; undefined = not asked yet. */
+  storeBytes: number | undefined;
   /** Transactions made, for those who want to know the load. */
   readonly counts = { ackTxns: 0, acks: 0, failures: 0, watches: 0 };
 
@@ -224,7 +233,7 @@ export class EtcdLedger implements Ledger {
     const newest = this.#newest;
     try {
       const answer = await this.#http.call(path, body, CALL_MS);
-      this.#be(true, '');
+      if (path === '/v3/kv/txn') this.#be(true, ''); // it writes: reads and leases are answered by one that is full, too
       if (path.startsWith('/v3/kv/')) this.#noteRevision(Number(objectOf(answer['header'])['revision']), newest);
       return answer;
     } catch (error) {
@@ -353,12 +362,25 @@ export class EtcdLedger implements Ledger {
       const answer = await this.#call('/v3/kv/txn', objectOf(this.#keys.claimTxn(this.self, owner, this.#lease)));
       const other = ownerIn(answer);
       if (other !== undefined) this.#options.onClash?.(other);
+      await this.#askSize();
     } catch (error) {
       if (!(error instanceof EdgeError)) throw error;
       if (/lease not found/.test(error.message)) this.#lease = undefined;
     } finally {
       this.#beating = false;
     }
+  }
+
+  /** Of the node that answers: each has a file of its own, of nearly the same size. */
+  async #askSize(): Promise<void> {
+    if (performance.now() - this.#sizeAskedMs < SIZE_MS) return;
+    this.#sizeAskedMs = performance.now();
+    const bytes = Number((await this.#call('/v3/maintenance/status', {}))['dbSize']);
+    if (!Number.isSafeInteger(bytes)) return;
+    const isFilling = bytes > FILLING_BYTES;
+    if (isFilling && !this.#isFilling) this.#options.onFilling?.(bytes);
+    this.#isFilling = isFilling;
+    this.storeBytes = bytes;
   }
 
   /** The one we have where it lives, else a new one. */
@@ -369,13 +391,4 @@ export class EtcdLedger implements Ledger {
     }
     return String((await this.#call('/v3/lease/grant', { TTL: String(LEASE_S) }))['ID']);
   }
-}
-
-/** The other owner that a claim found, where it found one. */
-function ownerIn(answer: Json): string | undefined {
-  if (answer['succeeded'] === true) return undefined;
-  const inner = objectOf(objectOf(listOf(answer['responses'])[0])['response_txn']);
-  if (inner['succeeded'] === true) return undefined;
-  const [kv] = listOf(objectOf(objectOf(listOf(inner['responses'])[0])['response_range'])['kvs']);
-  return kv === undefined ? undefined : textOf(kv['value']);
 }

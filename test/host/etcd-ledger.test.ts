@@ -257,6 +257,37 @@ describe.skipIf(UNPRIVILEGED)('the ledger on etcd', () => {
     });
   }, 120_000);
 
+  test('a store that is full: said once, with what to do, and acks go on when there is room', async () => {
+    const full = new Etcd({ directory: join(directory, 'full'), port: 47_000 + (process.pid % 1500) * 2, nodes: 1, quotaBytes: 512 * 1024 });
+    const states: string[] = [];
+    const ledger = new EtcdLedger({ self: 'h1', owner: 'h1', prefix: '/f/', endpoints: full.endpoints, tls: undefined, onState: (ok, why) => void states.push(ok ? 'ok' : why) });
+    try {
+      await full.start();
+      await ledger.start();
+      const spec = { ...specFor(['h1', 'h2']), members: specFor(['h1', 'h2']).members.map((member) => ({ ...member, host: 'h1' })) };
+      for (const given of [{ kind: 'apply', spec }, { kind: 'protect' }] as const) expect(await command(ledger, given)).toBe('accepted');
+      expect(ledger.storeBytes, 'it asks how large the file is').toBeGreaterThan(0);
+      const at = async (): Promise<number> => Number((await ledger.read('g')).acks['h1']);
+      let e = 0;
+      await until('it is full', async () => {
+        await full.ctl(['put', '/pad', 'x'.repeat(60_000)]).catch(() => undefined); // refused at last
+        ledger.publish('g', { generation: G1, life: lifeOf(1), epoch: epoch((e += 1)) });
+        return states.length > 0;
+      }, 60_000);
+      await sleep(1200); // heartbeats come and go
+      expect(states, 'once').toHaveLength(1);
+      expect(states[0]).toMatch(/database space exceeded/);
+      await expect(command(ledger, { kind: 'unprotect', generation: G1, held: 'discard' })).rejects.toMatchObject({ code: 'ledger_down', fix: expect.stringMatching(/auto-compaction-retention/) as string });
+      const { header } = JSON.parse(await full.ctl(['get', 'x', '-w', 'json'])) as { header: { revision: number } };
+      for (const remedy of [['compact', '--physical', String(header.revision)], ['defrag'], ['alarm', 'disarm']]) await full.ctl(remedy);
+      await until('the newest ack is there', async () => await at() === e, 15_000);
+      await until('the ledger is well again', () => states.length === 2 && states[1] === 'ok');
+    } finally {
+      await ledger.close();
+      await full.close();
+    }
+  }, 120_000);
+
   test('a host whose heartbeats end is told of, after its lease', async () => {
     await world(async ([a, , c]) => {
       await until('h3 is there', () => a.ledger.hosts.has('h3'), 10_000);
