@@ -23,10 +23,15 @@ const PATIENCE_MS = 60_000;
 /** Without users, labels and control groups of the machine: it is alone in its namespaces. */
 const QEMU_CONF = 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\ncgroup_controllers = []\nnamespaces = []\nstdio_handler = "file"\ndynamic_ownership = 0\n';
 const LIBVIRTD_CONF = 'auth_unix_rw = "none"\nunix_sock_group = "root"\n';
-/** $1: the directory with what goes into /etc/libvirt. libvirtd is started again each time it ends. */
+/** $1: the directory with what goes into /etc/libvirt. The user that libvirtd asks for, whatever its settings, is its package's for whole systems. libvirtd is started again each time it ends. */
 const WORLD = `set -e
 for at in /run /var/lib/libvirt /var/log/libvirt /var/cache/libvirt; do mkdir -p $at; mount -t tmpfs sluice-test $at; done
 mkdir -p /etc/libvirt; mount --bind "$1/etc" /etc/libvirt
+for names in passwd group; do
+  cp /etc/$names "$1/$names"
+  grep -q ^libvirt-qemu: /etc/$names || echo "libvirt-qemu:x:64055:$([ $names = group ] || echo 64055::/var/lib/libvirt:/usr/sbin/nologin)" >> "$1/$names"
+  mount --bind "$1/$names" /etc/$names
+done
 while :; do libvirtd & echo $! > "$1/pid"; wait $! || true; done`;
 
 const domain = (name: string, mac: string): string => `<domain type='qemu'><name>${name}</name>
