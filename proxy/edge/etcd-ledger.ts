@@ -246,8 +246,8 @@ export class EtcdLedger implements Ledger {
   /** Reads and writes are linearizable: an answer is at least as new as every one that came before it was asked for. */
   #noteRevision(is: number, was: number): void {
     const isKnown = is >= was || this.#newest < was; // an answer asked for at the same time has said it already
-    if (isKnown) {
-      this.#newest = Math.max(this.#newest, is);
+    if (isKnown || !Number.isSafeInteger(is)) {
+      this.#newest = Math.max(this.#newest, is || 0);
       return;
     }
     this.#newest = is;
@@ -375,7 +375,7 @@ export class EtcdLedger implements Ledger {
   async #askSize(): Promise<void> {
     if (performance.now() - this.#sizeAskedMs < SIZE_MS) return;
     this.#sizeAskedMs = performance.now();
-    const bytes = Number((await this.#call('/v3/maintenance/status', {}))['dbSize']);
+    const bytes = await this.#http.call('/v3/maintenance/status', {}).then((status) => Number(status['dbSize']), () => Number.NaN); // nothing depends on it
     if (!Number.isSafeInteger(bytes)) return;
     const isFilling = bytes > FILLING_BYTES;
     if (isFilling && !this.#isFilling) this.#options.onFilling?.(bytes);

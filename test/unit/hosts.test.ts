@@ -149,6 +149,25 @@ describe('a ledger that was brought back from a backup', () => {
   });
 });
 
+test('what a version without lives began goes on as it was, and ends in a generation that has one', () => {
+  const { life, ...older } = HEAD;
+  expect(life).toBe(LIFE);
+  const began = heard(undefined, viewOf(older, [0, 0, 0])).state;
+  const cut = step(began, { kind: 'cut', generation: generation(1), epoch: epoch(1) }).state;
+  const acked = step(cut, { kind: 'ack', generation: generation(1), epoch: epoch(1) });
+  expect(acked.effects).toContainEqual({ kind: 'publish', generation: 1, life: undefined, epoch: 1 });
+  if (acked.state === undefined) throw new Error('it has the group');
+  const again = resume(JSON.parse(JSON.stringify(acked.state)) as GroupState).state; // as its journal has it
+  const committed = heard(again, viewOf(older, [1, 1, 1]));
+  expect(committed).toMatchObject({ state: { phase: 'protected', committed: 1 }, effects: ['persist', 'release', 'emit'] });
+  const { swap } = decideHead(viewOf(older, [1, 1, 1]), takeover(2, 1), committed.state);
+  if (swap === undefined) throw new Error('the takeover is refused');
+  expect(swap.head).toMatchObject({ life: 'a2', from: 1, fromLife: undefined, start: 1 });
+  const fenced = heard(again, viewOf(swap.head, [1, 1, 1])); // it had not heard of the commit
+  expect(fenced, 'R is one of its own epochs').toMatchObject({ state: { phase: 'fenced', committed: 1 } });
+  expect(step(fenced.state, takeover(2, 1)).state).toMatchObject({ phase: 'protected', generation: 2, across: { life: 'a2' } });
+});
+
 test('late is who keeps the others waiting', () => {
   expect(progressOf(HEAD, viewOf(HEAD, [5, 4, 7]))).toEqual([{ host: 'h1', acked: 5, late: false }, { host: 'h2', acked: 4, late: true }, { host: 'h3', acked: 7, late: false }]);
   expect(progressOf(HEAD, viewOf(HEAD, [4, 4, 4])).some(({ late }) => late)).toBe(false);
