@@ -73,6 +73,7 @@ function openEbpf(config: Config, pins: string): OpenPlane {
     programs: PROGRAMS,
     mark: { mask: config.mark.mask, shift },
     pinDir: pins,
+    alone: true,
     attach: config.attach,
     owner: `sluice ${pins}`,
     ...(config.vxlanPort === undefined ? {} : { vxlanPort: config.vxlanPort }),

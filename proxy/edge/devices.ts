@@ -8,9 +8,10 @@
  * describe; whatever else arrives as a super-frame (tunnels, SCTP, fragment lists) is segmented by
  * the stack before it enters. A device of the same name with another alias is not touched.
  */
-import { mkdirSync, readFileSync, statfsSync, writeFileSync } from 'node:fs';
+import { closeSync, constants, mkdirSync, openSync, readFileSync, statfsSync, writeFileSync } from 'node:fs';
 import { release as kernelRelease } from 'node:os';
 import { LITTLE, addressOf, fixedBytes } from './ffi/bpf.ts';
+import { lockExclusively } from './ffi/flock.ts';
 import { MissingPart } from './ffi/libbpf.ts';
 import { SystemError, close, must, socket } from './ffi/libc.ts';
 import { ioctl, mount } from './ffi/sys.ts';
@@ -228,4 +229,12 @@ export function ensurePinDir(root: string, name: string): string {
   const dir = `${root}/${name}`;
   mkdirSync(dir, { recursive: true, mode: 0o700 });
   return dir;
+}
+
+/** Nobody else has it until what it returns is closed, or the process ends. */
+export function claimPinDir(dir: string): number {
+  const fd = openSync(dir, constants.O_RDONLY | constants.O_DIRECTORY);
+  if (lockExclusively(fd)) return fd;
+  closeSync(fd);
+  throw new MissingPart(`pins ${dir} are in use by another sluiced`, 'stop that one, or give each pins of its own; without that setting they are named after the state directory');
 }

@@ -12,7 +12,7 @@
  * always in place. It decides nothing: what is called for is done or throws.
  */
 import { randomInt } from 'node:crypto';
-import { readdirSync, rmSync, rmdirSync } from 'node:fs';
+import { closeSync, readdirSync, rmSync, rmdirSync } from 'node:fs';
 import {
   LITTLE, TCX_EGRESS, TCX_INGRESS, fixedBytes, linkCreate, linkDetach, linkInfo, linkUpdate, mapDelete, mapInfo, mapKeys, mapLookup,
   mapUpdate, objectGet, objectPin, possibleCpus, programId, programName,
@@ -21,7 +21,7 @@ import { MissingPart, TC_EGRESS, TC_INGRESS, clsactAttach, clsactDetach, clsactP
 import type { LoadedObject } from './ffi/libbpf.ts';
 import { close, view, mustMap, MAP_SHARED } from './ffi/libc.ts';
 import { membarrier } from './ffi/sys.ts';
-import { deleteHoldPair, deleteTunnel, ensureHoldPair, ensurePinDir, ensureTunnel, kernelAtLeast } from './devices.ts';
+import { claimPinDir, deleteHoldPair, deleteTunnel, ensureHoldPair, ensurePinDir, ensureTunnel, kernelAtLeast } from './devices.ts';
 import { Near } from './near.ts';
 import { Netlink } from './netlink.ts';
 import type { Link, Watch } from './netlink.ts';
@@ -43,6 +43,8 @@ export interface KernelOptions<P extends string> {
   readonly releaseHash?: number;
   /** A directory below a bpf file system, made where it is missing. */
   readonly pinDir: string;
+  /** Nobody else may use that directory while this one does. Default: not asked. */
+  readonly alone?: boolean;
   readonly attach: 'auto' | 'tcx' | 'clsact';
   /** UDP port of frames between hosts by VXLAN; VXLAN_PORT unless given. */
   readonly vxlanPort?: number;
@@ -78,11 +80,13 @@ export class Kernel<P extends string> {
   readonly #ours = new Map<number, P>();
   readonly #near: Near;
   #pinned = true;
+  /** While the directory is there. */
+  #claim: number | undefined;
   readonly cells: { readonly groups: ArrayBuffer; readonly nics: ArrayBuffer; readonly members: ArrayBuffer };
 
   constructor(options: KernelOptions<P>) {
     this.#options = options;
-    ensurePinDir(...pinSplit(options.pinDir));
+    this.#ownPinDir();
     const rodata = fixedBytes(12);
     rodata.set(u32(options.mark.mask), 0);
     rodata.set(u32(options.mark.shift), 4);
@@ -251,7 +255,7 @@ export class Kernel<P extends string> {
 
   pin(): void {
     if (this.#pinned) return;
-    ensurePinDir(...pinSplit(this.#options.pinDir));
+    this.#ownPinDir();
     for (const [name, fd] of this.#object.maps) objectPin(fd, `${this.#options.pinDir}/${name}`);
     this.#pinned = true;
   }
@@ -260,11 +264,22 @@ export class Kernel<P extends string> {
     if (!this.#pinned) return;
     for (const name of readdirSync(this.#options.pinDir)) rmSync(`${this.#options.pinDir}/${name}`);
     rmdirSync(this.#options.pinDir);
+    this.#giveUpClaim();
     this.#pinned = false;
   }
   close(): void {
     this.#netlink.close();
     this.#object.close();
+    this.#giveUpClaim();
+  }
+
+  #ownPinDir(): void {
+    const dir = ensurePinDir(...pinSplit(this.#options.pinDir));
+    if (this.#options.alone === true) this.#claim = claimPinDir(dir);
+  }
+  #giveUpClaim(): void {
+    if (this.#claim !== undefined) closeSync(this.#claim);
+    this.#claim = undefined;
   }
 
   #map(name: string): number {
