@@ -9,7 +9,6 @@ import { describe, expect, test } from 'vitest';
 import type { Bed } from '../../bench/bed/bed.ts';
 import { end, run, runIn, sleep, startIn, until } from '../../bench/bed/commands.ts';
 import { repositoryRoot } from '../../bench/bed/daemon.ts';
-import { Engine } from '../../bench/bed/engine.ts';
 import type { FramePort } from '../../bench/bed/frame-port.ts';
 import { probeFlow } from '../../bench/bed/probe.ts';
 import { gather } from '../support/gather.ts';
@@ -339,16 +338,12 @@ describe.skipIf(UNPRIVILEGED !== undefined)('a start that fails says why in one 
       expect(await fails(bed, [...second, '--state', join(bed.directory, 'state')])).toMatch(/in use by another sluiced/);
       expect(await fails(bed, [...second, '--control-socket', join(bed.directory, 'none', '\u0001', 'x'.repeat(80), 's')])).toMatch(/control-socket/);
       expect(existsSync(`/sys/fs/bpf/sluice-${bed.id}-b`)).toBe(false);
-      await new Engine(bed.daemon().api, 'g').protect(bed.groupFile('g'));
-      expect(await fails(bed, [...second, '--pins', `/sys/fs/bpf/sluice-${bed.id}`]), 'also where they went and came back with the first group').toMatch(/pins .* are in use by another sluiced; stop that one/);
-      expect(await bed.daemon().api.group('GET', '/v1/groups/g')).toMatchObject({ phase: 'protected' });
-      await bed.daemon().api.must('POST', '/v1/groups/g/unprotect', { generation: 1, held: 'discard' });
-      await bed.daemon().api.must('DELETE', '/v1/groups/g');
 
       const damaged = join(bed.directory, 'c');
       await protectAndDamage(bed, damaged);
       expect(await fails(bed, flags(bed, 'c'))).toMatch(/^sluiced: .*journal.*; /);
       expect(readdirSync('/sys/fs/bpf').filter((name) => name === `sluice-${bed.id}-c`)).toEqual([]);
+      expect(await fails(bed, [...second, '--pins', `/sys/fs/bpf/sluice-${bed.id}`]), 'also where they went and came back with the group').toMatch(/pins .* are in use by another sluiced; stop that one/);
     });
   });
 

@@ -1,10 +1,11 @@
 import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
 import { createServer } from 'node:net';
 import type { Server } from 'node:net';
 import { spawn } from 'node:child_process';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { sha256 } from '../../proxy/api/access.ts';
 import { readCredentials } from '../../proxy/credentials.ts';
 import { groupId, listenUnix, tcpOptions } from '../../proxy/listen.ts';
@@ -42,8 +43,8 @@ describe('the unix socket', () => {
 
   test('takes the place of one whose daemon was killed', async () => {
     const socket = join(directory, 's.sock');
-    const child = spawn(process.execPath, ['-e', `require('net').createServer().listen(${JSON.stringify(socket)})`], { stdio: 'ignore' });
-    await vi.waitFor(() => expect(existsSync(socket)).toBe(true), 5000);
+    const child = spawn(process.execPath, ['-e', `require('net').createServer().listen(${JSON.stringify(socket)}, () => console.log('listening'))`], { stdio: ['ignore', 'pipe', 'ignore'] });
+    await once(child.stdout, 'data'); // the file is there a moment before anybody listens
     expect(await messageOf(() => listenUnix(app, socket, 'x'))).toMatch(/in use by a running daemon; stop it/);
     const gone = new Promise((resolve) => child.once('exit', resolve));
     child.kill('SIGKILL');
