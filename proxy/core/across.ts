@@ -21,7 +21,7 @@
  *
  * A ledger that was brought back from a backup may give a generation's number again. What it says of
  * a life that is not this host's own moves nothing here: a host that gates is fenced by it, and one
- * that is idle and cannot be of it holds, fenced (D84).
+ * that is idle and cannot be of it holds, fenced, where the head is newer by its serial (D84).
  */
 import { COLOURS_IN_FLIGHT_MAX, colour, colourDiff, epoch, generation } from './types.ts';
 import type { Across, Effect, Epoch, Fact, GroupSpec, GroupState, Head, LedgerView, Reply } from './types.ts';
@@ -43,8 +43,7 @@ export function heed(state: GroupState | undefined, { self, view }: LedgerFact):
   if (head === undefined) return undefined; // gone from the ledger is no reason to stop holding
   if (state === undefined) return head.phase === 'deleted' || !names(head, self) ? undefined : { state: fresh(head, self), effects: [PERSIST], onFailure: 'back' };
   const { across } = state;
-  if (across === undefined || state.phase === 'draining') return undefined;
-  if (head.serial < across.serial) return state.phase === 'idle' ? heedLost(state, across, head) : undefined;
+  if (across === undefined || head.serial < across.serial || state.phase === 'draining') return undefined;
   const isNew = head.serial > across.serial;
   switch (state.phase) {
     case 'idle': return heedIdle(state, across, view, head, isNew);
@@ -89,20 +88,13 @@ function heedIdle(state: GroupState, { self, serial, life, pending }: Across, vi
   return { state: under(state, head.spec, { self, serial: head.serial, life, pending: head }), effects: [PERSIST], onFailure: 'back' };
 }
 
-/** Older than what it was told, and the ledger's client shows no older one: the ledger went back. An idle host would let its members' frames pass. */
-function heedLost(state: GroupState, across: Across, head: Head): Change | undefined {
-  const { self } = across;
-  if (head.phase !== 'protected' || !names(head, self) || isOurs(state, across, head)) return undefined;
-  return heldBack(state, across, head);
-}
-
 /**
  * A generation that has a number this host knows for another life, or a lower one. Its members' frames
  * must not pass, for it is protected; and they can't be told from the other life's, so nothing leaves.
  * It goes on by a protection or takeover with a number above, or ends by its own unprotect.
  */
-function heldBack(state: GroupState, { self, serial, life }: Across, head: Head): Change {
-  const across: Across = { self, serial: Math.max(head.serial, serial), life, pending: head };
+function heldBack(state: GroupState, { self, life }: Across, head: Head): Change {
+  const across: Across = { self, serial: head.serial, life, pending: head };
   const own = generation(Math.max(state.generation, 1));
   return fencedFrom(begun(under(state, head.spec, across), own, state.sealed), across, head, state.sealed);
 }

@@ -138,13 +138,14 @@ describe('a ledger that was brought back from a backup', () => {
   test('an idle host that knows more lets none of its members\' frames pass', () => {
     const idle = heard(second, viewOf({ ...SECOND, serial: 5, phase: 'idle' }, [0, 0, 0])).state;
     expect(idle).toMatchObject({ phase: 'idle', generation: 2 });
-    for (const head of [AGAIN, { ...AGAIN, serial: 9 }, { ...HEAD, serial: 6, life: 'd1' }, { ...AGAIN, serial: 9, begun: 'takeover' as const }]) {
+    for (const head of [{ ...AGAIN, serial: 9 }, { ...HEAD, serial: 6, life: 'd1' }, { ...AGAIN, serial: 9, begun: 'takeover' as const }]) {
       const held = heard(idle, viewOf(head, [0, 0, 0]));
       expect(held, `serial ${head.serial}`).toMatchObject({ state: { phase: 'fenced', generation: 2 }, effects: ['persist', 'attach', 'emit'] });
       expect(step(held.state, takeover(head.generation, 0)).reply).toMatchObject({ outcome: 'denied' });
       const over = step(held.state, { kind: 'unprotect', generation: head.generation, held: 'discard' }).state;
       expect(heard(over, viewOf(head, [0, 0, 0])).state, 'it ends by its own word').toMatchObject({ phase: 'idle' });
     }
+    expect(heard(idle, viewOf(AGAIN, [0, 0, 0])), 'an old view, told again, moves nothing').toMatchObject({ state: { phase: 'idle' }, effects: [] });
     expect(heard(idle, viewOf({ ...HEAD, serial: 9, phase: 'idle' }, [0, 0, 0])).state, 'the number never falls').toMatchObject({ phase: 'idle', generation: 2, across: { serial: 9 } });
   });
 });
