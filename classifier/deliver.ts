@@ -3,6 +3,7 @@
  * by a member's port (rules.ts) and the uplink (arrive.ts).
  */
 import { GROUP_NICS_MAX, LEAD_MASK, MARK, NIC_FLAG, STAMP_CLASS, WIRE_EPOCH_BITS, WIRE_EPOCH_MASK, WIRE_GBP, WIRE_GENERATION_MASK, serial32, stampPack } from './abi.ts';
+import type { FrameCursor } from './frame.ts';
 import { flagged, memberColour, putField } from './tables.ts';
 import type { Decision, Draft, GroupRow, NicRow, Tables, Tunnel, WireTags } from './tables.ts';
 
@@ -104,11 +105,17 @@ function sendAway(o: Origin, d: NicRow, dIndex: number): Decision {
   o.draft.mark = putField(o.t, o.mark, MARK.intra);
   return tunnel === undefined ? o.draft.redirect(d.ifindex, false, 'intra', { tags: tagsOf(o) }) : o.draft.redirect(o.group.tunnel, false, 'intra', { tunnel });
 }
-/** One copy for all other hosts; their switch floods it. */
-export function copyAway(o: Origin, uplink: number): void {
-  if (isClosed(o.group) || o.group.wireVlan === 0) return;
+/**
+ * One copy for all other hosts; their switch floods it. False = the frame itself is lost: when the two
+ * tags are off again, its own tag goes beside it, and that needs a whole one.
+ */
+export function copyAway(o: Origin, uplink: number, frame: FrameCursor): boolean {
+  if (isClosed(o.group) || o.group.wireVlan === 0) return true;
   o.draft.stats.push('remote');
   o.draft.clone(uplink, putField(o.t, o.mark, MARK.intra), { tags: tagsOf(o) });
+  if (!frame.isTagTorn) return true;
+  o.draft.mark = putField(o.t, o.mark, MARK.intra);
+  return false;
 }
 /**
  * One copy by VXLAN, to all of a host's nics: there is no switch that would flood it. What came from

@@ -12,6 +12,7 @@
 import { VLAN_OTHER } from './abi.ts';
 
 export const HEADER_BYTES = 14;
+const TAG_BYTES = 4;
 export const TYPE_8021Q = 0x8100;
 export const TYPE_8021AD = 0x88a8;
 
@@ -60,6 +61,11 @@ export class FrameCursor {
     if (this.type === TYPE_8021AD) return VLAN_OTHER;
     if (this.type !== TYPE_8021Q) return 0;
     return this.#bytes.length < HEADER_BYTES + 2 ? VLAN_OTHER : u16At(this.#bytes, HEADER_BYTES) & 0xfff;
+  }
+  /** It ends before the type behind its tag. The kernel takes no such frame from a device, and cannot take the tag off. */
+  get isTagTorn(): boolean {
+    if (this.#tag !== undefined || (this.type !== TYPE_8021Q && this.type !== TYPE_8021AD)) return false;
+    return this.#bytes.length < HEADER_BYTES + TAG_BYTES;
   }
 }
 

@@ -78,7 +78,7 @@ function memberFor(o: Own): number {
 function split(o: Own): Decision {
   const drained = flagged(o.nic, NIC_FLAG.drain) && heldIsEmpty(o.nic);
   const uplink = copies(o);
-  if (uplink !== 0) copyAway(o, uplink);
+  if (uplink !== 0 && !copyAway(o, uplink, o.frame)) return o.draft.end('drop', 'drop');
   if (!drained) return hold(o, 1, 'split');
   o.draft.mark = putField(o.t, o.mark, MARK.releasedSplit);
   return o.draft.end('next', 'split');

@@ -10,10 +10,10 @@
  */
 import { closeSync, constants, mkdirSync, openSync, readFileSync, statfsSync, writeFileSync } from 'node:fs';
 import { release as kernelRelease } from 'node:os';
-import { LITTLE, addressOf, fixedBytes } from './ffi/bpf.ts';
 import { lockExclusively } from './ffi/flock.ts';
 import { MissingPart } from './ffi/libbpf.ts';
 import { SystemError, close, must, socket } from './ffi/libc.ts';
+import { LITTLE, Struct, fixedBytes } from './ffi/struct.ts';
 import { ioctl, mount } from './ffi/sys.ts';
 import { EEXIST } from './netlink.ts';
 import type { Link, Netlink } from './netlink.ts';
@@ -47,9 +47,8 @@ export function kernelAtLeast(major: number, minor: number): boolean {
 }
 
 function ethtool(fd: number, device: string, command: Uint8Array): void {
-  const request = fixedBytes(40);
+  const request = new Struct(40).pointer(16, command);
   request.set(Buffer.from(device).subarray(0, 15));
-  new DataView(request.buffer).setBigUint64(16, addressOf(command), LITTLE);
   ioctl(fd, SIOCETHTOOL, request, `ethtool ${device}`);
 }
 const words = (bytes: Uint8Array): DataView => new DataView(bytes.buffer);

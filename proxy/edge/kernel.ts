@@ -14,12 +14,13 @@
 import { randomInt } from 'node:crypto';
 import { closeSync, readdirSync, rmSync, rmdirSync } from 'node:fs';
 import {
-  LITTLE, TCX_EGRESS, TCX_INGRESS, fixedBytes, linkCreate, linkDetach, linkInfo, linkUpdate, mapDelete, mapInfo, mapKeys, mapLookup,
+  TCX_EGRESS, TCX_INGRESS, linkCreate, linkDetach, linkInfo, linkUpdate, mapDelete, mapInfo, mapKeys, mapLookup,
   mapUpdate, objectGet, objectPin, possibleCpus, programId, programName,
 } from './ffi/bpf.ts';
 import { MissingPart, TC_EGRESS, TC_INGRESS, clsactAttach, clsactDetach, clsactProgram, loadObject, pinnedAt } from './ffi/libbpf.ts';
 import type { LoadedObject } from './ffi/libbpf.ts';
 import { close, view, mustMap, MAP_SHARED } from './ffi/libc.ts';
+import { LITTLE, fixedBytes } from './ffi/struct.ts';
 import { membarrier } from './ffi/sys.ts';
 import { claimPinDir, deleteHoldPair, deleteTunnel, ensureHoldPair, ensurePinDir, ensureTunnel, kernelAtLeast } from './devices.ts';
 import { Near } from './near.ts';

@@ -12,7 +12,7 @@
  * TIMEOUT_MS; beyond them the request fails.
  */
 import { close, bind, errno, must, setOption, socket, EAGAIN, EINTR, ENOBUFS, MSG_DONTWAIT, SystemError } from './ffi/libc.ts';
-import { LITTLE, fixedBytes } from './ffi/bpf.ts';
+import { LITTLE, fixedBytes } from './ffi/struct.ts';
 import { pollReadable, receive, send } from './ffi/sys.ts';
 
 const AF_NETLINK = 16;

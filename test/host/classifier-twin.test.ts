@@ -265,7 +265,7 @@ function plausible(random: Random, t: Tables, frame: Uint8Array, ifindex: number
   own[12] = nic.vlan === 0 ? 0x08 : 0x81;
   own[13] = 0;
   if (nic.vlan !== 0) own.set([nic.vlan >> 8, nic.vlan & 0xff], 14);
-  return own;
+  return random(64) === 0 ? own.subarray(0, 16 + random(2)) : own;
 }
 /** As another host would send it: both tags, mostly what the group's members would say to each other. */
 function tagged(random: Random, t: Tables, frame: Uint8Array): Uint8Array {

@@ -28,6 +28,11 @@ import type { GuestSpec } from './guest.ts';
 const libc = koffi.load('libc.so.6');
 const socket = libc.func('int socket(int, int, int)') as (domain: number, type: number, protocol: number) => number;
 const setsockopt = libc.func('int setsockopt(int, int, int, void *, uint32_t)') as (fd: number, level: number, name: number, value: Buffer, bytes: number) => number;
+/** struct sock_fprog. Its pointer is the library's to fill in, so that the program lives until the call is back. */
+const FILTER = koffi.struct({ count: 'uint16_t', program: 'const uint8_t *' });
+const FILTER_BYTES = koffi.sizeof(FILTER);
+type Filter = (fd: number, level: number, name: number, filter: { readonly count: number; readonly program: Buffer }, bytes: number) => number;
+const setFilter = libc.func('setsockopt', 'int', ['int', 'int', 'int', koffi.pointer(FILTER), 'uint32_t']) as Filter;
 const bind = libc.func('int bind(int, void *, uint32_t)') as (fd: number, address: Buffer, bytes: number) => number;
 const recv = libc.func('long recv(int, void *, size_t, int)') as (fd: number, into: Buffer, bytes: number, flags: number) => number;
 const sendto = libc.func('long sendto(int, void *, size_t, int, void *, uint32_t)') as (fd: number, from: Buffer, bytes: number, flags: number, to: Buffer, toBytes: number) => number;
@@ -83,10 +88,7 @@ export class Inbound {
       option(fd, SOL_SOCKET, SO_RCVBUFFORCE, bytes);
       const program = filterOf(macsOf(guests));
       const code = Buffer.from(program.buffer, program.byteOffset, program.byteLength);
-      const fprog = Buffer.alloc(16);
-      fprog.writeUInt16LE(code.length / 8, 0);
-      fprog.writeBigUInt64LE(koffi.address(code), 8);
-      option(fd, SOL_SOCKET, SO_ATTACH_FILTER, fprog);
+      if (setFilter(fd, SOL_SOCKET, SO_ATTACH_FILTER, { count: code.length / 8, program: code }, FILTER_BYTES) < 0) throw failed('the filter');
       const everywhere = addressOf(0);
       if (bind(fd, everywhere, everywhere.length) < 0) throw failed('bind');
       return new Inbound(fd);

@@ -9,9 +9,9 @@
  * It decides nothing. A command that fails throws BpfError with the system's reason.
  */
 import { readFileSync } from 'node:fs';
-import { endianness } from 'node:os';
 import koffi from 'koffi';
 import { MAP_SHARED, SystemError, close, errno, mustMap, view } from './libc.ts';
+import { LITTLE, Struct, fixedBytes } from './struct.ts';
 
 const SYSCALL: Readonly<Record<string, number>> = {
   x64: 321, arm64: 280, riscv64: 280, loong64: 280, ppc64: 361, s390x: 351, arm: 386,
@@ -34,35 +34,16 @@ const lib = koffi.load('libc.so.6');
 const syscall: (n: number, command: number, attr: Uint8Array, size: number) => number =
   lib.func('syscall', 'long', ['long', 'int', 'uint8_t *', 'unsigned int']);
 
-export const LITTLE = endianness() === 'LE';
+/** The attribute block of one command. */
+const attr = (): Struct => new Struct(ATTR_BYTES);
 
-/** A block of memory at a fixed address, as bytes. */
-export const fixedBytes = (length: number): Uint8Array => new Uint8Array(new ArrayBuffer(length));
-export const addressOf = (bytes: Uint8Array): bigint => koffi.address(bytes);
-
-class Attr {
-  readonly bytes = fixedBytes(ATTR_BYTES);
-  readonly #view = new DataView(this.bytes.buffer);
-  u32(at: number, value: number): this {
-    this.#view.setUint32(at, value >>> 0, LITTLE);
-    return this;
-  }
-  pointer(at: number, bytes: Uint8Array | undefined): this {
-    this.#view.setBigUint64(at, bytes === undefined || bytes.length === 0 ? 0n : addressOf(bytes), LITTLE);
-    return this;
-  }
-  read32(at: number): number {
-    return this.#view.getUint32(at, LITTLE);
-  }
-}
-
-function call(command: number, attr: Attr): number {
+function call(command: number, block: Struct): number {
   const n = SYSCALL[process.arch];
   if (n === undefined) throw new Error(`bpf: architecture ${process.arch} is not known`);
-  return syscall(n, command, attr.bytes, ATTR_BYTES);
+  return syscall(n, command, block, ATTR_BYTES);
 }
-function must(command: number, attr: Attr, about: string): number {
-  const result = call(command, attr);
+function must(command: number, block: Struct, about: string): number {
+  const result = call(command, block);
   if (result < 0) throw new SystemError('bpf', about, errno());
   return result;
 }
@@ -70,17 +51,17 @@ function must(command: number, attr: Attr, about: string): number {
 // ---------------------------------------------------------------------------------------- maps
 
 export function mapUpdate(fd: number, key: Uint8Array, value: Uint8Array): void {
-  must(COMMAND.mapUpdate, new Attr().u32(0, fd).pointer(8, stable(key)).pointer(16, stable(value)), 'map update');
+  must(COMMAND.mapUpdate, attr().u32(0, fd).pointer(8, stable(key)).pointer(16, stable(value)), 'map update');
 }
 /** False where there was no such key. */
 export function mapDelete(fd: number, key: Uint8Array): boolean {
-  const result = call(COMMAND.mapDelete, new Attr().u32(0, fd).pointer(8, stable(key)));
+  const result = call(COMMAND.mapDelete, attr().u32(0, fd).pointer(8, stable(key)));
   if (result < 0 && errno() !== ENOENT) throw new SystemError('bpf', 'map delete', errno());
   return result === 0;
 }
 /** Fills `value`; false where there is no such key. A per-CPU map fills one slot a possible CPU. */
 export function mapLookup(fd: number, key: Uint8Array, value: Uint8Array): boolean {
-  const result = call(COMMAND.mapLookup, new Attr().u32(0, fd).pointer(8, stable(key)).pointer(16, value));
+  const result = call(COMMAND.mapLookup, attr().u32(0, fd).pointer(8, stable(key)).pointer(16, value));
   if (result < 0 && errno() !== ENOENT) throw new SystemError('bpf', 'map lookup', errno());
   return result === 0;
 }
@@ -90,7 +71,7 @@ export function mapKeys(fd: number, keyBytes: number, bound: number): Uint8Array
   let previous: Uint8Array | undefined;
   while (keys.length < bound) {
     const next = fixedBytes(keyBytes);
-    const result = call(COMMAND.mapNextKey, new Attr().u32(0, fd).pointer(8, previous).pointer(16, next));
+    const result = call(COMMAND.mapNextKey, attr().u32(0, fd).pointer(8, previous).pointer(16, next));
     if (result < 0) {
       if (errno() === ENOENT) break;
       throw new SystemError('bpf', 'map walk', errno());
@@ -119,9 +100,9 @@ export function mapInfo(fd: number): MapInfo {
   return { keyBytes: info.getUint32(8, LITTLE), valueBytes: info.getUint32(12, LITTLE), entries: info.getUint32(16, LITTLE) };
 }
 function objectInfo(fd: number, about: string): DataView {
-  const info = fixedBytes(256);
-  must(COMMAND.info, new Attr().u32(0, fd).u32(4, info.length).pointer(8, info), about);
-  return new DataView(info.buffer);
+  const info = new Struct(256);
+  must(COMMAND.info, attr().u32(0, fd).u32(4, info.length).pointer(8, info), about);
+  return info.cells;
 }
 
 /** The memory of a pinned array map that was made mappable: `entries` cells of `stride` bytes. */
@@ -164,12 +145,12 @@ const cString = (text: string): Uint8Array => {
 };
 export function objectPin(fd: number, path: string): void {
   const name = cString(path);
-  must(COMMAND.pin, new Attr().pointer(0, name).u32(8, fd), `pin ${path}`);
+  must(COMMAND.pin, attr().pointer(0, name).u32(8, fd), `pin ${path}`);
 }
 /** A descriptor of what is pinned there. */
 export function objectGet(path: string): number {
   const name = cString(path);
-  return must(COMMAND.get, new Attr().pointer(0, name), `open ${path}`);
+  return must(COMMAND.get, attr().pointer(0, name), `open ${path}`);
 }
 
 // --------------------------------------------------------------------------------------- links
@@ -182,14 +163,14 @@ export interface LinkInfo {
 }
 /** tcx. `first`: before the programs of others; otherwise after them. */
 export function linkCreate(programFd: number, ifindex: number, attachType: number, first: boolean): number {
-  const attr = new Attr().u32(0, programFd).u32(4, ifindex).u32(8, attachType).u32(12, first ? BEFORE : 0);
-  return must(COMMAND.linkCreate, attr, `tcx link at device ${ifindex}`);
+  const block = attr().u32(0, programFd).u32(4, ifindex).u32(8, attachType).u32(12, first ? BEFORE : 0);
+  return must(COMMAND.linkCreate, block, `tcx link at device ${ifindex}`);
 }
 export function linkUpdate(linkFd: number, programFd: number): void {
-  must(COMMAND.linkUpdate, new Attr().u32(0, linkFd).u32(4, programFd), 'link update');
+  must(COMMAND.linkUpdate, attr().u32(0, linkFd).u32(4, programFd), 'link update');
 }
 export function linkDetach(linkFd: number): void {
-  must(COMMAND.linkDetach, new Attr().u32(0, linkFd), 'link detach');
+  must(COMMAND.linkDetach, attr().u32(0, linkFd), 'link detach');
 }
 export function linkInfo(linkFd: number): LinkInfo {
   const info = objectInfo(linkFd, 'link info');
@@ -204,7 +185,7 @@ export const programId = (programFd: number): number => objectInfo(programFd, 'p
 
 /** Its name, by id; empty where it is gone. */
 export function programName(id: number): string {
-  const fd = call(COMMAND.programById, new Attr().u32(0, id));
+  const fd = call(COMMAND.programById, attr().u32(0, id));
   if (fd < 0) return '';
   const info = objectInfo(fd, 'program info');
   close(fd);
@@ -228,16 +209,12 @@ const GROWS_BYTES_MAX = 64;
 export function testRun(
   programFd: number, frame: Uint8Array, ifindex: number, ingressIfindex: number, mark: number,
 ): TestRun {
-  const into = fixedBytes(SKB.bytes);
-  const cells = new DataView(into.buffer);
-  cells.setUint32(SKB.mark, mark >>> 0, LITTLE);
-  cells.setUint32(SKB.ingressIfindex, ingressIfindex, LITTLE);
-  cells.setUint32(SKB.ifindex, ifindex, LITTLE);
-  const out = fixedBytes(SKB.bytes);
+  const into = new Struct(SKB.bytes).u32(SKB.mark, mark).u32(SKB.ingressIfindex, ingressIfindex).u32(SKB.ifindex, ifindex);
+  const out = new Struct(SKB.bytes);
   const data = stable(frame);
   const after = fixedBytes(data.length + GROWS_BYTES_MAX);
-  const attr = new Attr().u32(0, programFd).u32(8, data.length).pointer(16, data).u32(12, after.length).pointer(24, after)
+  const block = attr().u32(0, programFd).u32(8, data.length).pointer(16, data).u32(12, after.length).pointer(24, after)
     .u32(40, into.length).u32(44, out.length).pointer(48, into).pointer(56, out);
-  must(COMMAND.testRun, attr, 'test run');
-  return { answer: attr.read32(4) | 0, mark: new DataView(out.buffer).getUint32(SKB.mark, LITTLE), frame: after.subarray(0, attr.read32(12)) };
+  must(COMMAND.testRun, block, 'test run');
+  return { answer: block.read32(4) | 0, mark: out.read32(SKB.mark), frame: after.subarray(0, block.read32(12)) };
 }

@@ -13,8 +13,9 @@
 import koffi from 'koffi';
 import type { LibraryHandle } from 'koffi';
 import { readdirSync } from 'node:fs';
-import { LITTLE, addressOf, fixedBytes, objectGet } from './bpf.ts';
+import { objectGet } from './bpf.ts';
 import { SystemError, errno } from './libc.ts';
+import { LITTLE, Struct, fixedBytes } from './struct.ts';
 
 /** What is missing on this machine, and what to do about it. */
 export class MissingPart extends Error {
@@ -98,21 +99,15 @@ const LOG_BYTES = 1 << 16;
 const OPEN_OPTIONS = { bytes: 80, objectName: 8, logBuffer: 56, logSize: 64, logLevel: 72 } as const;
 
 interface OpenOptions {
-  readonly bytes: Uint8Array;
+  readonly struct: Struct;
   readonly log: Uint8Array;
-  readonly name: Uint8Array;
 }
 function openOptions(): OpenOptions {
   const name = fixedBytes(8);
   name.set(Buffer.from('sluice'));
   const log = fixedBytes(LOG_BYTES);
-  const bytes = fixedBytes(OPEN_OPTIONS.bytes);
-  const view = new DataView(bytes.buffer);
-  view.setBigUint64(0, BigInt(bytes.length), LITTLE);
-  view.setBigUint64(OPEN_OPTIONS.objectName, addressOf(name), LITTLE);
-  view.setBigUint64(OPEN_OPTIONS.logBuffer, addressOf(log), LITTLE);
-  view.setBigUint64(OPEN_OPTIONS.logSize, BigInt(log.length), LITTLE);
-  return { bytes, log, name };
+  const { bytes, objectName, logBuffer, logSize } = OPEN_OPTIONS;
+  return { struct: new Struct(bytes).u64(0, bytes).pointer(objectName, name).pointer(logBuffer, log).u64(logSize, log.length), log };
 }
 
 function must<T extends number>(result: T, call: string): T {
@@ -130,7 +125,7 @@ export function loadObject(object: Uint8Array, options: LoadOptions): LoadedObje
   const elf = fixedBytes(object.length);
   elf.set(object);
   const open = openOptions();
-  const handle = lib.open(elf, elf.length, open.bytes);
+  const handle = lib.open(elf, elf.length, open.struct);
   if (handle === null) throw new SystemError('bpf_object__open_mem', 'classify.bpf.o', errno());
   try {
     for (const name of options.maps) {
