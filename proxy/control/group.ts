@@ -242,7 +242,7 @@ export class Group {
       this.#cancelReminder = undefined;
       const notes = [...this.#kept.values()];
       this.#kept.clear();
-      for (const one of notes) this.#mailbox.tell(one);
+      for (const one of notes) this.#mailbox.tell(one.kind === 'ledger' ? (this.#view ?? one) : one); // the newest there is, not the one that failed
     }, REMIND_MS);
   }
 }

@@ -143,15 +143,19 @@ function heedChange(state: GroupState, across: Across, head: Head): Change | und
 function fence(state: GroupState, { self, life }: Across, head: Head): Change {
   const isEndOfOurs = state.phase === 'protected' && head.from === state.generation && head.fromLife === life && head.begun === 'takeover';
   const raised = isEndOfOurs ? raisedTo(state, head.start) : undefined;
-  const next: GroupState = { ...(raised?.state ?? state), phase: 'fenced', across: { self, serial: head.serial, life, pending: head } };
+  const fenced: GroupState = { ...(raised?.state ?? state), phase: 'fenced', across: { self, serial: head.serial, life, pending: head } };
+  const isClosed = isMute(state) || isMute(fenced); // another host may not have heard of the newer one yet
+  const next: GroupState = isClosed ? { ...fenced, across: { self, serial: head.serial, life, pending: head, mute: true } } : fenced;
   const moves = (raised?.effects ?? []).filter(({ kind }) => kind !== 'persist');
-  const mute: readonly Effect[] = isMute(next) ? [{ kind: 'closeWire' }] : [];
+  const mute: readonly Effect[] = isClosed ? [{ kind: 'closeWire' }] : [];
   return { state: next, effects: [PERSIST, ...mute, ...moves, { kind: 'emit', event: { type: 'fenced', epoch: head.start } }], onFailure: 'forward' };
 }
 
-/** It is fenced by another life that its own frames would pass for on the wire: they stay here. */
-export const isMute = ({ phase, generation: own, across }: GroupState): boolean =>
-  phase === 'fenced' && across?.pending !== undefined && across.pending.life !== across.life && looksLike(own, across.pending.generation);
+/** It is, or was, fenced by another life that its own frames would pass for on the wire: they stay here. */
+export function isMute({ phase, generation: own, across }: GroupState): boolean {
+  if (phase !== 'fenced' || across?.pending === undefined) return false;
+  return across.mute === true || (across.pending.life !== across.life && looksLike(own, across.pending.generation));
+}
 
 /** The takeover was made in the ledger already, by this host or another; may it be opened here? */
 export function decideOpen(state: GroupState, across: Across, takeover: CommandOf<'takeover'>): Reply {
@@ -164,7 +168,8 @@ export function decideOpen(state: GroupState, across: Across, takeover: CommandO
   if (takeover.generation !== pending.generation) return fencedBy(pending, takeover.generation);
   if (pending.phase !== 'protected') return deny('not_protected', `generation ${pending.generation} has ended meanwhile`);
   if (!names(pending, across.self)) return deny('fenced', `generation ${pending.generation} has no members on host ${across.self}`);
-  if (pending.begun === 'protect' || pending.start < state.committed || pending.generation <= state.generation) {
+  const isPast = state.phase !== 'idle' && pending.start < state.committed; // an idle host's epochs are of a protection that ended
+  if (pending.begun === 'protect' || isPast || pending.generation <= state.generation) {
     return deny('fenced', `the protection this host knew has ended, generation ${pending.generation} is of another: unprotect with held=discard here first`);
   }
   if (takeover.epoch !== pending.start) return deny('epoch_out_of_order', `generation ${pending.generation} goes on from epoch ${pending.start}`);
@@ -205,8 +210,8 @@ export function decideLeaveFence(unprotect: CommandOf<'unprotect'>, state: Group
   return unprotect.held === 'discard' ? ACCEPTED : deny('fenced', 'what this host holds is of an execution that is over: stop its VMs, then unprotect with held=discard');
 }
 
-export function applyLeaveFence(state: GroupState, { self, serial, life, pending }: Across): Change {
+export function applyLeaveFence(state: GroupState, { self, serial, life }: Across): Change {
   const { takeover, ...rest } = state;
   const from: GroupState = takeover === undefined ? state : rest;
-  return toIdle({ ...from, across: { self, serial, life: pending?.life ?? life } }, 'discard');
+  return toIdle({ ...from, across: { self, serial, life } }, 'discard');
 }

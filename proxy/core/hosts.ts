@@ -99,7 +99,7 @@ function decideSpec(view: LedgerView, spec: GroupSpec): Draft {
 /** A generation that this host knows of, and a ledger from a backup does not, is not begun a second time (D84). */
 function decideBegin(view: LedgerView, head: Head, { given, life, known }: Asker & { readonly given: Generation | undefined }): Draft {
   if (head.phase === 'protected') {
-    if (given === head.generation) return { reply: IGNORED };
+    if (given === head.generation) return { reply: isOtherLife(head, known) ? otherLife(head) : IGNORED };
     return { reply: given !== undefined && given < head.generation ? fencedBy(head, given) : deny('already_protected', `group ${head.spec.group} is protected in generation ${head.generation}`) };
   }
   const newest = generation(Math.max(head.generation, known?.generation ?? 0));
@@ -121,8 +121,11 @@ function decideRaise(view: LedgerView, head: Head, takeover: CommandOf<'takeover
     const again = takeover.generation === head.generation && head.begun === 'takeover' && takeover.epoch === head.start && sameSpec(spec, head.spec);
     return { reply: again ? IGNORED : fencedBy(head, takeover.generation) };
   }
+  const newest = generation(Math.max(head.generation, known?.generation ?? 0));
+  if (takeover.generation <= newest) return { reply: deny('fenced', `this host was told of generation ${newest}, the ledger says ${head.generation}: take over with a higher one`) };
   if (Math.max(takeover.generation, takeover.epoch) > NUMBER_MAX) return { reply: deny('bad_request', `use numbers up to ${NUMBER_MAX}`) };
-  if (looksLike(head.generation, takeover.generation)) return { reply: alike(head.generation, takeover.generation) };
+  const like = [head.generation, newest].find((old) => looksLike(old, takeover.generation));
+  if (like !== undefined) return { reply: alike(like, takeover.generation) };
   const to = committedOf(head, view);
   if (takeover.epoch < to) return { reply: deny('epoch_out_of_order', `all hosts have acked epoch ${to}, the world may have seen it: take over there`) };
   if (takeover.epoch > to) return { reply: deny('not_acked', `epoch ${takeover.epoch} is not acked by ${lateHosts(head, view, takeover.epoch).join(', ')}: take over at ${to}`) };
@@ -142,10 +145,15 @@ function isBehind(view: LedgerView, head: Head, known: GroupState | undefined): 
   const asked = `${AFTER_BACKUP}${known.generation}, which names no life that was lost`;
   if (head.serial < known.across.serial) return deny('fenced', `this host was told of generation ${known.generation}, the ledger says ${head.generation}: ${asked}`);
   if (head.generation !== known.generation || known.phase === 'idle') return undefined;
-  if (head.life !== known.across.life) return known.phase === 'fenced' ? undefined : deny('fenced', `generation ${known.generation} of this host is another life than the ledger's: ${asked}`);
+  if (isOtherLife(head, known)) return known.phase === 'fenced' ? undefined : otherLife(head);
   const to = committedOf(head, view);
   return to < known.committed ? deny('epoch_out_of_order', `epoch ${known.committed} is committed here, the world has seen it, the ledger says ${to}: ${asked}`) : undefined;
 }
+
+const isOtherLife = (head: Head, known: GroupState | undefined): boolean =>
+  known?.across !== undefined && known.generation === head.generation && known.across.life !== head.life;
+const otherLife = (head: Head): Reply =>
+  deny('fenced', `generation ${head.generation} of this host is another life than the ledger's: ${AFTER_BACKUP}${head.generation}, which names no life that was lost`);
 
 function decideEnd(view: LedgerView, head: Head, { generation: given, held }: CommandOf<'unprotect'>): Draft {
   if (given < head.generation) return { reply: fencedBy(head, given) };

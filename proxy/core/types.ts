@@ -134,6 +134,8 @@ export interface Across {
   readonly life?: string | undefined;
   /** A generation that began by takeover and that this host's engine has not opened here yet. */
   readonly pending?: Head;
+  /** Fenced once by a life that its own frames would pass for: nothing of it goes by the wire until it is opened or ended. */
+  readonly mute?: true;
 }
 
 /** The group's record in the ledger, one for all hosts. Every change is a compare-and-swap. */

@@ -298,7 +298,9 @@ export class EtcdLedger implements Ledger {
     this.#watching = new AbortController();
     this.#heardMs = performance.now();
     const request = { create_request: { ...underPrefix(this.#keys.prefix), start_revision: String(this.#revision + 1) } };
+    if (this.#anew) return; // it went back since it was read
     for await (const line of this.#http.stream('/v3/watch', request, this.#watching.signal)) {
+      if (this.#anew) return; // what is still in the buffer is of the store that is gone
       const result = objectOf(line['result']);
       if (result['compact_revision'] !== undefined && result['canceled'] === true) return this.#readAll();
       if (result['canceled'] === true || line['error'] !== undefined) return;

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { decideHead as decideBy, progressOf } from '../../proxy/core/hosts.ts';
 import type { Decision, HeadCommand } from '../../proxy/core/hosts.ts';
+import { isMute } from '../../proxy/core/across.ts';
 import { resume } from '../../proxy/core/resume.ts';
 import { step } from '../../proxy/core/step.ts';
 import { epoch, generation } from '../../proxy/core/types.ts';
@@ -117,6 +118,16 @@ describe('a ledger that was brought back from a backup', () => {
     expect(decideHead(viewOf(HEAD, [0, 0, 0]), { kind: 'unprotect', generation: generation(1), held: 'discard' }, second).swap?.head.serial, 'newer than what any host here was told').toBe(5);
   });
 
+  test('neither says yes to a protection of another life, nor takes over with a number that its host knows', () => {
+    const other = viewOf({ ...AGAIN, serial: 9 }, [4, 4, 4]);
+    expect(decideHead(other, { kind: 'protect', generation: generation(2) }, second).reply).toMatchObject({ denial: { code: 'fenced', message: expect.stringContaining('another life') as string } });
+    expect(decideHead(viewOf(SECOND, [0, 0, 0]), { kind: 'protect', generation: generation(2) }, second).reply).toMatchObject({ outcome: 'ignored' });
+    const older = viewOf({ ...HEAD, serial: 9, life: 'd1' }, [4, 4, 4]);
+    expect(decideHead(older, takeover(2, 4), second).reply).toMatchObject({ denial: { code: 'fenced', message: expect.stringMatching(/told of generation 2, the ledger says 1/) as string } });
+    expect(decideHead(older, takeover(18, 4), second).reply).toMatchObject({ denial: { code: 'bad_request', message: expect.stringContaining('looks like 2') as string } });
+    expect(decideHead(older, takeover(3, 4), second).swap?.head).toMatchObject({ generation: 3, start: 4 });
+  });
+
   test('where one that knows nothing gives it again: the acks and the R of the new life are not the old one\'s', () => {
     const cut = step(second, { kind: 'cut', generation: generation(2), epoch: epoch(1) }).state;
     const acked = step(cut, { kind: 'ack', generation: generation(2), epoch: epoch(1) });
@@ -130,7 +141,14 @@ describe('a ledger that was brought back from a backup', () => {
     expect(heard(acked.state, viewOf({ ...AGAIN, serial: 6, phase: 'idle', held: 'release' }, [1, 1, 1])), 'an end of the other life').toMatchObject({ state: { phase: 'fenced' } });
     if (newer.state === undefined) throw new Error('it has the group');
     expect(resume(newer.state).state, 'also after it starts again').toMatchObject({ phase: 'fenced', across: { pending: { life: 'c2' } } });
+    const moved = heard(newer.state, viewOf({ ...third, serial: 8 }, [1, 1, 1])).state;
+    if (moved === undefined) throw new Error('it has the group');
+    expect([isMute(newer.state), isMute(moved), isMute(resume(moved).state)], 'its frames stay here, also when the ledger has gone on: not every host has').toEqual([true, true, true]);
+    const { state: opened } = step(moved, takeover(3, 1));
+    expect(opened).toMatchObject({ phase: 'protected', generation: 3 });
+    expect(opened?.across, 'open again').toEqual({ self: 'h1', serial: 8, life: 'c3' });
     const over = step(newer.state, { kind: 'unprotect', generation: generation(2), held: 'discard' }).state;
+    expect(over?.across).toEqual({ self: 'h1', serial: 6, life: 'b2' });
     expect(heard(over, viewOf({ ...AGAIN, serial: 6 }, [1, 1, 1])), 'by its own word it ends, and stays ended').toMatchObject({ state: { phase: 'idle' }, effects: [] });
     expect(heard(over, viewOf({ ...AGAIN, serial: 8, generation: generation(3), life: 'c3' }, [0, 0, 0]))).toMatchObject({ state: { phase: 'protected', generation: 3 } });
   });
@@ -148,6 +166,17 @@ describe('a ledger that was brought back from a backup', () => {
     expect(heard(idle, viewOf(AGAIN, [0, 0, 0])), 'an old view, told again, moves nothing').toMatchObject({ state: { phase: 'idle' }, effects: [] });
     expect(heard(idle, viewOf({ ...HEAD, serial: 9, phase: 'idle' }, [0, 0, 0])).state, 'the number never falls').toMatchObject({ phase: 'idle', generation: 2, across: { serial: 9 } });
   });
+});
+
+test('an idle host opens a takeover whose R is lower than what it had committed in the protection before', () => {
+  const first = heard(heard(undefined, viewOf(HEAD, [0, 0, 0])).state, viewOf(HEAD, [0, 0, 0])).state;
+  const cut = step(first, { kind: 'cut', generation: generation(1), epoch: epoch(1) }).state;
+  const committed = heard(step(cut, { kind: 'ack', generation: generation(1), epoch: epoch(1) }).state, viewOf(HEAD, [1, 1, 1])).state;
+  const idle = heard(committed, viewOf({ ...HEAD, serial: 3, phase: 'idle' }, [1, 1, 1])).state;
+  expect(idle).toMatchObject({ phase: 'idle', committed: 1 });
+  const raised: Head = { ...HEAD, serial: 5, generation: generation(3), life: 'c3', begun: 'takeover', from: generation(2), fromLife: 'b2', start: epoch(0) };
+  const told = heard(idle, viewOf(raised, [0, 0, 0])).state; // it was away while generation 2 was
+  expect(step(told, takeover(3, 0))).toMatchObject({ reply: { outcome: 'accepted' }, state: { phase: 'protected', generation: 3, committed: 0 } });
 });
 
 test('what a version without lives began goes on as it was, and ends in a generation that has one', () => {
