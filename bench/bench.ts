@@ -15,6 +15,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { endOnSignal } from './bed/abandon.ts';
 import { repositoryRoot } from './bed/daemon.ts';
 import { QUICK_ROOM, ROOM, type Outcome } from './figures.ts';
 import { writeReport } from './report/write.ts';
@@ -81,12 +82,11 @@ async function main(): Promise<void> {
   if (measures && process.getuid?.() !== 0) throw new Error('the bench needs root: it builds namespaces and loads kernel programs');
   if (afresh) for (const name of ['results', 'raw']) rmSync(join(out, name), { recursive: true, force: true });
   mkdirSync(out, { recursive: true });
-  const abort = new AbortController();
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => abort.abort());
+  const signal = endOnSignal();
   for (const [i, scenario] of (measures ? scenarios : []).entries()) {
     console.log(`[${i + 1}/${scenarios.length}] ${scenario.name}`);
-    const result = await measure(scenario, { laps, seconds, out, say: (line) => console.log(`  ${line}`), signal: abort.signal });
-    if (abort.signal.aborted) process.exit(130); // everything of the scenario is taken down
+    const result = await measure(scenario, { laps, seconds, out, say: (line) => console.log(`  ${line}`), signal });
+    if (signal.aborted) process.exit(130); // everything of the scenario is taken down
     if (result.skipped !== undefined) console.log(`  skipped: ${result.skipped}`);
     if (result.failed !== undefined) console.log(`  FAILED: ${result.failed}`);
     for (const [variant, reason] of Object.entries(result.missing)) console.log(`  without ${variant}: ${reason}`);

@@ -29,12 +29,23 @@ export const settled = (it: Leaving): void => void open.delete(it);
 
 /** From now on a signal, or the end of the parent that forked this process, takes open beds down. */
 export function abandonOnSignal(): void {
-  for (const signal of ['SIGINT', 'SIGTERM', 'disconnect'] as const) {
-    process.once(signal, () => {
-      abandonBeds();
-      process.exit(130);
+  for (const signal of ['SIGINT', 'SIGTERM', 'disconnect'] as const) process.on(signal, abandonAndExit);
+}
+/** The same, but the first signal asks for an end in order: who says it again can't wait. */
+export function endOnSignal(): AbortSignal {
+  const ending = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.on(signal, () => {
+      if (ending.signal.aborted) abandonAndExit();
+      ending.abort();
     });
   }
+  return ending.signal;
+}
+/** Listened to for good: `timeout` and impatient hands send a signal twice, and the second would end the process in the middle. */
+function abandonAndExit(): never {
+  abandonBeds();
+  process.exit(130);
 }
 
 /** Takes down every open bed at once; what fails is said and does not stop the rest. */
