@@ -119,16 +119,21 @@ function prepare(netlink: Netlink, link: Link, owner: string): void {
 }
 const find = (links: readonly Link[], name: string): Link | undefined => links.find((link) => link.name === name);
 
+/** As whoever is killed between making a device and saying whose it is leaves it. */
+const isNameless = ({ alias, up, master }: Link): boolean => alias === '' && !up && master === 0;
+const othersDevice = ({ name, alias }: Link): MissingPart => new MissingPart(
+  alias === '' ? `device ${name} exists already and is not ours` : `device ${name} exists already and belongs to '${alias}'`,
+  alias === '' ? `remove or rename it (ip link del ${name}), or give sluiced a network namespace of its own` : 'end the other daemon, or give this one a network namespace of its own');
+
 /** Makes the pair, or takes over the one that `owner` left there. */
 export function ensureHoldPair(netlink: Netlink, names: HoldNames, owner: string): HoldPair {
   let links = netlink.links();
   let there = find(links, names.hold);
-  if (there !== undefined && there.alias !== owner) {
-    throw new MissingPart(`device ${names.hold} exists already and belongs to '${there.alias}'`,
-      'end the other daemon, or give this one a network namespace of its own');
-  }
-  if (there !== undefined && find(links, names.ring) === undefined) {
-    netlink.deleteLink(there.ifindex); // its other end went elsewhere: half a pair is none
+  const other = find(links, names.ring);
+  const isHalfMade = there?.kind === 'veth' && isNameless(there) && (other?.alias === '' || other?.alias === owner);
+  if (there !== undefined && there.alias !== owner && !isHalfMade) throw othersDevice(there);
+  if (there !== undefined && (isHalfMade || other === undefined)) {
+    netlink.deleteLink(there.ifindex); // nothing went through it yet, or its other end went elsewhere: half a pair is none
     there = undefined;
   }
   if (there === undefined) {
@@ -163,9 +168,7 @@ export interface Tunnel {
  */
 export function ensureTunnel(netlink: Netlink, { name, port }: Tunnel, owner: string): number {
   let there = find(netlink.links(), name);
-  if (there !== undefined && there.alias !== owner) {
-    throw new MissingPart(`device ${name} exists already and belongs to '${there.alias}'`, 'end the other daemon, or give this one a network namespace of its own');
-  }
+  if (there !== undefined && there.alias !== owner && !(there.vxlan !== undefined && isNameless(there))) throw othersDevice(there);
   if (there !== undefined && !fits(there, port)) {
     netlink.deleteLink(there.ifindex);
     there = undefined;

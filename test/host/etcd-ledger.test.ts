@@ -288,6 +288,30 @@ describe.skipIf(UNPRIVILEGED)('the ledger on etcd', () => {
     }
   }, 120_000);
 
+  test('commands of many groups wait their turn, not for ever; acks do not wait behind them', async () => {
+    const WAITING = 60;
+    await world(async ([a, b, c]) => {
+      for (const i of [0, 1, 2]) etcd.pause(i);
+      let answers: PromiseSettledResult<unknown>[];
+      try {
+        answers = await Promise.allSettled(Array.from({ length: WAITING }, () => a.ledger.read('g')));
+      } finally {
+        for (const i of [0, 1, 2]) etcd.wake(i);
+      }
+      const refused = answers.flatMap((answer) => (answer.status === 'rejected' ? [answer.reason as { code: string; message: string }] : []));
+      expect(refused.map(({ code }) => code), 'each got an answer').toEqual(Array(WAITING).fill('ledger_down'));
+      expect(refused.filter(({ message }) => message.startsWith('more commands wait for etcd')).length, 'those whose turn did not come').toBeGreaterThan(WAITING / 4);
+      await until('the group goes on', () => a.ledger.read('g').then(() => true, () => false), 30_000);
+      const order: string[] = [];
+      const reads = Array.from({ length: 2000 }, () => a.ledger.read('g').then(() => void order.push('read'), () => undefined));
+      for (const host of [a, b, c]) publish(host, 1);
+      await until('all are at 1', () => a.at() === 1, 15_000);
+      order.push('committed');
+      await Promise.all(reads);
+      expect(order.indexOf('committed'), 'before the reads that were asked first have ended').toBeLessThan(order.length - 1);
+    });
+  }, 90_000);
+
   test('a host whose heartbeats end is told of, after its lease', async () => {
     await world(async ([a, , c]) => {
       await until('h3 is there', () => a.ledger.hosts.has('h3'), 10_000);
