@@ -3,7 +3,7 @@
  * `sluice ui`; and `sluice top` as text. Into out/pictures: SCENE-desktop-light.png and so on.
  *
  *   one host      idle ─ load ─ takeover ─ port lost ─ engine silent, ring overflows ─ daemon frozen
- *   three hosts   load ─ ledger cut off ─ host lost ─ taken over
+ *   three hosts   load ─ a host late ─ host lost ─ taken over ─ ledger cut off ─ isolated, ports closed
  *
  * Nothing is judged here: the eye does that. Leaves nothing behind but the pictures.
  */
@@ -13,12 +13,13 @@ import puppeteer, { type Browser, type Page } from 'puppeteer-core';
 import { abandonOnSignal } from './bed/abandon.ts';
 import { Bed } from './bed/bed.ts';
 import { Cluster } from './bed/cluster.ts';
-import { end, sleep, start, until, type Running } from './bed/commands.ts';
+import { end, ipBatch, sleep, start, until, type Running } from './bed/commands.ts';
 import { repositoryRoot, type Daemon } from './bed/daemon.ts';
 import { Engine } from './bed/engine.ts';
 import { Oracle } from './bed/oracle.ts';
 import { probeFlow } from './bed/probe.ts';
 import type { Tap } from './bed/tap.ts';
+import type { HostsBed } from './bed/hosts.ts';
 import { HostsEngine } from './hosts/engine.ts';
 import { GROUP, groupFile, members, speakers, type Seat } from './hosts/story.ts';
 import { HostsTraffic } from './hosts/traffic.ts';
@@ -30,6 +31,8 @@ const COMMAND = join(repositoryRoot(), 'bin/sluice');
 const SCREENS = { desktop: { width: 1280, height: 900 }, phone: { width: 390, height: 844, deviceScaleFactor: 2 } };
 /** Two draws of the page and one packet of samples. */
 const SETTLE_MS = 900;
+/** Once in many runs Chromium never answers for one picture: it is asked for it again then. */
+const PICTURE_MS = 30_000;
 
 /** A browser that looks at one daemon. */
 class Camera {
@@ -48,7 +51,7 @@ class Camera {
   static async at(daemon: Daemon): Promise<Camera> {
     const ui = start(process.execPath, [COMMAND, '--socket', daemon.socket, 'ui']);
     await until('sluice ui prints its address', () => /http:\S+/.test(ui.output()));
-    const browser = await puppeteer.launch({ executablePath: CHROMIUM ?? '', args: ['--no-sandbox', '--disable-gpu'], timeout: 60_000 });
+    const browser = await puppeteer.launch({ executablePath: CHROMIUM ?? '', args: ['--no-sandbox', '--disable-gpu'], timeout: 60_000, protocolTimeout: PICTURE_MS });
     const page = await browser.newPage();
     await page.goto(/http:\S+/.exec(ui.output())?.[0] ?? '');
     return new Camera(daemon, ui, browser, page);
@@ -62,7 +65,8 @@ class Camera {
       for (const colours of ['light', 'dark']) {
         await this.#page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: colours }]);
         await sleep(SETTLE_MS);
-        await this.#page.screenshot({ path: join(OUT, `${scene}-${screen}-${colours}.png`), fullPage: true, captureBeyondViewport: true });
+        const look = () => this.#page.screenshot({ path: join(OUT, `${scene}-${screen}-${colours}.png`), fullPage: true, captureBeyondViewport: true });
+        await look().catch(look);
       }
     }
     if (top) {
@@ -115,7 +119,7 @@ async function oneHost(): Promise<void> {
     await camera.take('load-20s', { seconds: 20, top: false });
 
     await engine.stop();
-    await engine.takeover(engine.open - 2);
+    await engine.takeover((await engine.sync()).committed); // the open epoch and what is sealed is lost
     engine.run({ intervalMs: 25, commitDelayMs: 15 });
     await sleep(1500);
     await camera.take('takeover', { seconds: 20 });
@@ -143,8 +147,18 @@ async function oneHost(): Promise<void> {
 const BEFORE: readonly Seat[] = [0, 1, 2, 3].map((tap, is) => ({ is, tap }));
 const AFTER: readonly Seat[] = [0, 1, 2, 4].map((tap, is) => ({ is, tap }));
 
+/** What tells a host that it is cut off: a gateway on the members' network. */
+const GATEWAY = '10.79.0.254';
+async function addressed(bed: HostsBed): Promise<void> {
+  await ipBatch(bed.switch, [`addr add ${GATEWAY}/24 dev sw0`]);
+  for (const [i, host] of bed.hosts.entries()) await ipBatch(host, [`addr add 10.79.0.${i + 1}/24 dev br0`]);
+}
+
 async function threeHosts(): Promise<void> {
-  const cluster = await Cluster.create({ hosts: 3, members: [0, 0, 1, 2, 1].map((host) => ({ kind: 'tap', host })) });
+  const cluster = await Cluster.create(
+    { hosts: 3, members: [0, 0, 1, 2, 1].map((host) => ({ kind: 'tap', host })), isolation: { addresses: [GATEWAY], policy: 'close' } },
+    { prepare: addressed, env: () => ({}) },
+  );
   const oracle = new Oracle();
   const engine = new HostsEngine(cluster, oracle, GROUP);
   const traffic = new HostsTraffic(oracle, cluster.bed.outside(), cluster.bed.outsider.address, engine.bounds);
@@ -171,13 +185,19 @@ async function threeHosts(): Promise<void> {
     const homes = speakers(cluster, AFTER);
     await engine.takeover(members(cluster, AFTER), homes);
     traffic.end(life, engine.open - 1);
-    traffic.begin(2, homes);
+    const next = traffic.begin(2, homes);
     engine.run();
     await sleep(2000);
     await camera.take('hosts-takeover', { seconds: 20 });
     await cluster.ledger(0, false);
     await sleep(8000);
     await camera.take('hosts-no-ledger', { seconds: 20 });
+    next.silent.add(0);
+    await cluster.bed.cable(0, false);
+    await until('h1 is isolated', async () => JSON.stringify((await cluster.daemon(0).api.call('GET', '/readyz')).body).includes('ports are closed'));
+    await sleep(2000);
+    await camera.take('hosts-isolated', { seconds: 20 });
+    await cluster.bed.cable(0, true);
     await cluster.ledger(0, true);
   } finally {
     traffic.stop();

@@ -2,7 +2,7 @@
  * What a person reads: numbers with units, aligned columns. Pure; nothing here writes.
  */
 
-const BYTE_UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'] as const;
+export const BYTE_UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'] as const;
 
 export function bytesText(bytes: number): string {
   let value = bytes;

@@ -25,6 +25,8 @@ export interface Surroundings {
 export interface ClusterOptions extends HostsOptions, Pick<EtcdOptions, 'electionMs'> {
   /** The first so many hosts have an etcd node; default all. */
   readonly etcdNodes?: number;
+  /** `isolation` of every host's settings. */
+  readonly isolation?: object;
   /** What etcd shows, and what the hosts show it. */
   readonly tls?: { readonly etcd: EtcdTls; readonly host: EtcdTls };
 }
@@ -33,9 +35,10 @@ export class Cluster {
   readonly bed: HostsBed;
   readonly etcd: Etcd;
   readonly #env: (host: number) => Record<string, string>;
+  readonly #isolation: object | undefined;
   readonly #daemons: Daemon[];
 
-  private constructor(bed: HostsBed, env: (host: number) => Record<string, string>, { electionMs, tls, etcdNodes }: ClusterOptions) {
+  private constructor(bed: HostsBed, env: (host: number) => Record<string, string>, { electionMs, tls, etcdNodes, isolation }: ClusterOptions) {
     this.bed = bed;
     this.#env = env;
     const addresses = bed.hosts.map((_, i) => `10.77.0.${i + 1}`);
@@ -43,6 +46,7 @@ export class Cluster {
       directory: bed.directory, port: 2379, nodes: etcdNodes ?? bed.hosts.length, addresses, namespaces: bed.hosts,
       ...(electionMs === undefined ? {} : { electionMs }), ...(tls === undefined ? {} : { tls: tls.etcd }),
     });
+    this.#isolation = isolation;
     this.#daemons = bed.hosts.map((_, i) => this.#daemon(i, tls?.host));
   }
 
@@ -99,7 +103,7 @@ export class Cluster {
     const nearest = i % endpoints.length;
     return new Daemon({
       namespace: this.bed.host(i), directory, pins: this.bed.pins(i), env: this.#env(i),
-      across: { host, uplink: 'uplink', endpoints: [...endpoints.slice(nearest), ...endpoints.slice(0, nearest)], ...(tls === undefined ? {} : { tls }) },
+      across: { host, uplink: 'uplink', endpoints: [...endpoints.slice(nearest), ...endpoints.slice(0, nearest)], ...(tls === undefined ? {} : { tls }), ...(this.#isolation === undefined ? {} : { isolation: this.#isolation }) },
     });
   }
 

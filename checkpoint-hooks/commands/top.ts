@@ -11,7 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { Figures, GroupFigures } from '../../proxy/api/contract.ts';
 import { bytesText, msText, table } from '../format.ts';
-import { Histories, leaksOf } from '../page/history.ts';
+import { Histories, leaksOf, portTrouble } from '../page/history.ts';
 import type { GroupHistory } from '../page/history.ts';
 import type { Context } from './context.ts';
 import { untilSignal } from './running.ts';
@@ -42,7 +42,7 @@ export function spark(values: readonly number[], width: number): string {
 function groupRow(group: GroupFigures, history: GroupHistory, isChosen: boolean): string[] {
   const { dropped, held } = group;
   return [
-    `${isChosen ? '>' : ' '} ${group.group}`, group.phase, String(group.generation), String(group.open), history.rate((of) => of.sealed).toFixed(1),
+    `${isChosen ? '>' : ' '} ${group.group}`, group.phase, String(group.generation), group.phase === 'idle' ? '-' : String(group.open), history.rate((of) => of.sealed).toFixed(1),
     String(group.sealed - group.released), bytesText(held.bytes), msText(held.oldestMs), `${Math.round(history.rate((of) => of.hold.releasedFrames))}`,
     String(dropped.overflow + dropped.refused), String(dropped.discarded),
   ];
@@ -82,7 +82,16 @@ function hostLines({ hosts }: GroupFigures, isLedgerThere: boolean): string[] {
   return ['', ...table(['  host', 'acked', 'behind', 'state'], rows, ['left', 'right', 'right', 'left']).split('\n')];
 }
 
-function groupLines(group: GroupFigures, history: GroupHistory, { atMs: nowMs, across }: Figures, columns: number): string[] {
+function memberLines(figures: Figures, { phase, members, spec }: GroupFigures): string[] {
+  const rows = members.map((member) => {
+    const state = portTrouble(figures, spec.members.find(({ name }) => name === member.name))?? (phase === 'idle' ? 'not held' : member.ready ? 'ready' : 'joining');
+    return [`  ${member.name}`, ...(phase === 'idle' ? ['-', '-'] : [String(member.open), String(member.acked)]), state];
+  });
+  return table(['  member', 'open', 'acked', 'state'], rows, ['left', 'right', 'right', 'left']).split('\n');
+}
+
+function groupLines(group: GroupFigures, history: GroupHistory, figures: Figures, columns: number): string[] {
+  const { atMs: nowMs, across } = figures;
   const isLedgerThere = across?.ledger.ok ?? true;
   const phases = history.phases().filter(({ count }) => count > 0).map(({ name, p50, p99 }) => `${name} ${msText(p50)} (p99 ${msText(p99)})`);
   const recent = history.heldBytes.slice(-400);
@@ -92,7 +101,7 @@ function groupLines(group: GroupFigures, history: GroupHistory, { atMs: nowMs, a
     ...(phases.length === 0 ? [] : [phases.join('   ')]),
     ...history.alarms(nowMs).map(({ text }) => `! ${text}`),
     '',
-    ...table(['  member', 'open', 'acked', 'state'], group.members.map((member) => [`  ${member.name}`, String(member.open), String(member.acked), group.phase === 'idle' ? 'not held' : member.ready ? 'ready' : 'joining']), ['left', 'right', 'right', 'left']).split('\n'),
+    ...memberLines(figures, group),
     ...hostLines(group, isLedgerThere),
   ];
 }

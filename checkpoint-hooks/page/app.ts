@@ -8,7 +8,7 @@
  * a frozen daemon keeps its connections. A stream that the server closed is opened again.
  */
 import type { ApiEvent, EventType, Figures } from '../../proxy/api/contract.ts';
-import { Histories, leaksOf, LOGGED } from './history.ts';
+import { Histories, isInTrouble, leaksOf, LOGGED } from './history.ts';
 import { clock, count, element, part, showLines } from './parts.ts';
 import { GroupPart } from './view.ts';
 
@@ -101,17 +101,10 @@ const LEVELS: readonly Level[] = ['bad', 'warn', 'good', ''];
 
 function levelOf(now: Figures, group: string): Level {
   const history = histories.of(group);
-  return isMissing(now, group) ? 'bad' : (history.alarms(nowMs())[0]?.level ?? (history.figures?.phase === 'protected' ? 'good' : ''));
+  return isInTrouble(now, group) ? 'bad' : (history.alarms(nowMs())[0]?.level ?? (history.figures?.phase === 'protected' ? 'good' : ''));
 }
 /** Which group is shown where none was asked for: one in trouble first, one that is idle last. */
 const rank = (now: Figures, group: string): number => LEVELS.indexOf(levelOf(now, group));
-
-/** Does something that is not in place name a port of this group? */
-function isMissing({ missing, groups }: Figures, group: string): boolean {
-  const members = groups.find((one) => one.group === group)?.spec.members ?? [];
-  const ports = members.flatMap(({ port, nics }) => [port, ...(nics ?? []).map((nic) => nic.port)]);
-  return missing.some((line) => ports.some((port) => port !== undefined && line.split(/[\s,:;"]+/).includes(port)));
-}
 
 function choose(group: string): void {
   chosen = group;

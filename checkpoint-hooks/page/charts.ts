@@ -3,7 +3,7 @@
  * from the style sheet and are read again at each change of the colour scheme.
  */
 import type uPlotType from 'uplot';
-import { bytesText, msText } from '../format.ts';
+import { BYTE_UNITS, msText } from '../format.ts';
 import type { GroupFigures } from '../../proxy/api/contract.ts';
 import type { EpochRow, GroupHistory } from './history.ts';
 import { css } from './parts.ts';
@@ -21,12 +21,19 @@ function axis(values: (marks: readonly number[]) => string[], size: number): uPl
   return { stroke: css('--quiet'), grid: line, ticks: { ...line, size: 4 }, size, font: '12px system-ui, sans-serif', values: (_plot, marks) => values(marks) };
 }
 const secondsText = (marks: readonly number[]): string[] => marks.map((mark) => (mark === 0 ? 'now' : `${Number(mark.toFixed(2))} s`));
-/** Steps of 1, 2 or 5 times a power of ten, of the unit they are shown in. */
+/** The unit an axis up to `high` is shown in, all of it: which of BYTE_UNITS. */
+const unitOf = (high: number): number => Math.max(0, Math.floor(Math.log(Math.max(high, 1)) / Math.log(1024) + 1e-9));
+/** Steps of 1, 2 or 5 times a power of ten, of that unit. */
 const byteMarks = (_plot: uPlotType, _axis: number, low: number, high: number): number[] => {
-  const unit = 1024 ** Math.max(0, Math.floor(Math.log(Math.max(high, 2) / 2) / Math.log(1024)));
+  const unit = 1024 ** unitOf(high);
   const rough = (high - low) / unit / 4;
   const step = ([1, 2, 5].map((n) => n * 10 ** Math.floor(Math.log10(rough))).findLast((n) => n <= rough) ?? rough) * unit;
   return Array.from({ length: Math.floor(high / step) + 1 }, (_, i) => i * step);
+};
+
+const bytesMarked = (marks: readonly number[]): string[] => {
+  const unit = unitOf(Math.max(...marks));
+  return marks.map((mark) => (mark === 0 ? '0' : `${Number((mark / 1024 ** unit).toFixed(2))} ${BYTE_UNITS[unit] ?? ''}`));
 };
 
 /** A plot is made anew when its width or the colour scheme changes: both are rare. */
@@ -62,7 +69,7 @@ export class HeldChart {
   constructor(into: HTMLElement) {
     this.#plot = new Plot(into, () => ({
       scales: { x: { time: false, range: () => [-this.#windowMs / 1000, 0] }, y: { range: (_plot, _low, high) => [0, Math.max(1024, high * 1.08)] } },
-      axes: [axis(secondsText, 28), { ...axis((marks) => marks.map((mark) => bytesText(mark).replace(/\.0+ /, ' ')), 72), splits: byteMarks }],
+      axes: [axis(secondsText, 28), { ...axis(bytesMarked, 72), splits: byteMarks }],
       series: [{}, { stroke: css('--accent'), fill: css('--fill'), width: 1.25, points: { show: false } }],
     }));
   }

@@ -171,7 +171,7 @@ export class GroupHistory {
     const { figures } = this;
     if (figures === undefined) return [];
     const alarms: Alarm[] = [];
-    if (nowMs - this.#overflowAtMs < OVERFLOW_SHOWN_MS) alarms.push({ level: 'bad', text: `the hold ring was full: ${this.#overflowFrames} frames dropped; commit sooner, or raise hold.bytes` });
+    if (nowMs - this.#overflowAtMs < OVERFLOW_SHOWN_MS) alarms.push({ level: 'bad', text: `the hold ring was full: ${this.#overflowFrames.toLocaleString('en')} frames dropped; commit sooner, or raise hold.bytes` });
     if (figures.hold.occupancy >= figures.hold.highWater) {
       alarms.push({ level: 'warn', text: `the hold ring is ${(figures.hold.occupancy * 100).toFixed(0)} % full (high water ${(figures.hold.highWater * 100).toFixed(0)} % of ${bytesText(figures.hold.bytesMax)})` });
     }
@@ -188,12 +188,31 @@ export class GroupHistory {
     if (sealed <= committed || waits === undefined || nowMs - waits < bound) return [];
     if (hosts !== undefined && !this.#isLedgerThere) return [{ level: 'warn', text: `epoch ${committed + 1} is not committed since ${msText(nowMs - waits)}: the ledger can't be reached, so nobody knows who acked` }];
     const behind = spec.commit === 'acks' ? members.filter((member) => member.acked <= acked).map(({ name }) => name) : [];
-    const elsewhere = (hosts ?? []).filter(({ acked: of }) => of <= committed).map(({ host, alive }) => (alive ? `host ${host}` : `host ${host}, which is not heard of`));
+    const elsewhere = (hosts ?? []).filter(({ acked: of }) => of <= committed).map(({ host, alive }) => (alive ? `host ${host}` : `host ${host} (not heard of)`));
     const late = elsewhere.length > 0 ? elsewhere : behind;
     const who = late.length === 0 ? 'the engine' : late.join(', ');
     return [{ level: 'warn', text: `epoch ${committed + 1} waits for ${late.length === 0 ? 'its commit' : 'acks'} since ${msText(nowMs - waits)}: ${who}`, isAckLate: late.length > 0 }];
   }
 }
+
+type MemberSpec = GroupFigures['spec']['members'][number];
+const portsOf = ({ port, nics }: MemberSpec): string[] => [port, ...(nics ?? []).map((nic) => nic.port)].filter((one) => one !== undefined);
+
+/** Of these ports those that something not in place names. */
+function missingAmong({ missing }: Figures, ports: readonly string[]): string[] {
+  const words = new Set(missing.flatMap((line) => line.split(/[\s,:;"]+/)));
+  return ports.filter((port) => words.has(port));
+}
+/** What a member's ports keep it from: one is not there, or was closed because this host is cut off. */
+export function portTrouble(now: Figures, member: MemberSpec | undefined): string | undefined {
+  const ports = member === undefined ? [] : portsOf(member);
+  const [missing] = missingAmong(now, ports);
+  if (missing !== undefined) return `${missing} is missing`;
+  const closed = ports.find((port) => now.across?.isolation?.closedPorts.includes(port));
+  return closed === undefined ? undefined : `${closed} is closed`;
+}
+export const isInTrouble = (now: Figures, group: string): boolean =>
+  (now.groups.find((one) => one.group === group)?.spec.members ?? []).some((member) => portTrouble(now, member) !== undefined);
 
 /** Frames that a guard stopped: an attempted leak. Anything but 0 is an incident. */
 export const leaksOf = ({ guards }: Figures): number => guards.leakBlocked + guards.releaseRefused;

@@ -20,16 +20,19 @@ export interface Cell {
 export interface Column {
   readonly name: string;
   readonly isNumber?: boolean;
+  /** Words at the right edge, which may wrap. */
+  readonly isState?: boolean;
 }
 
 export function showTable(into: HTMLElement, columns: readonly Column[], rows: readonly (readonly Cell[])[]): void {
   const table = element('table');
   const head = table.createTHead().insertRow();
-  for (const { name, isNumber } of columns) head.append(element('th', name, isNumber === true ? 'num' : ''));
+  const kind = ({ isNumber, isState }: Column): string => (isNumber === true ? 'num' : isState === true ? 'state' : '');
+  for (const column of columns) head.append(element('th', column.name, kind(column)));
   const body = table.createTBody();
   for (const row of rows) {
     const line = body.insertRow();
-    row.forEach(({ text, level }, i) => line.append(element('td', text, [columns[i]?.isNumber === true ? 'num' : '', level ?? ''].join(' ').trim())));
+    columns.forEach((column, i) => line.append(element('td', row[i]?.text, [kind(column), row[i]?.level ?? ''].join(' ').trim())));
   }
   into.replaceChildren(table);
 }

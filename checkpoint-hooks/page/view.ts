@@ -2,12 +2,13 @@
 import type { Figures, GroupFigures } from '../../proxy/api/contract.ts';
 import { bytesText, msText } from '../format.ts';
 import { drawEpochs, HeldChart, HoldTimeChart } from './charts.ts';
-import { leaksOf } from './history.ts';
+import { leaksOf, portTrouble } from './history.ts';
 import type { GroupHistory } from './history.ts';
 import { count, part, showLines, showTable, showTiles } from './parts.ts';
 import type { Cell } from './parts.ts';
 
 const number = (value: number): Cell => ({ text: count(value) });
+const NONE: Cell = { text: '-' };
 
 export class GroupPart {
   readonly #held = new HeldChart(part('held', HTMLDivElement));
@@ -35,7 +36,7 @@ export class GroupPart {
     this.#histogram.show(group.holdTime);
     const released = group.holdTime.counts.reduce((sum, one) => sum + one, 0);
     this.#note.textContent = released === 0 ? 'nothing released yet' : `mean ${msText(group.holdTime.sumMs / released)} over ${count(released)} frames`;
-    this.#showMembers(group, alarms.some(({ isAckLate }) => isAckLate === true));
+    this.#showMembers(figures, group, alarms.some(({ isAckLate }) => isAckLate === true));
     this.#showHosts(group, figures.across?.ledger.ok ?? true);
     this.#showFrames(history, group);
   }
@@ -65,15 +66,17 @@ export class GroupPart {
   }
 
   /** An ack under way is nothing to say: only one that the group waits for too long. */
-  #showMembers({ members, spec, committed, phase }: GroupFigures, isAckLate: boolean): void {
+  #showMembers(figures: Figures, { members, spec, committed, phase }: GroupFigures, isAckLate: boolean): void {
     const rows = members.map((member): Cell[] => {
       const nics = spec.members.find(({ name }) => name === member.name);
       const ports = nics?.port ?? nics?.nics?.map(({ port }) => port).join(', ') ?? '';
       const isLate = isAckLate && spec.commit === 'acks' && member.acked <= committed;
-      const state = phase === 'idle' ? { text: 'not held' } : !member.ready ? { text: 'joining', level: 'warn' } : isLate ? { text: `waiting for ack ${committed + 1}`, level: 'warn' } : { text: 'ready', level: 'good' };
-      return [{ text: member.name }, { text: ports }, number(member.open), number(member.acked), state];
+      const trouble = portTrouble(figures, nics);
+      const state = trouble !== undefined ? { text: trouble, level: 'bad' } : phase === 'idle' ? { text: 'not held' } : !member.ready ? { text: 'joining', level: 'warn' } : isLate ? { text: `waiting for ack ${committed + 1}`, level: 'warn' } : { text: 'ready', level: 'good' };
+      const reached = phase === 'idle' ? [NONE, NONE] : [number(member.open), number(member.acked)];
+      return [{ text: member.name }, { text: ports }, ...reached, state];
     });
-    showTable(this.#members, [{ name: 'member' }, { name: 'port' }, { name: 'open', isNumber: true }, { name: 'acked', isNumber: true }, { name: 'state', isNumber: true }], rows);
+    showTable(this.#members, [{ name: 'member' }, { name: 'port' }, { name: 'open', isNumber: true }, { name: 'acked', isNumber: true }, { name: 'state', isState: true }], rows);
   }
 
   /** Of a group across hosts: how far each is, and who is late. */
@@ -81,7 +84,7 @@ export class GroupPart {
     this.#hostsPart.hidden = hosts === undefined;
     const rows = (hosts ?? []).map(({ host, acked, behind, late, alive }): Cell[] =>
       [{ text: host }, number(acked), number(behind), !isLedgerThere ? { text: 'not known: no ledger', level: 'warn' } : !alive ? { text: 'not heard of', level: 'bad' } : late ? { text: 'late', level: 'warn' } : { text: 'there', level: 'good' }]);
-    showTable(this.#hosts, [{ name: 'host' }, { name: 'acked', isNumber: true }, { name: 'behind', isNumber: true }, { name: 'state', isNumber: true }], rows);
+    showTable(this.#hosts, [{ name: 'host' }, { name: 'acked', isNumber: true }, { name: 'behind', isNumber: true }, { name: 'state', isState: true }], rows);
   }
 
   #showFrames(history: GroupHistory, { hold, dropped }: GroupFigures): void {
@@ -90,7 +93,7 @@ export class GroupPart {
     showTable(this.#frames, [{ name: 'frames' }, { name: 'in all', isNumber: true }, { name: 'now', isNumber: true }], [
       row('reached the hold ring', hold.arrivedFrames, perSecond((of) => of.hold.arrivedFrames)),
       row('released', hold.releasedFrames, perSecond((of) => of.hold.releasedFrames)),
-      row('discarded (rolled back)', dropped.discarded, perSecond((of) => of.dropped.discarded)),
+      row('discarded (rollback, takeover)', dropped.discarded, perSecond((of) => of.dropped.discarded)),
       row('dropped, ring full', dropped.overflow, perSecond((of) => of.dropped.overflow), 'bad'),
       row('dropped, refused by the kernel', dropped.refused, perSecond((of) => of.dropped.refused), 'bad'),
       row('inside, waited for a receiver', hold.earlyFrames, perSecond((of) => of.hold.earlyFrames)),

@@ -102,6 +102,11 @@ describe.skipIf(UNPRIVILEGED !== undefined)('the dashboard', () => {
       await api.must('POST', '/v1/groups/batch/cut', { generation: 1, epoch: 1 });
       await shows(page, '#members', /waiting for ack 1/);
       await shows(page, '#alarms', /waits for acks since .*: m3/, 15_000);
+      await page.setViewport({ width: 390, height: 844 });
+      await shows(page, '#members', /waiting for ack 1/);
+      expect(await page.evaluate('Math.max(...[...document.querySelectorAll("th")].map((head) => head.clientHeight))'), 'a phone breaks no heading').toBeLessThan(32);
+      await until('nothing is wider than it', async () => (await page.evaluate('document.documentElement.scrollWidth')) === 390);
+      await page.setViewport({ width: 1280, height: 900 });
 
       await page.click('[data-group=web]');
       await api.must('POST', '/v1/groups/web/takeover', { generation: 2, epoch: 1 });
@@ -110,6 +115,9 @@ describe.skipIf(UNPRIVILEGED !== undefined)('the dashboard', () => {
       bed.deleteTap(2);
       await shows(page, '#missing', /port3/);
       await shows(page, '#ready', /not ready/);
+      await page.click('[data-group=batch]');
+      await shows(page, '#members', /m3\s+port3\s+2\s+0\s+port3 is missing/);
+      await page.click('[data-group=web]');
       await shows(page, '[data-tile=leaks]', /^0\s+leaks$/);
       expect(complaints).toEqual([]);
 

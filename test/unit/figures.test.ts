@@ -6,7 +6,7 @@ import { Compile } from 'typebox/compile';
 import { afterEach, describe, expect, test } from 'vitest';
 import { SluiceClient } from '../../checkpoint-hooks/client.ts';
 import { screenText, spark } from '../../checkpoint-hooks/commands/top.ts';
-import { GroupHistory, Histories, leaksOf } from '../../checkpoint-hooks/page/history.ts';
+import { GroupHistory, Histories, isInTrouble, leaksOf, portTrouble } from '../../checkpoint-hooks/page/history.ts';
 import { buildApp } from '../../proxy/api/app.ts';
 import { Figures } from '../../proxy/api/contract.ts';
 import type { ApiEvent } from '../../proxy/api/contract.ts';
@@ -114,7 +114,7 @@ describe('what a watcher concludes', () => {
     const { here, client } = await protectedWorld('acks');
     const [group] = figuresOf(here.deps).groups;
     if (group === undefined) throw new Error('there is a group');
-    const hosts = ['h1', 'h2'].map((host, i) => ({ host, acked: i, behind: 1 - i, late: i === 0, alive: true }));
+    const hosts = ['h1', 'h2'].map((host, i) => ({ host, acked: i, behind: 1 - i, late: i === 0, alive: i !== 0 }));
     const waiting = { ...group, open: 2, sealed: 1, committed: 0, hosts };
     const text = (isLedgerThere: boolean): string => {
       const history = new GroupHistory();
@@ -122,8 +122,25 @@ describe('what a watcher concludes', () => {
       history.take(9000, waiting, isLedgerThere);
       return history.alarms(9000).map((alarm) => alarm.text).join();
     };
-    expect(text(true)).toMatch(/^epoch 1 waits for acks since .*: host h1$/);
+    expect(text(true)).toMatch(/^epoch 1 waits for acks since .*: host h1 \(not heard of\)$/);
     expect(text(false)).toMatch(/^epoch 1 is not committed since .*: the ledger can't be reached/);
+    await client.close();
+  });
+
+  test('a member whose port is missing, or closed by isolation, is not called ready', async () => {
+    const { here, client } = await protectedWorld();
+    const figures = figuresOf(here.deps);
+    const [front, store] = figures.groups[0]?.spec.members ?? [];
+    const said = (now: Figures): unknown[] => [portTrouble(now, front), portTrouble(now, store), isInTrouble(now, 'web')];
+    expect(said(figures)).toEqual([undefined, undefined, false]);
+    const lost = { ...figures, missing: ['port tap0 is missing or in no bridge'] };
+    expect(said(lost)).toEqual(['tap0 is missing', undefined, true]);
+    const isolation = { phase: 'isolated' as const, forMs: 1, policy: 'close' as const, addresses: [], closedPorts: ['tap1'] };
+    const cut = { ...figures, across: { ledger: { ok: true, ackTransactions: 0, acks: 0, failures: 0 }, peers: [], isolation } };
+    expect(said(cut)).toEqual([undefined, 'tap1 is closed', true]);
+    const histories = new Histories();
+    histories.take(lost);
+    expect(screenText(lost, histories, 0, { columns: 200, rows: 50 })).toMatch(/front +1 +0 +tap0 is missing\n +store +1 +0 +ready/);
     await client.close();
   });
 
