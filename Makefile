@@ -61,7 +61,7 @@ test-callers: setup dist/.built ## a real libvirtd and its hook; bridges of ifup
 	@deploy/setup.sh callers
 	node_modules/.bin/vitest run --project callers
 
-audit: $(NODE_STAMP) ## known faults of the npm packages; exits 0 and says so where the registry does not answer
+audit: $(NODE_STAMP) ## known faults of the npm packages; fails too, and says so, where the registry did not look
 	@deploy/audit.sh
 
 demo: setup dist/.built ## two members, an outsider, real traffic; writes out/demo.json
