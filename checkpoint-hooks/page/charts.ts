@@ -65,10 +65,11 @@ class Plot {
 export class HeldChart {
   readonly #plot: Plot;
   #windowMs = 0;
+  #mostBytes = 0;
 
   constructor(into: HTMLElement) {
     this.#plot = new Plot(into, () => ({
-      scales: { x: { time: false, range: () => [-this.#windowMs / 1000, 0] }, y: { range: (_plot, _low, high) => [0, Math.max(1024, high * 1.08)] } },
+      scales: { x: { time: false, range: () => [-this.#windowMs / 1000, 0] }, y: { range: () => [0, Math.max(1024, this.#mostBytes * 1.08)] } },
       axes: [axis(secondsText, 28), { ...axis(bytesMarked, 72), splits: byteMarks }],
       series: [{}, { stroke: css('--accent'), fill: css('--fill'), width: 1.25, points: { show: false } }],
     }));
@@ -78,7 +79,9 @@ export class HeldChart {
     this.#windowMs = windowMs;
     const from = history.atMs.findIndex((atMs) => atMs >= nowMs - windowMs);
     const begin = from < 0 ? history.atMs.length : Math.max(0, from - 1);
-    this.#plot.show([history.atMs.slice(begin).map((atMs) => (atMs - nowMs) / 1000), history.heldBytes.slice(begin)], String(windowMs));
+    const heldBytes = history.heldBytes.slice(begin);
+    this.#mostBytes = heldBytes.reduce((most, one) => Math.max(most, one), 0); // of the sample beyond the edge too: the line leads there
+    this.#plot.show([history.atMs.slice(begin).map((atMs) => (atMs - nowMs) / 1000), heldBytes], String(windowMs));
   }
 }
 
