@@ -66,6 +66,8 @@ export interface RoadWanted {
   readonly hosts: Readonly<Record<string, string>>;
   /** Bytes around a member's IP packet: the outer headers, and a tag where a member has one. */
   readonly outerBytes: number;
+  /** `vxlan.port` of sluiced's settings, where it is not the default. */
+  readonly port?: number;
 }
 export interface PeerSeen {
   readonly host: string;
@@ -77,6 +79,8 @@ export interface PeerSeen {
 export interface RoadSeen {
   /** IPv4 addresses of this host. */
   readonly addresses: Seen<readonly string[]>;
+  /** Local ports of the UDP sockets of this network namespace, IPv4's and IPv6's. */
+  readonly udpPorts: Seen<ReadonlySet<number>>;
   /** MTU of the members' ports here. */
   readonly innerBytes: number;
   readonly peers: readonly PeerSeen[];
@@ -186,11 +190,22 @@ const MTU_DEFAULT = 1500;
 const innerBytes = (links: Seen<readonly Link[]>, ports: readonly string[]): number =>
   Math.max(...(links.kind === 'seen' ? links.value.filter(({ name }) => ports.includes(name)).map(({ mtu }) => mtu) : []), MTU_DEFAULT);
 
+/** Local ports in a table of the kernel's UDP sockets, as /proc/net/udp and udp6 show it: `sl: ADDRESS:PORT …`, in hex. */
+export const udpPortsOf = (sockets: string): number[] => [...sockets.matchAll(/^\s*\d+: [0-9A-F]+:([0-9A-F]{4}) /gm)].map(([, port = '']) => Number.parseInt(port, 16));
+
+/** Of the namespace that this process is in. Without IPv6 in the kernel there is no second table. */
+async function lookAtUdp(system: System): Promise<Seen<ReadonlySet<number>>> {
+  const [four, six] = [await system.readText('/proc/self/net/udp'), await system.readText('/proc/self/net/udp6')];
+  if (four.kind !== 'seen') return four;
+  if (six.kind === 'hidden') return six;
+  return seen(new Set([...udpPortsOf(four.value), ...(six.kind === 'seen' ? udpPortsOf(six.value) : [])]));
+}
+
 async function lookDown(system: System, { self, hosts, outerBytes }: RoadWanted, inner: number): Promise<RoadSeen> {
   const others = Object.entries(hosts).filter(([host]) => host !== self);
   const peers = others.map(async ([host, address]) =>
     ({ host, address, small: await system.ping(address, PING_BYTES), large: await system.ping(address, inner + outerBytes) }));
-  return { addresses: await system.addresses(), innerBytes: inner, peers: await Promise.all(peers) };
+  return { addresses: await system.addresses(), udpPorts: await lookAtUdp(system), innerBytes: inner, peers: await Promise.all(peers) };
 }
 
 /** A check is a name and a pure function; a check with nothing to say returns no finding. */

@@ -1,6 +1,6 @@
 /** `sluice doctor`: needs no daemon and no root. Exit 1 if anything is a `fail`. */
 import { hostname } from 'node:os';
-import { Option } from 'commander';
+import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
 import { examine, look } from '../doctor.ts';
 import type { Finding, PortWanted, RoadWanted } from '../doctor.ts';
@@ -24,10 +24,15 @@ export function wantedPorts(spec: GroupSpec, self: string): readonly PortWanted[
 /** What VXLAN puts around a member's IP packet: IPv4, UDP, VXLAN, Ethernet; and a tag of the member's own. */
 const OUTER_BYTES = 50;
 const TAG_BYTES = 4;
-export function wantedRoad({ wire, members }: GroupSpec, self: string): RoadWanted | undefined {
+export function wantedRoad({ wire, members }: GroupSpec, self: string, port?: number): RoadWanted | undefined {
   if (wire === undefined || 'vlan' in wire) return undefined;
   const isTagged = members.some(({ nics }) => nics.some(({ vlan }) => vlan !== 0));
-  return { self, hosts: wire.hosts, outerBytes: OUTER_BYTES + (isTagged ? TAG_BYTES : 0) };
+  return { self, hosts: wire.hosts, outerBytes: OUTER_BYTES + (isTagged ? TAG_BYTES : 0), ...(port === undefined ? {} : { port }) };
+}
+
+function portOf(text: string): number {
+  if (!/^[1-9][0-9]{0,4}$/.test(text) || Number(text) > 65535) throw new InvalidArgumentError('a port is a number from 1 to 65535.');
+  return Number(text);
 }
 
 export function findingsText(findings: readonly Finding[]): string {
@@ -43,14 +48,15 @@ export function addDoctor(program: Command, context: Context): void {
     .description('is this machine fit to hold frames? Each finding with its fix')
     .option('-f, --file <file>', 'group file whose ports are looked at')
     .option('--host <name>', 'this host\'s name in the file of a group across hosts; the machine\'s when left out')
+    .addOption(new Option('--vxlan-port <port>', 'vxlan.port of sluiced\'s settings, for a group by VXLAN; 4789 when left out').env('SLUICE_VXLAN_PORT').argParser(portOf))
     .addOption(new Option('--plane <plane>', 'the data plane it is asked about').choices(['ebpf', 'pcap']).default('ebpf'))
     .option('--bpffs <dir>', 'where BPF programs are pinned', BPFFS)
-    .addHelpText('after', '\nExample:\n  $ sluice doctor -f web.yaml eth0\n  $ sudo sluice doctor -f web.yaml --host h1\n  $ sudo ip netns exec vms sluice doctor\n  $ sluice doctor --plane pcap tap0 tap1 eth1')
-    .action(async (ports: string[], options: { file?: string; host?: string; bpffs: string; plane: 'ebpf' | 'pcap' }, command: Command) => {
+    .addHelpText('after', '\nExample:\n  $ sluice doctor -f web.yaml eth0\n  $ sudo sluice doctor -f web.yaml --host h1\n  $ sudo sluice doctor -f web.yaml --host h1 --vxlan-port 8472\n  $ sudo ip netns exec vms sluice doctor\n  $ sluice doctor --plane pcap tap0 tap1 eth1')
+    .action(async (ports: string[], options: { file?: string; host?: string; vxlanPort?: number; bpffs: string; plane: 'ebpf' | 'pcap' }, command: Command) => {
       const spec = options.file === undefined ? undefined : (await readGroupFile(options.file)).spec;
       const self = options.host ?? hostname();
       const wanted = spec === undefined ? undefined : wantedPorts(spec, self);
-      const road = spec === undefined ? undefined : wantedRoad(spec, self);
+      const road = spec === undefined ? undefined : wantedRoad(spec, self, options.vxlanPort);
       const system = realSystem(targetOf(command.optsWithGlobals<GlobalOptions>()));
       const findings = examine(await look(system, { ports, wanted, bpffs: options.bpffs, ...(road === undefined ? {} : { road }) }), options.plane === 'pcap' ? CHECKS_PCAP : [...CHECKS, ROAD_CHECK]);
       context.show(command, findings, () => findingsText(findings));

@@ -208,7 +208,7 @@ function openTunnel(netlink: Netlink, ifindex: number, port: number): void {
   }
 }
 const portTaken = (port: number, cause: unknown): MissingPart =>
-  new MissingPart(`UDP port ${port} of this host is taken, as by another VXLAN device`, 'set vxlan.port to another one, the same on all hosts', cause);
+  new MissingPart(`UDP port ${port} of this host is taken, by another VXLAN device or a socket`, 'set vxlan.port to another one, the same on all hosts', cause);
 
 /** Deletes the device if it is `owner`'s. */
 export function deleteTunnel(netlink: Netlink, name: string, owner: string): void {

@@ -7,7 +7,7 @@ import { CHECKS_PCAP } from '../../checkpoint-hooks/doctor-checks-pcap.ts';
 import { ROAD_CHECK } from '../../checkpoint-hooks/doctor-checks-vxlan.ts';
 import { wantedPorts, wantedRoad } from '../../checkpoint-hooks/commands/doctor.ts';
 import { realSystem } from '../../checkpoint-hooks/doctor-system.ts';
-import { absent, examine, hidden, look, seen } from '../../checkpoint-hooks/doctor.ts';
+import { absent, examine, hidden, look, seen, udpPortsOf } from '../../checkpoint-hooks/doctor.ts';
 import type { DoctorOptions, Facts, Finding, Level, Link, System } from '../../checkpoint-hooks/doctor.ts';
 import { serve, sluice } from './cli-world.ts';
 
@@ -114,7 +114,7 @@ describe('each fault is found, with its level and its fix', () => {
 describe('a group by VXLAN', () => {
   const roadWanted = { self: 'h1', hosts: { h1: '10.0.1.1', h2: '10.0.2.1' }, outerBytes: 50 };
   const peer = { host: 'h2', address: '10.0.2.1', small: seen(true), large: seen(true) };
-  const road = { addresses: seen(['127.0.0.1', '10.0.1.1']), innerBytes: 1500, peers: [peer] };
+  const road = { addresses: seen(['127.0.0.1', '10.0.1.1']), udpPorts: seen(new Set([68, 546])), innerBytes: 1500, peers: [peer] };
   const slx = (over: Partial<Link> = {}): Link => link('slx', { kind: 'vxlan', vxlan: { port: 4789, external: true, gbp: true }, ...over });
   const good: Facts = { ...GOOD, kernelConfig: seen(new Map([...CONFIG, ['CONFIG_VXLAN', 'm']])), options: { ...options, road: roadWanted }, road };
   const withLinks = (...links: Link[]): Partial<Facts> => ({ links: seen(links) });
@@ -136,6 +136,11 @@ describe('a group by VXLAN', () => {
     ['port taken', withLinks(link('vx0', { kind: 'vxlan', vxlan: { port: 4789, external: true, gbp: false } })), 'fail', /vx0 has UDP port 4789/, /vxlan\.port/],
     ['port taken by a device of one VNI', withLinks(link('vxlan10', { kind: 'vxlan', vxlan: { port: 4789, external: false, gbp: false } })), 'fail', /vxlan10 has UDP port 4789/, /vxlan\.port/],
     ['port taken, ours can\'t come up', withLinks(slx({ up: false }), link('vxlan10', { kind: 'vxlan', vxlan: { port: 4789, external: false, gbp: false } })), 'fail', /vxlan10 has UDP port 4789/, /vxlan\.port/],
+    ['port taken by a socket', { road: { ...road, udpPorts: seen(new Set([68, 4789])) } }, 'fail', /a socket has UDP port 4789/, /ss -uanp 'sport = :4789' .* or set vxlan\.port/],
+    ['port taken by a socket, ours can\'t come up', { ...withLinks(slx({ up: false })), road: { ...road, udpPorts: seen(new Set([4789])) } }, 'fail', /a socket has UDP port 4789/, /vxlan\.port/],
+    ['the port of the settings taken', { options: { ...options, road: { ...roadWanted, port: 8472 } }, road: { ...road, udpPorts: seen(new Set([8472])) } }, 'fail', /a socket has UDP port 8472/, /:8472/],
+    ['sockets not shown', { road: { ...road, udpPorts: hidden('not allowed') } }, 'warn', /could not look at the UDP sockets/, /root/],
+    ['another port than the settings', { options: { ...options, road: { ...roadWanted, port: 8472 } }, ...withLinks(slx()) }, 'fail', /slx has UDP port 4789 and not 8472/, /ip link del slx/],
     ['no policy ids', withLinks(slx({ vxlan: { port: 4789, external: true, gbp: false } })), 'fail', /slx carries no policy ids/, /ip link del slx/],
     ['a queue', withLinks(slx({ qdisc: 'fq_codel' })), 'fail', /slx has a queue \(fq_codel\)/, /ip link del slx/],
     ['in a bridge, down', withLinks(slx({ bridge: 'br0', up: false })), 'fail', /slx is down, is in bridge br0/, /ip link del slx/],
@@ -149,11 +154,27 @@ describe('a group by VXLAN', () => {
     expect(found[0]).toMatchObject({ level, text: expect.stringMatching(text) as string, fix: expect.stringMatching(fix) as string });
   });
 
+  test('of its own device\'s socket, and of one at another port, nothing is said', () => {
+    for (const over of [{ ...withLinks(slx()), road: { ...road, udpPorts: seen(new Set([4789])) } }, { options: { ...options, road: { ...roadWanted, port: 8472 } }, road: { ...road, udpPorts: seen(new Set([4789])) } }]) {
+      expect(examine({ ...good, ...over }, [ROAD_CHECK]).map(({ level }) => level)).toEqual(['ok', 'ok', 'ok']);
+    }
+  });
+
+  test('the kernel\'s table of UDP sockets is read, and nothing else in it is taken for a port', () => {
+    const head = '   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops             \n';
+    const rest = ' 07 00000000:00000000 00:00000000 00000000     0        0 12B5 2 0000000000000000 0         \n';
+    expect(udpPortsOf(`${head}  466: 0100007F:12B5 00000000:0000${rest}12345: 00000000:0044 0100007F:1F90${rest}`)).toEqual([4789, 68]);
+    expect(udpPortsOf(`${head}  466: 00000000000000000000000001000000:2118 00000000000000000000000000000000:0000${rest}`)).toEqual([8472]);
+    expect(udpPortsOf(head)).toEqual([]);
+    expect(udpPortsOf('')).toEqual([]);
+  });
+
   test('of a group across hosts, ports of members elsewhere are nobody\'s worry here', () => {
     const member = (name: string, host: string, vlan: number) => ({ name, host, nics: [{ port: `tap-${name}`, mac: '02:00:00:00:00:01', vlan }] });
     const spec = { group: 'g', commit: 'acks' as const, members: [member('a', 'h1', 0), member('b', 'h2', 7)], hold: { bytes: 1, highWater: 1 }, foreignSource: 'hold' as const, intraPath: 'redirect' as const, wire: { vxlan: 7, hosts: roadWanted.hosts } };
     expect(wantedPorts(spec, 'h1').map(({ port }) => port)).toEqual(['tap-a']);
     expect(wantedRoad(spec, 'h1')).toEqual({ ...roadWanted, outerBytes: 54 });
+    expect(wantedRoad(spec, 'h1', 8472)).toEqual({ ...roadWanted, outerBytes: 54, port: 8472 });
     expect(wantedRoad({ ...spec, wire: { vlan: 7 } }, 'h1')).toBeUndefined();
     expect(examine({ ...GOOD, options: { ...options, wanted: wantedPorts(spec, 'h9') } }, CHECKS).find(({ check }) => check === 'group-ports')).toMatchObject({ level: 'warn', fix: expect.stringMatching(/--host/) as string });
   });
