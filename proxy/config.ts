@@ -8,8 +8,9 @@
  * Strict: an unknown key, flag or variable of ours is an error, since a misspelt one would silently
  * be the default. Each error is one line: where, what is wrong, what to write instead.
  */
-import { readFileSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readFileSync, realpathSync, statSync } from 'node:fs';
 import { hostname } from 'node:os';
+import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
 import { isMap, isScalar, isSeq, LineCounter, parseDocument } from 'yaml';
 import type { Node, Pair } from 'yaml';
@@ -147,11 +148,31 @@ function readEnvironment(env: Readonly<Record<string, string | undefined>>): Giv
   return given;
 }
 
+/** Whose it is, is its user's affair: who starts sluiced with it believes its owner. What everyone may write is nobody's word. */
+function readBelieved(file: string): string {
+  const fd = openSync(file, 'r');
+  try {
+    const found = fstatSync(fd);
+    if (found.isFile()) mayNotBeExchanged(file, found.mode);
+    return readFileSync(fd, 'utf8');
+  } finally {
+    closeSync(fd);
+  }
+}
+function mayNotBeExchanged(file: string, mode: number): void {
+  const [everyone, sticky] = [0o002, 0o1000];
+  if ((mode & everyone) !== 0) throw new ConfigError(`${file}: everyone may write these settings, so they can't be believed; chmod o-w ${file}`);
+  const around = dirname(realpathSync(file));
+  const place = statSync(around).mode;
+  if ((place & everyone) !== 0 && (place & sticky) === 0) throw new ConfigError(`${file}: everyone may write ${around} and so exchange these settings; chmod o-w ${around}`);
+}
+
 function readFile(file: string, named: boolean): Given {
   let text: string;
   try {
-    text = readFileSync(file, 'utf8');
+    text = readBelieved(file);
   } catch (error) {
+    if (error instanceof ConfigError) throw error;
     const code = error instanceof Error && 'code' in error ? error.code : undefined;
     if (code === 'ENOENT' && !named) return {};
     throw new ConfigError(`${file}: can't be read (${code}); name the file with --config, or leave it out for the defaults`);

@@ -1,4 +1,5 @@
-import { readFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { parseGroup } from '../../proxy/api/contract.ts';
@@ -28,6 +29,30 @@ test('without anything, the documented defaults', () => {
     control: { socket: '/run/sluice/control.sock', group: 'sluice', tcp: undefined }, state: '/var/lib/sluice', log: { level: 'info', format: 'json' },
     pins: undefined, attach: 'auto', mark: { mask: 0x70000000 }, worker: { cpu: undefined },
   });
+});
+
+test('settings that everyone may write, or exchange, are refused; a link is looked behind', () => {
+  const dir = mkdtempSync(join(tmpdir(), 'sl-config-'));
+  const open = join(dir, 'open');
+  const place = (path: string, mode: number): string => {
+    writeFileSync(path, 'log: { level: warn }\n');
+    chmodSync(path, mode);
+    return path;
+  };
+  try {
+    mkdirSync(open);
+    chmodSync(open, 0o777);
+    symlinkSync(place(join(open, 'f.yaml'), 0o644), join(dir, 'link.yaml'));
+    const said = (file: string): string => messageOf(() => config(['--config', file]));
+    expect(config(['--config', place(join(dir, 'good.yaml'), 0o664)])).toMatchObject({ log: { level: 'warn' } });
+    expect(said(place(join(dir, 'bad.yaml'), 0o646))).toMatch(/^ConfigError: .*bad\.yaml: everyone may write these settings.*; chmod o-w .*bad\.yaml$/);
+    expect(said(join(open, 'f.yaml'))).toMatch(/^ConfigError: .* everyone may write .*open and so exchange these settings; chmod o-w .*open$/);
+    expect(said(join(dir, 'link.yaml'))).toMatch(/open and so exchange these settings/);
+    chmodSync(open, 0o1777);
+    expect(said(join(dir, 'link.yaml'))).toBe('accepted');
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
 });
 
 test('a key, a flag and a variable each; flags win over variables, variables over the file', () => {
