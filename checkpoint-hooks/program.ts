@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { SOCKET_DEFAULT } from './client.ts';
 import { addBridge } from './commands/bridge.ts';
+import { duration } from './commands/context.ts';
 import type { Context } from './commands/context.ts';
 import { addDoctor } from './commands/doctor.ts';
 import { addEngine } from './commands/engine.ts';
@@ -37,10 +38,12 @@ export function buildProgram(context: Context): Command {
     .option('--ca <file>', 'CA of the daemon\'s certificate, with --url')
     .option('--cert <file>', 'own certificate, with --url')
     .option('--key <file>', 'key of the own certificate, with --url')
+    .option('--connect-timeout <time>', 'wait so long, as 10s, for a daemon that is just starting; not at all when left out', duration)
     .option('--json', 'print replies as they are')
     .showHelpAfterError('(add --help for what is expected)')
     .showSuggestionAfterError()
     .exitOverride()
+    .hook('preAction', (_program, command) => context.maybeWait(command))
     .addHelpText('after', '\nExample:\n  $ sluice group apply -f web.yaml && sluice protect web && sluice engine ticker web\n\nExit codes: 0 done, 1 refused or failed, 2 bad usage, 3 daemon not reachable');
   addGroup(program, context);
   addMember(program, context);

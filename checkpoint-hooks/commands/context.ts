@@ -4,6 +4,7 @@
  * Exit codes (a contract): 0 done · 1 refused or failed · 2 bad usage · 3 daemon not reachable.
  */
 import { readFileSync, statSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { InvalidArgumentError } from 'commander';
 import type { Command } from 'commander';
 import type { CommandReply } from '../../proxy/api/contract.ts';
@@ -12,6 +13,7 @@ import type { Target } from '../client.ts';
 import { bytesText, maybeDurationMs, msText } from '../format.ts';
 import { FileProblem } from '../group-file.ts';
 
+const CONNECT_AGAIN_MS = 100;
 export const EXIT = { done: 0, failed: 1, usage: 2, unreachable: 3 } as const;
 
 /** The command line itself is wrong, in a way commander cannot see. */
@@ -31,6 +33,8 @@ export interface GlobalOptions {
   readonly ca?: string;
   readonly cert?: string;
   readonly key?: string;
+  /** Milliseconds. */
+  readonly connectTimeout?: number;
   readonly json?: boolean;
 }
 
@@ -43,6 +47,18 @@ export class Context {
   client(command: Command): SluiceClient {
     this.opened ??= new SluiceClient(targetOf(command.optsWithGlobals<GlobalOptions>()));
     return this.opened;
+  }
+
+  /** Waits for a daemon that is just starting, no longer than it was told to; who is not there then is the command's to say. */
+  async maybeWait(command: Command): Promise<void> {
+    const { connectTimeout } = command.optsWithGlobals<GlobalOptions>();
+    if (connectTimeout === undefined) return;
+    const endMs = performance.now() + connectTimeout;
+    while (performance.now() < endMs) {
+      const isAway = await this.client(command).readyz().then(() => false, (error: unknown) => error instanceof Unreachable);
+      if (!isAway) return;
+      await sleep(CONNECT_AGAIN_MS);
+    }
   }
 
   isJson(command: Command): boolean {

@@ -81,7 +81,7 @@ function addUnprotect(program: Command, context: Context): void {
   program
     .command('unprotect <group>')
     .description('stop holding, after saying what becomes of the frames still held')
-    .addOption(new Option('--held <fate>', 'what becomes of the held frames').choices(['release', 'discard']).makeOptionMandatory())
+    .addOption(new Option('--held <release|discard>', 'what becomes of the held frames').choices(['release', 'discard']).makeOptionMandatory())
     .option('--generation <generation>', 'generation; the present one if left out', wholeNumber)
     .addHelpText('after', '\nExample:\n  $ sluice unprotect web --held release')
     .action(async (group: string, options: { held: HeldFate; generation?: number }, command: Command) => {

@@ -121,7 +121,7 @@ export function addMember(parent: Command, context: Context): void {
     .command('leave <group> <member>')
     .alias('remove')
     .description('a VM leaves the group; a protected one must say what becomes of its held frames')
-    .addOption(new Option('--held <fate>', 'what becomes of its held frames').choices(['release', 'discard']))
+    .addOption(new Option('--held <release|discard>', 'what becomes of its held frames').choices(['release', 'discard']))
     .addHelpText('after', '\nExample:\n  $ sluice member leave web cache --held discard')
     .action(async (group: string, name: string, options: { held?: HeldFate }, command: Command) => {
       const reply = await context.client(command).leave(group, name, options.held);

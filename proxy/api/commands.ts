@@ -116,7 +116,7 @@ async function run(deps: ApiDeps, group: string, command: Command): Promise<Comm
   deps.metrics.command(command.kind, (performance.now() - startedMs) / 1000);
   if (reply.outcome === 'denied') throw new Refused(reply.denial.code, reply.denial.message);
   const after = state ?? before;
-  if (after === undefined) throw new Refused('no_such_group', `there is no group "${group}"; create it with PUT /v1/groups/${group}`);
+  if (after === undefined) throw new Refused('no_such_group', `there is no group "${group}"; create it with \`sluice group apply\` or PUT /v1/groups/${group}`);
   deps.log.debug({ group, command: command.kind, generation: after.generation, epoch: 'epoch' in command ? command.epoch : after.sealed + 1, outcome: reply.outcome }, 'command');
   return commandReply(reply.outcome, after, deps.control.counters(group));
 }

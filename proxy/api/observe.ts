@@ -44,7 +44,7 @@ function addFigureRoutes(app: App, deps: ApiDeps, streams: EventStreams): void {
 
 function must(deps: ApiDeps, group: string): GroupState {
   const state = deps.control.get(group);
-  if (state === undefined) throw new Refused('no_such_group', `there is no group "${group}"; create it with PUT /v1/groups/${group}`);
+  if (state === undefined) throw new Refused('no_such_group', `there is no group "${group}"; create it with \`sluice group apply\` or PUT /v1/groups/${group}`);
   return state;
 }
 

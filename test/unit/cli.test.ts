@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { Command } from 'commander';
 import { Context } from '../../checkpoint-hooks/commands/context.ts';
@@ -132,6 +133,38 @@ describe('exit codes', () => {
     expect(await sluice(['group', 'list'], { SLUICE_CONTROL_SOCKET: join(served.dir, 'other') })).toMatchObject({ code: 3, err: expect.stringContaining('other') as string });
     expect(await sluice(['--url', 'http://127.0.0.1:1', 'events'])).toMatchObject({ code: 3, err: expect.stringContaining('127.0.0.1:1') as string });
     expect(await sluice(['engine', 'ticker', 'web', '--socket', join(served.dir, 'none')])).toMatchObject({ code: 3 });
+  });
+
+  test('--connect-timeout: a daemon that is just starting is waited for, one that never comes is said after it', async () => {
+    const away = ['--socket', served.socket, '--connect-timeout'];
+    await served.stop();
+    const never = sluice([...away, '300ms', 'group', 'list']);
+    expect(await never).toMatchObject({ code: 3, err: expect.stringContaining('no daemon at') as string });
+    const soon = sluice([...away, '30s', 'group', 'list']);
+    await sleep(1000);
+    await served.start();
+    expect(await soon).toMatchObject({ code: 0, err: '' });
+    expect(await sluice([...away, 'soon', 'group', 'list'])).toMatchObject({ code: 2, err: expect.stringContaining('expected a duration') as string });
+  });
+
+  test('every example of every help is one that the command line takes', async () => {
+    const all = (command: Command): Command[] => [command, ...command.commands.flatMap(all)];
+    const shown = all(buildProgram(new Context())).flatMap((command) => {
+      let help = '';
+      command.configureOutput({ writeOut: (text) => (help += text) }).outputHelp();
+      return [...help.matchAll(/^ {2}\$ (.*)$/gm)].flatMap(([, line = '']) => line.split('&&')).flatMap((line) => /\bsluice (.*)$/.exec(line.trim())?.[1] ?? []);
+    });
+    expect(shown.length).toBeGreaterThan(30);
+    for (const line of shown) {
+      const program = buildProgram(new Context());
+      const reached: string[] = [];
+      for (const command of all(program)) {
+        command.exitOverride().configureOutput({ writeErr: () => undefined });
+        if (command.commands.length === 0) command.action(() => void reached.push(command.name()));
+      }
+      await program.parseAsync(line.split(' '), { from: 'user' }).catch((error: unknown) => expect.unreachable(`sluice ${line}: ${String(error)}`));
+      expect(reached, line).toHaveLength(1);
+    }
   });
 
   test('0 for help and version; every command\'s help has an example', async () => {
