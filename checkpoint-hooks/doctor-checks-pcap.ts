@@ -3,7 +3,7 @@
  * one asks of a machine instead of BPF: libpcap, nftables, two capabilities, ports in no bridge.
  */
 import type { Check, Facts, Verdict } from './doctor.ts';
-import { CHECKS, capabilitiesOf, fail, ok, unseen, warn } from './doctor-checks.ts';
+import { capabilitiesOf, CHECKS, fail, NO_IP, ok, unseen, warn } from './doctor-checks.ts';
 
 const CAPABILITIES = [['CAP_NET_ADMIN', 12], ['CAP_NET_RAW', 13]] as const;
 /** Merges what the plane can't cut again: such a frame is dropped and counted. */
@@ -24,7 +24,7 @@ function nftables({ programs, kernelConfig }: Facts): readonly Verdict[] {
 
 /** Named ports and the group's: each must exist, be up, and be in no bridge. */
 function ports({ links, options }: Facts): readonly Verdict[] {
-  if (links.kind !== 'seen') return [unseen('network devices', links.kind === 'hidden' ? links.reason : 'no `ip` command: apt-get install iproute2')];
+  if (links.kind !== 'seen') return [unseen('network devices', links.kind === 'hidden' ? links.reason : NO_IP)];
   const names = [...new Set([...options.ports, ...(options.wanted ?? []).map(({ port }) => port)])];
   if (names.length === 0) return [warn('no port was named', 'name those of pcap.ports: sluice doctor --plane pcap tap0 tap1 eth1')];
   return names.map((name) => {

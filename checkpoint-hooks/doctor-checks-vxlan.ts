@@ -2,7 +2,7 @@
  * What a group by VXLAN needs of this host: an address that is the one in the group file, hosts that
  * answer, a road wide enough, a device as the daemon makes it, a UDP port that is free for it. Pure.
  */
-import { fail, ok, unseen, warn } from './doctor-checks.ts';
+import { fail, NO_IP, ok, unseen, warn } from './doctor-checks.ts';
 import type { Check, Facts, Link, PeerSeen, RoadSeen, RoadWanted, Verdict } from './doctor.ts';
 
 /** The daemon's device, and the port it uses unless `vxlan.port` (`--vxlan-port` here) says another. */
@@ -15,13 +15,13 @@ function vxlan({ options: { road: wanted }, road, links, kernelConfig }: Facts):
   if (kernelConfig.kind === 'seen' && config !== 'y' && config !== 'm') return [fail('the kernel is built without CONFIG_VXLAN', 'boot a distribution kernel, or use wire: { vlan }')];
   const own = ownAddress(wanted, road);
   if (own.level === 'fail') return [own];
-  return [own, ...(links.kind === 'seen' ? device(links.value, road, wanted.port) : [unseen('the VXLAN device', links.kind === 'hidden' ? links.reason : 'no `ip` command')]), ...road.peers.map((peer) => reach(peer, wanted, road))];
+  return [own, ...(links.kind === 'seen' ? device(links.value, road, wanted.port) : [unseen('the VXLAN device', links.kind === 'hidden' ? links.reason : NO_IP)]), ...road.peers.map((peer) => reach(peer, wanted, road))];
 }
 
 function ownAddress({ self, hosts }: RoadWanted, { addresses }: RoadSeen): Verdict {
   const own = hosts[self];
   if (own === undefined) return fail(`this host, ${self}, has no address in wire.hosts`, `add ${self}: <its IPv4 address> to the group file, or say who it is: --host NAME`);
-  if (addresses.kind !== 'seen') return unseen('the addresses of this host', addresses.kind === 'hidden' ? addresses.reason : 'no `ip` command');
+  if (addresses.kind !== 'seen') return unseen('the addresses of this host', addresses.kind === 'hidden' ? addresses.reason : NO_IP);
   if (addresses.value.includes(own)) return ok(`${own} is this host's address`);
   return fail(`${own} of wire.hosts is no address of this host, ${self}: nothing of the group can leave`, `give a device that address, or write one of ${addresses.value.filter((one) => !one.startsWith('127.')).join(', ') || 'this host\'s'} for ${self}`);
 }

@@ -7,7 +7,12 @@ import type { Check, Facts, Link, Verdict } from './doctor.ts';
 export const ok = (text: string): Verdict => ({ level: 'ok', text });
 export const warn = (text: string, fix: string): Verdict => ({ level: 'warn', text, fix });
 export const fail = (text: string, fix: string): Verdict => ({ level: 'fail', text, fix });
-export const unseen = (what: string, reason: string): Verdict => warn(`could not look at ${what}: ${reason}`, 'run it again as root, in the network namespace of the bridge');
+/** A reason that ends with a package to install has its fix with it. */
+export function unseen(what: string, reason: string): Verdict {
+  const [, why = reason, install] = /^(.*): (apt-get install \S+)$/.exec(reason) ?? [];
+  return warn(`could not look at ${what}: ${why}`, install ?? 'run it again as root, in the network namespace of the bridge');
+}
+export const NO_IP = 'no `ip` command: apt-get install iproute2';
 
 const KERNEL_MIN = [5, 15] as const;
 const KERNEL_TCX = [6, 6] as const;
@@ -95,7 +100,7 @@ function brNetfilter({ bridgeNf }: Facts): readonly Verdict[] {
 }
 
 function bridges({ links }: Facts): readonly Verdict[] {
-  if (links.kind !== 'seen') return [unseen('network devices', links.kind === 'hidden' ? links.reason : 'no `ip` command: apt-get install iproute2')];
+  if (links.kind !== 'seen') return [unseen('network devices', links.kind === 'hidden' ? links.reason : NO_IP)];
   const found = links.value.filter((link) => link.kind === 'bridge');
   if (found.length === 0) return [warn('no bridge in this network namespace', 'ip link add br0 type bridge, and put the VMs\' taps and the uplink in it')];
   return found.map((bridge) => {
@@ -110,7 +115,7 @@ function bridges({ links }: Facts): readonly Verdict[] {
 function groupPorts({ links, options }: Facts): readonly Verdict[] {
   if (options.wanted === undefined) return [];
   if (options.wanted.length === 0) return [warn('no member of the group lives on this host', 'say which of the group file\'s hosts this is: --host NAME')];
-  if (links.kind !== 'seen') return [unseen('the ports of the group', links.kind === 'hidden' ? links.reason : 'no `ip` command')];
+  if (links.kind !== 'seen') return [unseen('the ports of the group', links.kind === 'hidden' ? links.reason : NO_IP)];
   const byName = new Map(links.value.map((link) => [link.name, link]));
   const verdicts = options.wanted.flatMap((wanted) => onePort(wanted, byName.get(wanted.port)));
   const used = [...new Set(options.wanted.map(({ port }) => byName.get(port)?.bridge).filter((name) => name !== undefined))];
