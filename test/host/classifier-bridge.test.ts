@@ -348,7 +348,8 @@ describe.skipIf(UNPRIVILEGED !== undefined).each(['tcx', 'clsact'] as const)('a 
     await gate.attach(0, spec, 7, members);
     await gate.attach(1, db, 3, dbMembers);
     ip('link del slr0');
-    ip('link add slh0 type veth peer name slr0'); // another's
+    ip('link add slh0 type veth peer name slr0');
+    ip('link set slh0 alias another');
     ip('link del o0');
     addPort('o');
     listen('o1');
@@ -375,6 +376,7 @@ describe.skipIf(UNPRIVILEGED !== undefined).each(['tcx', 'clsact'] as const)('a 
     await gate.attach(0, spec, 7, members);
     await expect(gate.attach(1, { ...withPort('a0'), group: 'db' }, 7, members)).rejects.toMatchObject({ code: 'port_claimed', message: 'port a0 belongs to group web already' });
     ip('link add slh1 type veth peer name slr1');
+    ip('link set slh1 alias another');
     await expect(gate.attach(1, db, 3, dbMembers)).rejects.toThrow('device slh1 exists already');
     ip('link del slh1');
     expect(gate.ready()).toEqual([]);
