@@ -168,7 +168,11 @@ export function decideOpen(state: GroupState, across: Across, takeover: CommandO
   if (takeover.generation !== pending.generation) return fencedBy(pending, takeover.generation);
   if (pending.phase !== 'protected') return deny('not_protected', `generation ${pending.generation} has ended meanwhile`);
   if (!names(pending, across.self)) return deny('fenced', `generation ${pending.generation} has no members on host ${across.self}`);
-  const isPast = state.phase !== 'idle' && pending.start < state.committed; // an idle host's epochs are of a protection that ended
+  const isOurEnd = pending.from === state.generation && pending.fromLife === across.life;
+  if (state.phase === 'idle' && isOurEnd && pending.start < state.committed) {
+    return deny('epoch_out_of_order', `epoch ${state.committed} is committed here, the world has seen it, generation ${pending.generation} goes on from epoch ${pending.start}: unprotect that one and protect again`);
+  }
+  const isPast = state.phase !== 'idle' && pending.start < state.committed; // an idle host's epochs are else of a protection that ended
   if (pending.begun === 'protect' || isPast || pending.generation <= state.generation) {
     return deny('fenced', `the protection this host knew has ended, generation ${pending.generation} is of another: unprotect with held=discard here first`);
   }

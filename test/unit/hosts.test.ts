@@ -179,6 +179,18 @@ test('an idle host opens a takeover whose R is lower than what it had committed 
   expect(step(told, takeover(3, 0))).toMatchObject({ reply: { outcome: 'accepted' }, state: { phase: 'protected', generation: 3, committed: 0 } });
 });
 
+test('a host that ended its fence by itself does not open a takeover of its own life below what it had committed', () => {
+  const began = heard(undefined, viewOf(HEAD, [0, 0, 0])).state;
+  const cut = step(began, { kind: 'cut', generation: generation(1), epoch: epoch(1) }).state;
+  const committed = heard(step(cut, { kind: 'ack', generation: generation(1), epoch: epoch(1) }).state, viewOf(HEAD, [1, 1, 1])).state;
+  const below: Head = { ...HEAD, serial: 3, generation: generation(2), life: 'b2', begun: 'takeover', from: generation(1), fromLife: LIFE, start: epoch(0) };
+  const fenced = heard(committed, viewOf(below, [0, 0, 0])).state; // by a host whose ledger came from a backup
+  expect(step(fenced, takeover(2, 0)).reply).toMatchObject({ denial: { code: 'fenced' } });
+  const ended = step(fenced, { kind: 'unprotect', generation: generation(1), held: 'discard' }).state;
+  const told = heard(ended, viewOf(below, [0, 0, 0])).state;
+  expect(step(told, takeover(2, 0)).reply).toMatchObject({ denial: { code: 'epoch_out_of_order', message: expect.stringMatching(/^epoch 1 is committed here/) as string } });
+});
+
 test('what a version without lives began goes on as it was, and ends in a generation that has one', () => {
   const { life, ...older } = HEAD;
   expect(life).toBe(LIFE);
