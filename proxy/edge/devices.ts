@@ -121,6 +121,8 @@ const find = (links: readonly Link[], name: string): Link | undefined => links.f
 
 /** As whoever is killed between making a device and saying whose it is leaves it. */
 const isNameless = ({ alias, up, master }: Link): boolean => alias === '' && !up && master === 0;
+/** Each other's end, both as they are made. */
+const isPair = (a: Link, b: Link): boolean => a.peer === b.ifindex && b.peer === a.ifindex && a.mtu === MTU && b.mtu === MTU;
 const othersDevice = ({ name, alias }: Link): MissingPart => new MissingPart(
   alias === '' ? `device ${name} exists already and is not ours` : `device ${name} exists already and belongs to '${alias}'`,
   alias === '' ? `remove or rename it (ip link del ${name}), or give sluiced a network namespace of its own` : 'end the other daemon, or give this one a network namespace of its own');
@@ -130,7 +132,7 @@ export function ensureHoldPair(netlink: Netlink, names: HoldNames, owner: string
   let links = netlink.links();
   let there = find(links, names.hold);
   const other = find(links, names.ring);
-  const isHalfMade = there?.kind === 'veth' && isNameless(there) && (other?.alias === '' || other?.alias === owner);
+  const isHalfMade = there !== undefined && other !== undefined && isNameless(there) && (isNameless(other) || other.alias === owner) && isPair(there, other);
   if (there !== undefined && there.alias !== owner && !isHalfMade) throw othersDevice(there);
   if (there !== undefined && (isHalfMade || other === undefined)) {
     netlink.deleteLink(there.ifindex); // nothing went through it yet, or its other end went elsewhere: half a pair is none
@@ -168,7 +170,7 @@ export interface Tunnel {
  */
 export function ensureTunnel(netlink: Netlink, { name, port }: Tunnel, owner: string): number {
   let there = find(netlink.links(), name);
-  if (there !== undefined && there.alias !== owner && !(there.vxlan !== undefined && isNameless(there))) throw othersDevice(there);
+  if (there !== undefined && there.alias !== owner && !(isNameless(there) && fits(there, port))) throw othersDevice(there);
   if (there !== undefined && !fits(there, port)) {
     netlink.deleteLink(there.ifindex);
     there = undefined;

@@ -28,7 +28,7 @@ const MESSAGE_BYTES = 1 << 12;
 
 const TYPE = { error: 2, done: 3, newLink: 16, delLink: 17, getLink: 18, newNeigh: 28, delNeigh: 29, getNeigh: 30 } as const;
 const FLAG = { request: 1, ack: 4, dump: 0x300, excl: 0x200, replace: 0x100, create: 0x400 } as const;
-const IFLA = { address: 1, name: 3, mtu: 4, qdisc: 6, master: 10, linkInfo: 18, alias: 20, afSpec: 26 } as const;
+const IFLA = { address: 1, name: 3, mtu: 4, link: 5, qdisc: 6, master: 10, linkInfo: 18, alias: 20, afSpec: 26, linkNamespace: 37 } as const;
 const INFO = { kind: 1, data: 2 } as const;
 const VETH_PEER = 1;
 const VXLAN = { learning: 7, port: 15, gbp: 23, external: 25 } as const;
@@ -62,6 +62,8 @@ export interface Link {
   readonly alias: string;
   readonly mtu: number;
   readonly up: boolean;
+  /** ifindex of a veth's other end, where that is in this namespace. */
+  readonly peer?: number;
   /** Of the device's root; 'noqueue' for most virtual ones. */
   readonly qdisc: string;
   /** Of a VXLAN device. */
@@ -170,6 +172,7 @@ function linkOf(body: DataView): Link {
   const info = found.get(IFLA.linkInfo);
   const kind = info === undefined ? '' : asText(attributes(info, 0).get(INFO.kind));
   const data = info === undefined ? undefined : attributes(info, 0).get(INFO.data);
+  const peer = kind === 'veth' && !found.has(IFLA.linkNamespace) ? found.get(IFLA.link)?.getUint32(0, LITTLE) : undefined;
   return {
     ifindex: body.getInt32(4, LITTLE),
     name: asText(found.get(IFLA.name)),
@@ -180,6 +183,7 @@ function linkOf(body: DataView): Link {
     mtu: found.get(IFLA.mtu)?.getUint32(0, LITTLE) ?? 0,
     up: (body.getUint32(8, LITTLE) & IFF_UP) !== 0,
     qdisc: asText(found.get(IFLA.qdisc)),
+    ...(peer === undefined ? {} : { peer }),
     ...(kind === 'vxlan' && data !== undefined ? { vxlan: vxlanOf(data) } : {}),
   };
 }

@@ -32,7 +32,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('a device of our names that says nob
     ['made, not named', []],
     ['one end named and up', [`link set slr7 alias ${OWNER.replace(' ', '_')}`]],
   ])('a hold pair as a kill leaves it, %s, is made again', (_when, more) => {
-    ip('link add slh7 type veth peer name slr7');
+    ip('link add slh7 mtu 65535 type veth peer name slr7 mtu 65535');
     for (const line of more) ip(line);
     const owner = more.length === 0 ? OWNER : OWNER.replace(' ', '_');
     const before = shown().map(({ ifindex }) => ifindex);
@@ -44,7 +44,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('a device of our names that says nob
   });
 
   test('but not one that somebody uses, or has the other end of', () => {
-    ip('link add slh7 type veth peer name slr7');
+    ip('link add slh7 mtu 65535 type veth peer name slr7 mtu 65535');
     ip('link set slh7 up');
     expect(pair).toThrow('device slh7 exists already and is not ours');
     ip('link set slh7 down');
@@ -52,6 +52,19 @@ describe.skipIf(UNPRIVILEGED !== undefined)('a device of our names that says nob
     expect(pair).toThrow('slh7 exists already and is not ours');
     ip('link set slh7 alias theirs');
     expect(pair).toThrow("slh7 exists already and belongs to 'theirs'");
+    ip('link del slh7');
+    ip('link add slh7 mtu 65535 type veth peer name slr7 mtu 65535');
+    ip('link set slr7 up');
+    expect(pair, 'its other end is in use').toThrow('slh7 exists already and is not ours');
+    ip('link del slh7');
+    ip('link add slh7 mtu 65535 type veth peer name slfoo mtu 65535');
+    ip('link add slr7 mtu 65535 type veth peer name slbar mtu 65535');
+    expect(pair, 'the two are no pair').toThrow('slh7 exists already and is not ours');
+    expect(owners().map(([name]) => name).toSorted()).toEqual(['slbar', 'slfoo', 'slh7', 'slr7']);
+    ip('link del slr7');
+    ip('link del slh7');
+    ip('link add slh7 type veth peer name slr7');
+    expect(pair, 'not as ours are made').toThrow('slh7 exists already and is not ours');
     ip('link del slh7');
     ip('link add slh7 type bridge');
     expect(pair).toThrow('slh7 exists already and is not ours');
@@ -64,6 +77,9 @@ describe.skipIf(UNPRIVILEGED !== undefined)('a device of our names that says nob
     expect(owners()).toEqual([['slx', OWNER, true]]);
     deleteTunnel(netlink, TUNNEL.name, OWNER);
     expect(shown()).toEqual([]);
+    ip('link add slx type vxlan id 42 dstport 4790');
+    expect(() => ensureTunnel(netlink, TUNNEL, OWNER), 'of one VNI').toThrow('device slx exists already and is not ours');
+    ip('link del slx');
     ip('link add slx type bridge');
     expect(() => ensureTunnel(netlink, TUNNEL, OWNER)).toThrow('device slx exists already and is not ours');
     deleteTunnel(netlink, TUNNEL.name, OWNER);
