@@ -45,11 +45,18 @@ export function heed(state: GroupState | undefined, { self, view }: LedgerFact):
   const { across } = state;
   if (across === undefined || head.serial < across.serial || state.phase === 'draining') return undefined;
   const isNew = head.serial > across.serial;
+  const isOther = head.serial === across.serial && !isKnown(state, across, head);
   switch (state.phase) {
     case 'idle': return heedIdle(state, across, view, head, isNew);
-    case 'fenced': return isNew ? fence(state, across, head) : undefined;
-    case 'protected': return isNew ? heedChange(state, across, head) : follow(state, across, head, view);
+    case 'fenced': return isNew || isOther ? fence(state, across, head) : undefined;
+    case 'protected': return isNew || isOther ? heedChange(state, across, head) : follow(state, across, head, view);
   }
+}
+
+/** No store gives one serial to two heads: a second one is of another past (D84). */
+function isKnown(state: GroupState, across: Across, head: Head): boolean {
+  const { pending } = across;
+  return pending === undefined ? isOurs(state, across, head) : head.generation === pending.generation && head.life === pending.life;
 }
 
 /** It has not taken up this head yet, and will never take up an older one. */

@@ -74,7 +74,7 @@ function decide(view: LedgerView, command: HeadCommand, { life, known }: Asker):
   switch (command.kind) {
     case 'protect': return decideBegin(view, head, { given: command.generation, life, known });
     case 'takeover': return decideRaise(view, head, command, { life, known });
-    case 'unprotect': return decideEnd(view, head, command);
+    case 'unprotect': return decideEnd(view, head, command, known);
     case 'delete': return decideRemoval(view, head);
   }
 }
@@ -96,13 +96,17 @@ function decideSpec(view: LedgerView, spec: GroupSpec): Draft {
   return changed(view, { ...(head ?? BLANK), phase: 'idle', spec }, { begins: [] });
 }
 
+/** Also of a generation that fenced this host and that it has not opened. */
+const newestOf = (head: Head, known: GroupState | undefined): Generation =>
+  generation(Math.max(head.generation, known?.generation ?? 0, known?.across?.pending?.generation ?? 0));
+
 /** A generation that this host knows of, and a ledger from a backup does not, is not begun a second time (D84). */
 function decideBegin(view: LedgerView, head: Head, { given, life, known }: Asker & { readonly given: Generation | undefined }): Draft {
   if (head.phase === 'protected') {
     if (given === head.generation) return { reply: isOtherLife(head, known) ? otherLife(head) : IGNORED };
     return { reply: given !== undefined && given < head.generation ? fencedBy(head, given) : deny('already_protected', `group ${head.spec.group} is protected in generation ${head.generation}`) };
   }
-  const newest = generation(Math.max(head.generation, known?.generation ?? 0));
+  const newest = newestOf(head, known);
   const raised = given ?? generation(newest + 1);
   if (raised <= head.generation) return { reply: fencedBy(head, raised) };
   if (raised <= newest) return { reply: deny('fenced', `this host was told of generation ${newest}, the ledger says ${head.generation}: ${AFTER_BACKUP}${newest}, which names no life that was lost`) };
@@ -121,7 +125,7 @@ function decideRaise(view: LedgerView, head: Head, takeover: CommandOf<'takeover
     const again = takeover.generation === head.generation && head.begun === 'takeover' && takeover.epoch === head.start && sameSpec(spec, head.spec);
     return { reply: again ? IGNORED : fencedBy(head, takeover.generation) };
   }
-  const newest = generation(Math.max(head.generation, known?.generation ?? 0));
+  const newest = newestOf(head, known);
   if (takeover.generation <= newest) return { reply: deny('fenced', `this host was told of generation ${newest}, the ledger says ${head.generation}: take over with a higher one`) };
   if (Math.max(takeover.generation, takeover.epoch) > NUMBER_MAX) return { reply: deny('bad_request', `use numbers up to ${NUMBER_MAX}`) };
   const like = [head.generation, newest].find((old) => looksLike(old, takeover.generation));
@@ -155,10 +159,12 @@ const isOtherLife = (head: Head, known: GroupState | undefined): boolean =>
 const otherLife = (head: Head): Reply =>
   deny('fenced', `generation ${head.generation} of this host is another life than the ledger's: ${AFTER_BACKUP}${head.generation}, which names no life that was lost`);
 
-function decideEnd(view: LedgerView, head: Head, { generation: given, held }: CommandOf<'unprotect'>): Draft {
+/** Ended with release it must be by an engine of that life; with discard by anyone: it is the way out. */
+function decideEnd(view: LedgerView, head: Head, { generation: given, held }: CommandOf<'unprotect'>, known: GroupState | undefined): Draft {
   if (given < head.generation) return { reply: fencedBy(head, given) };
   if (head.phase !== 'protected') return { reply: deny('not_protected', `group ${head.spec.group} is not protected`) };
   if (given > head.generation) return { reply: fencedBy(head, given) };
+  if (held === 'release' && isOtherLife(head, known)) return { reply: otherLife(head) };
   return changed(view, { ...head, phase: 'idle', held }, { begins: [] });
 }
 

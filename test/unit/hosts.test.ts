@@ -128,12 +128,26 @@ describe('a ledger that was brought back from a backup', () => {
     expect(decideHead(older, takeover(3, 4), second).swap?.head).toMatchObject({ generation: 3, start: 4 });
   });
 
+  test('a fenced host opens no takeover that the ledger has not, and nobody ends another life with release', () => {
+    const raised = (life: string): Head => ({ ...SECOND, serial: 5, generation: generation(3), life, begun: 'takeover', from: generation(2), fromLife: 'b2', start: epoch(0) });
+    const told = heard(heard(second, viewOf(raised('x3'), [0, 0, 0])).state, viewOf(raised('y3'), [0, 0, 0])).state;
+    expect(told?.across?.pending?.life).toBe('y3');
+    expect(step(told, takeover(3, 0)).state?.across?.life).toBe('y3');
+    const end = (held: 'release' | 'discard', knows: GroupState) => decideHead(viewOf({ ...AGAIN, serial: 9 }, [4, 4, 4]), { kind: 'unprotect', generation: generation(2), held }, knows);
+    expect(end('release', second)).toMatchObject({ reply: { denial: { code: 'fenced', message: expect.stringContaining('another life') as string } } });
+    expect(end('discard', second).swap?.head).toMatchObject({ phase: 'idle', held: 'discard' });
+    if (told === undefined) throw new Error('it has the group');
+    const idle = viewOf({ ...HEAD, serial: 2, phase: 'idle' }, [0, 0, 0]);
+    expect(decideHead(idle, { kind: 'protect' }, told).swap?.head.generation, 'above what fenced it').toBe(4);
+  });
+
   test('where one that knows nothing gives it again: the acks and the R of the new life are not the old one\'s', () => {
     const cut = step(second, { kind: 'cut', generation: generation(2), epoch: epoch(1) }).state;
     const acked = step(cut, { kind: 'ack', generation: generation(2), epoch: epoch(1) });
     expect(acked.effects).toContainEqual({ kind: 'publish', generation: 2, life: 'b2', epoch: 1 });
     const same = heard(acked.state, viewOf(AGAIN, [1, 1, 1]));
-    expect(same, 'the serial it knows, another life').toMatchObject({ state: { phase: 'protected', committed: 0 }, effects: [] });
+    expect(same, 'the serial it knows, another life: one swap was lost').toMatchObject({ state: { phase: 'fenced', committed: 0, across: { mute: true } }, effects: ['persist', 'closeWire', 'emit'] });
+    expect(heard(same.state, viewOf(SECOND, [1, 1, 1])).state?.committed, 'whatever is told again').toBe(0);
     const newer = heard(acked.state, viewOf({ ...AGAIN, serial: 6 }, [1, 1, 1]));
     expect(newer).toMatchObject({ state: { phase: 'fenced', committed: 0, generation: 2 }, effects: ['persist', 'closeWire', 'emit'] });
     const third: Head = { ...AGAIN, serial: 7, generation: generation(3), life: 'c3', begun: 'takeover', from: generation(2), fromLife: 'c2', start: epoch(1) };
