@@ -22,13 +22,13 @@ const ROWS_MIN = 1 << 14;
 const ROWS_MAX = 1 << 21;
 /**
  * Every ring has a timer of the kernel's of its own, and an expiry costs what an interrupt costs (8 us
- * on a virtual machine), traffic or not: with 64 groups at 1 ms more than half of a CPU. So the first
- * groups have short blocks, and those beyond the kernel's own default of 8 ms (D32).
+ * on a virtual machine), traffic or not. So a group keeps a block that is not full the longer, the more
+ * were open before it, and none longer than the kernel's own default of 8 ms (D32).
  */
-const PROMPT_GROUPS = 8;
-const PROMPT_MS = 1;
-const MANY_MS = 8;
-export const retireMsOf = (groupsOpen: number): number => (groupsOpen < PROMPT_GROUPS ? PROMPT_MS : MANY_MS);
+const RETIRE = [{ groups: 2, ms: 1 }, { groups: 4, ms: 2 }, { groups: 8, ms: 4 }] as const;
+const RETIRE_MS_MAX = 8;
+export const retireMsOf = (groupsOpen: number): number => RETIRE.find(({ groups }) => groupsOpen < groups)?.ms ?? RETIRE_MS_MAX;
+const AT_ONCE = Number.NEGATIVE_INFINITY;
 /** One piece of a capture: about half a millisecond of the loop. */
 const PIECE_BYTES_MAX = 1 << 20;
 const PIECE_FRAMES_MAX = 1024;
@@ -37,6 +37,8 @@ const NOTHING: Dump = { rows: new Float64Array(0), bytes: new Uint8Array(0), nex
 
 /** Where the frames of a group wait: source, sink and the memory of both. */
 export interface HoldQueue extends FrameSource, FrameSink {
+  /** Frames may be taken. */
+  readonly waiting: boolean;
   /** Arrival times count from this second of the wall clock. */
   readonly originSec: number;
   /** A frame or record on its way here has been handed over by then: a block's time, twice over. */
@@ -51,6 +53,8 @@ export interface OpenGroup {
   readonly id: GroupId;
   readonly queue: HoldQueue;
   readonly pump: Pump;
+  /** When it wants its next breath, if nothing comes before: an order, a request, frames. */
+  dueMs: number;
 }
 export interface GroupsOptions {
   readonly cells: { readonly groups: ArrayBuffer; readonly nics: ArrayBuffer };
@@ -88,19 +92,26 @@ export class Groups {
 
   /** An order (orders.ts); of a group that is not open it means nothing. */
   obey(kind: number, id: GroupId, colour: number, nic: number, value: number): void {
-    const pump = this.open.get(id)?.pump;
-    if (pump === undefined) return;
+    const group = this.open.get(id);
+    if (group === undefined) return;
+    const { pump } = group;
+    group.dueMs = AT_ONCE;
     if (kind === ADVANCE) pump.ring.advance(colour, value);
     else if (kind === RELEASE) pump.release(colour, value);
     else if (kind === RECEIVER) pump.ring.receiver(nic, colour);
     else throw new Error(`an order of unknown kind ${kind}`);
   }
 
-  /** A breath of each group, by turns; when the first of all wants to breathe again. */
+  /**
+   * A breath of each group that wants one, by turns; when the first of all wants to breathe again. One
+   * alone would sleep until it is due, has an order or has frames waiting: until then it is passed over.
+   */
   breathe(nowMs: number, wallMs: number): number {
     let againMs = NEVER;
-    for (const { pump, queue } of this.open.values()) {
-      againMs = Math.min(againMs, pump.breath({ nowMs, wallMs: wallMs - queue.originSec * 1000 }));
+    for (const group of this.open.values()) {
+      const { pump, queue } = group;
+      if (group.dueMs <= nowMs || queue.waiting) group.dueMs = pump.breath({ nowMs, wallMs: wallMs - queue.originSec * 1000 });
+      againMs = Math.min(againMs, group.dueMs);
     }
     return againMs;
   }
@@ -158,6 +169,7 @@ export class Groups {
   #ask(group: OpenGroup, request: Extract<Request, { op: 'restore' | 'drain' | 'held' }>): void {
     const { answer } = this.#options;
     const { call } = request;
+    group.dueMs = AT_ONCE;
     switch (request.op) {
       case 'restore':
         group.pump.restore(request.restored, request.next, request.epoch, clockMs(), () => { answer(call, undefined); });
@@ -185,7 +197,7 @@ export class Groups {
         queue, queue, kernel, this.#intake, meter, this.#options.fact,
       );
       queue.bind();
-      this.open.set(id, { id, queue, pump });
+      this.open.set(id, { id, queue, pump, dueMs: AT_ONCE });
     } catch (error) {
       queue.close();
       throw error;

@@ -64,8 +64,23 @@ class Loop {
   }
 }
 
-test('the first groups have blocks of 1 ms, those beyond of 8 ms', () => {
-  expect(new Loop(10).retireMs).toEqual([1, 1, 1, 1, 1, 1, 1, 1, 8, 8]);
+test('the first groups have blocks of 1 ms, those after them of 2 and 4, those beyond of 8 ms', () => {
+  expect(new Loop(10).retireMs).toEqual([1, 1, 2, 2, 4, 4, 4, 4, 8, 8]);
+});
+
+test('a group that wants nothing is passed over until it has frames, an order, or its time has come', () => {
+  const loop = new Loop(3);
+  loop.turn();
+  loop.turn(100); // what each looks after by the clock has come to rest
+  expect(loop.turn(1000)).toEqual([]);
+  loop.arrive(1);
+  expect(loop.turn(), 'frames').toEqual([1]);
+  loop.groups.obey(ADVANCE, 2, 101, 0, 2);
+  expect(loop.turn(), 'an order').toEqual([2]);
+  expect(loop.turn(), 'nothing').toEqual([]);
+  expect(loop.turn(1000), 'the look after the frames of before').toEqual([1]);
+  loop.groups.handle({ op: 'held', call: 9, id: 0 });
+  expect(loop.turn(), 'a request').toEqual([0]);
 });
 
 test('a release lets out what its group holds, and nothing of another', () => {
