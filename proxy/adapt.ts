@@ -98,10 +98,10 @@ const ALARMING: ReadonlySet<EventType> = new Set<EventType>(['high-water', 'over
 
 export function publish(hub: EventHub, log: Logger, event: ApiEvent): void {
   hub.publish(event);
-  const { type, atMs, ...fields } = event;
-  if (ALARMING.has(type)) log.warn({ ...fields, atMs }, type);
-  else if (NOTABLE.has(type)) log.info({ ...fields, atMs }, type);
-  else log.debug({ ...fields, atMs }, type);
+  const level = ALARMING.has(event.type) ? 'warn' : NOTABLE.has(event.type) ? 'info' : 'debug';
+  if (!log.isLevelEnabled(level)) return; // several an epoch
+  const { type, ...fields } = event;
+  log[level](fields, type);
 }
 
 /**
@@ -112,12 +112,11 @@ export function relay(control: Control, counters: (group: string) => HoldCounter
   const discarded = new Map<string, number>();
   return control.onEvent(({ group, generation, event }: ControlEvent) => {
     const atMs = nowMs();
-    const state = control.get(group);
     if (event.type === 'output-pending' || event.type === 'high-water' || event.type === 'overflow') {
       publish(hub, log, { atMs, group, generation, ...event });
       return;
     }
-    publish(hub, log, { ...eventOf(event, state, group, atMs), generation });
+    publish(hub, log, eventOf(event, generation, group, atMs));
     if (event.type === 'protected' || event.type === 'unprotected') discarded.delete(group);
     if (event.type !== 'rolled-back' && event.type !== 'taken-over') return;
     const total = counters(group)?.discardedFrames ?? 0;

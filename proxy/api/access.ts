@@ -20,7 +20,7 @@ import { createHash } from 'node:crypto';
 import { TLSSocket } from 'node:tls';
 import type { Socket } from 'node:net';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { callerOf, everything, groupOf, may, routeOf, setCaller } from './caller.ts';
+import { callerOf, everything, groupOf, may, rememberCallers, routeOf, setCaller } from './caller.ts';
 import type { Caller, Right } from './caller.ts';
 import type { App } from './commands.ts';
 import { Refused } from './refuse.ts';
@@ -121,6 +121,7 @@ const ROUTE_RIGHTS: Readonly<Record<string, Right | 'caller'>> = {
 const PAGE = /^GET \/ui(\/|$)/;
 
 export function askForRights(app: App, access: Access): void {
+  rememberCallers(app);
   app.addHook('onRequest', (request, reply, done) => {
     identify(access, request, reply);
     mustNotBePage(request);

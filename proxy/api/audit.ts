@@ -18,12 +18,12 @@ const KINDS_MAX = 512;
 export interface AuditEntry {
   readonly who: string;
   /** undefined on the unix socket. */
-  readonly from?: string;
+  readonly from?: string | undefined;
   readonly command: string;
-  readonly group?: string;
-  readonly member?: string;
-  readonly generation?: number;
-  readonly epoch?: number;
+  readonly group?: string | undefined;
+  readonly member?: string | undefined;
+  readonly generation?: number | undefined;
+  readonly epoch?: number | undefined;
   readonly outcome: string;
   /** How many of this kind since the last line about it, this one included; absent = 1. */
   readonly times?: number;

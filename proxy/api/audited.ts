@@ -1,23 +1,22 @@
 /** The audit log's eyes: what is said about a request, once its outcome is known. */
 import type { FastifyRequest } from 'fastify';
 import type { Audit, AuditEntry } from './audit.ts';
-import { callerOf, groupOf, routeOf } from './caller.ts';
+import { callerOf, routeOf } from './caller.ts';
 import type { App } from './commands.ts';
 
 /** Longest name written; what a stranger puts into a path is as long as they like. */
 const NAME_CHARACTERS_MAX = 64;
 
 export function auditCommands(app: App, audit: Audit): void {
-  app.addHook('preSerialization', async (request, _reply, payload) => {
+  app.addHook('preSerialization', (request, _reply, payload, done) => {
     const outcome = outcomeOf(payload);
     const read = request.method === 'GET' || request.method === 'HEAD';
-    if (outcome === undefined || (read && outcome !== 'unauthorized' && outcome !== 'forbidden')) return payload;
-    audit.record({ ...described(request), outcome });
-    return payload;
+    if (outcome !== undefined && !(read && outcome !== 'unauthorized' && outcome !== 'forbidden')) audit.record(entryOf(request, outcome));
+    done(null, payload);
   });
-  app.addHook('onSend', async (request, reply, payload) => {
-    if (request.routeOptions.url?.endsWith('/held.pcapng') === true && reply.statusCode === 200) audit.record({ ...described(request), outcome: 'sent' });
-    return payload;
+  app.addHook('onSend', (request, reply, payload, done) => {
+    if (request.routeOptions.url?.endsWith('/held.pcapng') === true && reply.statusCode === 200) audit.record(entryOf(request, 'sent'));
+    done(null, payload);
   });
 }
 
@@ -28,22 +27,29 @@ function outcomeOf(payload: unknown): string | undefined {
 }
 
 /** Names of a path are the caller's own words: those of a stranger are left out. */
-function described(request: FastifyRequest): Omit<AuditEntry, 'outcome'> {
+function entryOf(request: FastifyRequest, outcome: string): AuditEntry {
   const { name: who, rights } = callerOf(request);
   const known = rights.size > 0;
-  const { ip } = request;
+  const { ip, params, body } = request;
   return {
     who,
-    ...(typeof ip === 'string' && ip !== '' ? { from: ip } : {}),
+    from: ip === '' ? undefined : ip,
     command: routeOf(request),
-    ...(known ? { ...textField('group', groupOf(request)), ...textField('member', fieldOf(request.params, 'member')) } : {}),
-    ...(known ? { ...numberField('generation', request.body), ...numberField('epoch', request.body) } : {}),
+    group: known ? nameIn(params, 'group') : undefined,
+    member: known ? nameIn(params, 'member') : undefined,
+    generation: known ? numberIn(body, 'generation') : undefined,
+    epoch: known ? numberIn(body, 'epoch') : undefined,
+    outcome,
   };
 }
 
-const fieldOf = (from: unknown, name: string): unknown => (typeof from === 'object' && from !== null ? Object.getOwnPropertyDescriptor(from, name)?.value : undefined);
-const textField = (name: string, value: unknown): Record<string, string> => (typeof value === 'string' ? { [name]: value.slice(0, NAME_CHARACTERS_MAX) } : {});
-function numberField(name: string, body: unknown): Record<string, number> {
-  const value = fieldOf(body, name);
-  return typeof value === 'number' ? { [name]: value } : {};
+const fieldOf = (from: unknown, name: string): unknown =>
+  (typeof from === 'object' && from !== null && Object.hasOwn(from, name) ? (from as Record<string, unknown>)[name] : undefined);
+function nameIn(params: unknown, field: string): string | undefined {
+  const value = fieldOf(params, field);
+  return typeof value === 'string' ? value.slice(0, NAME_CHARACTERS_MAX) : undefined;
+}
+function numberIn(body: unknown, field: string): number | undefined {
+  const value = fieldOf(body, field);
+  return typeof value === 'number' ? value : undefined;
 }

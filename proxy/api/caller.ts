@@ -25,13 +25,14 @@ export function may(caller: Caller, right: Right, group: string | undefined): bo
   return has(EVERY_GROUP) || (group !== undefined && has(group));
 }
 
-const callers = new WeakMap<FastifyRequest, Caller>();
-export function setCaller(request: FastifyRequest, caller: Caller): void {
-  callers.set(request, caller);
-}
 const NOBODY: Caller = { name: 'nobody', rights: new Map() };
+const CALLER = 'caller';
+export const rememberCallers = (app: { decorateRequest(name: string): unknown }): void => void app.decorateRequest(CALLER);
+export function setCaller(request: FastifyRequest, caller: Caller): void {
+  request.setDecorator(CALLER, caller);
+}
 /** Nobody, until it is known who asks. */
-export const callerOf = (request: FastifyRequest): Caller => callers.get(request) ?? NOBODY;
+export const callerOf = (request: FastifyRequest): Caller => request.getDecorator<Caller | undefined>(CALLER) ?? NOBODY;
 
 export const routeOf = (request: FastifyRequest): string =>
   `${request.method === 'HEAD' ? 'GET' : request.method} ${request.routeOptions.url ?? '-'}`;

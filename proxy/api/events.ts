@@ -9,29 +9,36 @@
  * gets a `gap`: it must read the groups' state again. Publishing never waits: a subscriber that
  * can't keep up is its transport's problem (sse.ts closes it).
  */
-import type { CoreEvent, GroupState } from '../core/types.ts';
+import type { CoreEvent } from '../core/types.ts';
 import type { ApiEvent } from './contract.ts';
 
 /** Events kept for resuming; the oldest go first. */
 const HISTORY_MAX = 4096;
 
-export interface Stamped {
+export class Stamped {
   readonly id: string;
   readonly event: ApiEvent;
-  /** The event as one server-sent message, made once for all clients. */
-  readonly text: string;
+  #text: string | undefined;
+
+  constructor(id: string, event: ApiEvent) {
+    this.id = id;
+    this.event = event;
+  }
+  /** The event as one server-sent message, made once for all clients, and not where nobody asks. */
+  get text(): string {
+    return (this.#text ??= `id: ${this.id}\nevent: ${this.event.type}\ndata: ${JSON.stringify(this.event)}\n\n`);
+  }
 }
 export type Listener = (stamped: Stamped) => void;
 
 /** An event of the core as clients see it. */
-export function eventOf(event: CoreEvent, state: GroupState | undefined, group: string, atMs: number): ApiEvent {
-  const base = { atMs, group, ...(state === undefined ? {} : { generation: state.generation }) };
-  return event.type === 'acked' ? { ...base, ...event, members: [...event.members] } : { ...base, ...event };
-}
+export const eventOf = (event: CoreEvent, generation: number, group: string, atMs: number): ApiEvent =>
+  (event.type === 'acked' ? { atMs, group, generation, ...event, members: [...event.members] } : { atMs, group, generation, ...event });
 
 export class EventHub {
   readonly #boot: string;
   readonly #historyMax: number;
+  /** The newest, each at its number modulo the most there may be. */
   readonly #history: Stamped[] = [];
   readonly #listeners = new Set<Listener>();
   #count = 0;
@@ -45,8 +52,7 @@ export class EventHub {
   publish(event: ApiEvent): void {
     this.#count += 1;
     const stamped = this.#stamp(event);
-    this.#history.push(stamped);
-    if (this.#history.length > this.#historyMax) this.#history.shift();
+    this.#history[this.#count % this.#historyMax] = stamped;
     for (const listener of this.#listeners) listener(stamped);
   }
 
@@ -59,11 +65,11 @@ export class EventHub {
   /** What a client that last saw `id` has missed. `nowMs` dates the gap, if there is one. */
   since(id: string, nowMs: number): readonly Stamped[] {
     const seen = this.#number(id);
-    const oldest = this.#count - this.#history.length;
+    const oldest = Math.max(0, this.#count - this.#historyMax);
     if (seen === undefined || seen < oldest || seen > this.#count) {
       return [this.#stamp({ type: 'gap', atMs: nowMs })];
     }
-    return this.#history.slice(seen - oldest);
+    return Array.from({ length: this.#count - seen }, (_, i) => this.#history[(seen + 1 + i) % this.#historyMax]).filter((one) => one !== undefined);
   }
 
   get subscribers(): number {
@@ -71,8 +77,7 @@ export class EventHub {
   }
 
   #stamp(event: ApiEvent): Stamped {
-    const id = `${this.#boot}-${this.#count}`;
-    return { id, event, text: `id: ${id}\nevent: ${event.type}\ndata: ${JSON.stringify(event)}\n\n` };
+    return new Stamped(`${this.#boot}-${this.#count}`, event);
   }
 
   #number(id: string): number | undefined {

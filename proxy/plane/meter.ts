@@ -67,7 +67,8 @@ export class Meter {
 
   /** `oldestMs` is kept as the wall-clock time of arrival (0 = none) and read as an age. */
   read(wallMs: number): HoldCounters {
-    const cell = (name: Cell): number => this.#cells[AT[name]]!;
+    const cells = this.#cells;
+    const cell = (name: Cell): number => cells[AT[name]]!;
     const oldest = cell('oldestMs');
     return {
       heldFrames: cell('heldFrames'), heldBytes: cell('heldBytes'),
@@ -76,8 +77,10 @@ export class Meter {
       releasedFrames: cell('releasedFrames'), releasedBytes: cell('releasedBytes'),
       discardedFrames: cell('discardedFrames'), overflowFrames: cell('overflowFrames'), refusedFrames: cell('refusedFrames'),
       earlyFrames: cell('earlyFrames'), lateRecorded: cell('lateRecorded'), redelivered: cell('redelivered'),
-      holdHistogram: [...this.#cells.subarray(HOLD_AT, HOLD_SUM_AT)], holdSumMs: this.#cells[HOLD_SUM_AT]!,
-      wireHistogram: [...this.#cells.subarray(WIRE_AT, WIRE_SUM_AT)], wireSumMs: this.#cells[WIRE_SUM_AT]!,
+      get holdHistogram() { return [...cells.subarray(HOLD_AT, HOLD_SUM_AT)]; }, // the replies of every epoch want none of this
+      get holdSumMs() { return cells[HOLD_SUM_AT]!; },
+      get wireHistogram() { return [...cells.subarray(WIRE_AT, WIRE_SUM_AT)]; },
+      get wireSumMs() { return cells[WIRE_SUM_AT]!; },
     };
   }
 }

@@ -71,7 +71,7 @@ export class MemoryControl implements ApiControl {
     if (state === undefined) this.groups.delete(group);
     else this.groups.set(group, state);
     for (const effect of effects) {
-      if (effect.kind === 'emit') this.events.publish(eventOf(effect.event, state, group, 0));
+      if (effect.kind === 'emit') this.events.publish(eventOf(effect.event, state?.generation ?? 0, group, 0));
     }
   }
 }
