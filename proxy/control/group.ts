@@ -242,7 +242,8 @@ export class Group {
       this.#cancelReminder = undefined;
       const notes = [...this.#kept.values()];
       this.#kept.clear();
-      for (const one of notes) this.#mailbox.tell(one.kind === 'ledger' ? (this.#view ?? one) : one); // the newest there is, not the one that failed
+      const newest = this.#view?.view.head === undefined ? undefined : this.#view; // a head that somebody removed does not take back what failed
+      for (const one of notes) this.#mailbox.tell(one.kind === 'ledger' ? (newest ?? one) : one);
     }, REMIND_MS);
   }
 }

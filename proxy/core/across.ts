@@ -26,7 +26,7 @@
 import { COLOURS_IN_FLIGHT_MAX, colour, colourDiff, epoch, generation } from './types.ts';
 import type { Across, Effect, Epoch, Fact, GroupSpec, GroupState, Head, LedgerView, Reply } from './types.ts';
 import { restoredTo } from './epochs.ts';
-import { committedOf, fencedBy, hostsOf, looksLike } from './hosts.ts';
+import { committedOf, fencedBy, hostsOf, isOfLine, lineOf, looksLike } from './hosts.ts';
 import { sameSpec } from './spec.ts';
 import { begun, toIdle } from './protection.ts';
 import { ACCEPTED, IGNORED, colourOf, deny, levelled, newestOpenOf } from './watermarks.ts';
@@ -53,6 +53,12 @@ export function heed(state: GroupState | undefined, { self, view }: LedgerFact):
   }
 }
 
+/** What it knows by this head. Its epochs' line stays with them, and a number it was told of is not forgotten. */
+const by = ({ self, line, told }: Across, serial: number, life: string | undefined): Across =>
+  ({ self, serial, life, ...(line === undefined ? {} : { line }), ...(told === undefined ? {} : { told }) });
+/** The same, of a generation that begins or is opened here: from now on its epochs are of its line. */
+const beginning = (across: Across, serial: number, head: Head): Across => by({ ...across, line: lineOf(head) }, serial, head.life);
+
 /** No store gives one serial to two heads: a second one is of another past (D84). */
 function isKnown(state: GroupState, across: Across, head: Head): boolean {
   const { pending } = across;
@@ -77,22 +83,23 @@ function under(state: GroupState, spec: GroupSpec, across: Across): GroupState {
   return { ...next, members: levelled(next, state.sealed, state.acked) };
 }
 
-function heedIdle(state: GroupState, { self, serial, life, pending }: Across, view: LedgerView, head: Head, isNew: boolean): Change | undefined {
+function heedIdle(state: GroupState, across: Across, view: LedgerView, head: Head, isNew: boolean): Change | undefined {
+  const { self, serial, life, pending } = across;
   if (head.phase === 'deleted' || !names(head, self)) return { state: undefined, effects: [{ kind: 'forget' }], onFailure: 'back' };
   if (head.phase === 'idle') {
     if (!isNew) return undefined;
     const newest = generation(Math.max(state.generation, head.generation));
-    return { state: { ...under(state, head.spec, { self, serial: head.serial, life: head.life }), generation: newest }, effects: [PERSIST], onFailure: 'back' };
+    return { state: { ...under(state, head.spec, by(across, head.serial, head.life)), generation: newest }, effects: [PERSIST], onFailure: 'back' };
   }
-  if (isNew && !isOurs(state, { self, serial, life }, head) && head.generation <= state.generation) return heldBack(state, { self, serial, life }, head);
+  if (isNew && !isOurs(state, across, head) && head.generation <= state.generation) return heldBack(state, across, head);
   if (head.begun === 'protect' && head.generation > state.generation) {
-    const across: Across = { self, serial: head.serial, life: head.life };
-    const next = { ...begun(under(state, head.spec, across), head.generation, head.start), across };
-    if ((view.acks[self] ?? head.start) > head.start) return forgotten(next, head);
+    const begins = beginning(across, head.serial, head);
+    const next = { ...begun(under(state, head.spec, begins), head.generation, head.start), across: begins };
+    if ((view.acks[self] ?? head.start) > head.start) return forgotten(next, begins, head);
     return { state: next, effects: [PERSIST, { kind: 'attach', colour: colourOf(next, epoch(head.start + 1)), epoch: epoch(head.start + 1) }, { kind: 'emit', event: { type: 'protected' } }], onFailure: 'back' };
   }
   if (head.begun === 'protect' || (pending?.serial === head.serial && serial === head.serial)) return undefined;
-  return { state: under(state, head.spec, { self, serial: head.serial, life, pending: head }), effects: [PERSIST], onFailure: 'back' };
+  return { state: under(state, head.spec, { ...by(across, head.serial, life), pending: head }), effects: [PERSIST], onFailure: 'back' };
 }
 
 /**
@@ -100,8 +107,8 @@ function heedIdle(state: GroupState, { self, serial, life, pending }: Across, vi
  * must not pass, for it is protected; and they can't be told from the other life's, so nothing leaves.
  * It goes on by a protection or takeover with a number above, or ends by its own unprotect.
  */
-function heldBack(state: GroupState, { self, life }: Across, head: Head): Change {
-  const across: Across = { self, serial: head.serial, life, pending: head };
+function heldBack(state: GroupState, known: Across, head: Head): Change {
+  const across: Across = { ...by(known, head.serial, known.life), pending: head };
   const own = generation(Math.max(state.generation, 1));
   return fencedFrom(begun(under(state, head.spec, across), own, state.sealed), across, head, state.sealed);
 }
@@ -111,8 +118,8 @@ function heldBack(state: GroupState, { self, life }: Across, head: Head): Change
  * was of an execution that this host can't tell from the one that speaks now, so it holds, releases
  * nothing, and goes on by a takeover or ends by its own unprotect.
  */
-function forgotten(begun: GroupState, head: Head): Change {
-  return fencedFrom(begun, { self: begun.across?.self ?? '', serial: head.serial, life: head.life, pending: head }, head, head.start);
+function forgotten(begun: GroupState, begins: Across, head: Head): Change {
+  return fencedFrom(begun, { ...begins, pending: head }, head, head.start);
 }
 
 function fencedFrom(begun: GroupState, across: Across, head: Head, start: Epoch): Change {
@@ -141,18 +148,20 @@ function raisedTo(state: GroupState, committed: Epoch): Change | undefined {
 function heedChange(state: GroupState, across: Across, head: Head): Change | undefined {
   if (!isOurs(state, across, head)) return fence(state, across, head);
   if (head.phase === 'protected') return undefined;
-  const ended = { ...state, across: { self: across.self, serial: head.serial, life: head.life } };
+  const ended = { ...state, across: by(across, head.serial, head.life) };
   if (head.held === 'discard') return toIdle(ended, 'discard');
   return { state: { ...ended, phase: 'draining' }, effects: [PERSIST, { kind: 'drain' }], onFailure: 'forward' };
 }
 
 /** R is of this host's own epochs only when the takeover was from its own life. */
-function fence(state: GroupState, { self, life }: Across, head: Head): Change {
+function fence(state: GroupState, across: Across, head: Head): Change {
+  const { life } = across;
   const isEndOfOurs = state.phase === 'protected' && head.from === state.generation && head.fromLife === life && head.begun === 'takeover';
   const raised = isEndOfOurs ? raisedTo(state, head.start) : undefined;
-  const fenced: GroupState = { ...(raised?.state ?? state), phase: 'fenced', across: { self, serial: head.serial, life, pending: head } };
+  const told: Across = { ...by(across, head.serial, life), pending: head };
+  const fenced: GroupState = { ...(raised?.state ?? state), phase: 'fenced', across: told };
   const isClosed = isMute(state) || isMute(fenced); // another host may not have heard of the newer one yet
-  const next: GroupState = isClosed ? { ...fenced, across: { self, serial: head.serial, life, pending: head, mute: true } } : fenced;
+  const next: GroupState = isClosed ? { ...fenced, across: { ...told, mute: true } } : fenced;
   const moves = (raised?.effects ?? []).filter(({ kind }) => kind !== 'persist');
   const mute: readonly Effect[] = isClosed ? [{ kind: 'closeWire' }] : [];
   return { state: next, effects: [PERSIST, ...mute, ...moves, { kind: 'emit', event: { type: 'fenced', epoch: head.start } }], onFailure: 'forward' };
@@ -176,7 +185,7 @@ export function decideOpen(state: GroupState, across: Across, takeover: CommandO
   if (pending.phase !== 'protected') return deny('not_protected', `generation ${pending.generation} has ended meanwhile`);
   if (!names(pending, across.self)) return deny('fenced', `generation ${pending.generation} has no members on host ${across.self}`);
   const isOurEnd = pending.from === state.generation && pending.fromLife === across.life;
-  if (state.phase === 'idle' && isOurEnd && pending.start < state.committed) {
+  if (state.phase === 'idle' && (isOurEnd || isOfLine(pending, across)) && pending.start < state.committed) {
     return deny('epoch_out_of_order', `epoch ${state.committed} is committed here, the world has seen it, generation ${pending.generation} goes on from epoch ${pending.start}: unprotect that one and protect again`);
   }
   const isPast = state.phase !== 'idle' && pending.start < state.committed; // an idle host's epochs are else of a protection that ended
@@ -191,10 +200,11 @@ export function decideOpen(state: GroupState, across: Across, takeover: CommandO
 }
 
 /** From here on this host is in the new generation: held frames beyond R are gone, colours are new. */
-export function applyOpen(state: GroupState, { self, serial, pending }: Across): Change {
+export function applyOpen(state: GroupState, known: Across): Change {
+  const { serial, pending } = known;
   if (pending === undefined) throw new TypeError('a generation is opened that is not pending');
   const takeover = { generation: pending.generation, epoch: pending.start };
-  const across: Across = { self, serial, life: pending.life };
+  const across = beginning(known, serial, pending);
   if (state.phase === 'idle') {
     const next = { ...begun(under(state, pending.spec, across), pending.generation, pending.start), across, takeover };
     const open = newestOpenOf(next.members);
@@ -221,8 +231,9 @@ export function decideLeaveFence(unprotect: CommandOf<'unprotect'>, state: Group
   return unprotect.held === 'discard' ? ACCEPTED : deny('fenced', 'what this host holds is of an execution that is over: stop its VMs, then unprotect with held=discard');
 }
 
-export function applyLeaveFence(state: GroupState, { self, serial, life }: Across): Change {
+export function applyLeaveFence(state: GroupState, across: Across): Change {
+  const told = generation(Math.max(across.told ?? 0, across.pending?.generation ?? 0));
   const { takeover, ...rest } = state;
   const from: GroupState = takeover === undefined ? state : rest;
-  return toIdle({ ...from, across: { self, serial, life } }, 'discard');
+  return toIdle({ ...from, across: by({ ...across, told: told > state.generation ? told : across.told }, across.serial, across.life) }, 'discard');
 }

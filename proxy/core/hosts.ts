@@ -17,7 +17,7 @@
  * `across.ts` is what a host does about it. Neither knows how the ledger keeps its word.
  */
 import { NUMBER_MAX, epoch, generation } from './types.ts';
-import type { Command, Epoch, Generation, GroupSpec, GroupState, Head, HostProgress, LedgerView, Reply, Swap } from './types.ts';
+import type { Across, Command, Epoch, Generation, GroupSpec, GroupState, Head, HostProgress, LedgerView, Reply, Swap } from './types.ts';
 import { isAcross, movedTo, sameSpec, specFault } from './spec.ts';
 import { ACCEPTED, IGNORED, deny } from './watermarks.ts';
 import type { CommandOf } from './watermarks.ts';
@@ -98,7 +98,11 @@ function decideSpec(view: LedgerView, spec: GroupSpec): Draft {
 
 /** Also of a generation that fenced this host and that it has not opened. */
 const newestOf = (head: Head, known: GroupState | undefined): Generation =>
-  generation(Math.max(head.generation, known?.generation ?? 0, known?.across?.pending?.generation ?? 0));
+  generation(Math.max(head.generation, known?.generation ?? 0, known?.across?.pending?.generation ?? 0, known?.across?.told ?? 0));
+
+/** Generations that took over from one another count the same epochs. undefined: an older version's, which had no names. */
+export const lineOf = ({ begun, life, line }: Head): string | undefined => (begun === 'protect' ? life : line);
+export const isOfLine = (head: Head, { line }: Across): boolean => line !== undefined && lineOf(head) === line;
 
 /** A generation that this host knows of, and a ledger from a backup does not, is not begun a second time (D84). */
 function decideBegin(view: LedgerView, head: Head, { given, life, known }: Asker & { readonly given: Generation | undefined }): Draft {
@@ -111,7 +115,7 @@ function decideBegin(view: LedgerView, head: Head, { given, life, known }: Asker
   if (raised <= head.generation) return { reply: fencedBy(head, raised) };
   if (raised <= newest) return { reply: deny('fenced', `this host was told of generation ${newest}, the ledger says ${head.generation}: ${AFTER_BACKUP}${newest}, which names no life that was lost`) };
   if (looksLike(newest, raised)) return { reply: alike(newest, raised) };
-  const begun: Head = { ...head, phase: 'protected', generation: raised, life, begun: 'protect', from: generation(0), fromLife: undefined, start: epoch(0) };
+  const begun: Head = { ...head, phase: 'protected', generation: raised, life, begun: 'protect', line: undefined, from: generation(0), fromLife: undefined, start: epoch(0) };
   return changed(view, begun, { begins: hostsOf(head.spec) });
 }
 
@@ -135,7 +139,7 @@ function decideRaise(view: LedgerView, head: Head, takeover: CommandOf<'takeover
   if (takeover.epoch > to) return { reply: deny('not_acked', `epoch ${takeover.epoch} is not acked by ${lateHosts(head, view, takeover.epoch).join(', ')}: take over at ${to}`) };
   const [witness] = hostsOf(head.spec).filter((host) => ackOf(head, view, host) === to);
   if (witness === undefined) throw new TypeError('no host has the least ack');
-  const raised: Omit<Head, 'serial'> = { ...head, spec, generation: takeover.generation, life, begun: 'takeover', from: head.generation, fromLife: head.life, start: to };
+  const raised: Omit<Head, 'serial'> = { ...head, spec, generation: takeover.generation, life, begun: 'takeover', line: lineOf(head), from: head.generation, fromLife: head.life, start: to };
   return changed(view, raised, { begins: hostsOf(spec), witness: { host: witness, generation: head.generation, life: head.life, epoch: to } });
 }
 
@@ -148,8 +152,9 @@ function isBehind(view: LedgerView, head: Head, known: GroupState | undefined): 
   if (known?.across === undefined) return undefined;
   const asked = `${AFTER_BACKUP}${known.generation}, which names no life that was lost`;
   if (head.serial < known.across.serial) return deny('fenced', `this host was told of generation ${known.generation}, the ledger says ${head.generation}: ${asked}`);
-  if (head.generation !== known.generation || known.phase === 'idle') return undefined;
-  if (isOtherLife(head, known)) return known.phase === 'fenced' ? undefined : otherLife(head);
+  const isItsOwn = head.generation === known.generation && known.phase !== 'idle';
+  if (isItsOwn && isOtherLife(head, known)) return known.phase === 'fenced' ? undefined : otherLife(head);
+  if (!isItsOwn && !isOfLine(head, known.across)) return undefined;
   const to = committedOf(head, view);
   return to < known.committed ? deny('epoch_out_of_order', `epoch ${known.committed} is committed here, the world has seen it, the ledger says ${to}: ${asked}`) : undefined;
 }

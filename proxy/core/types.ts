@@ -132,6 +132,10 @@ export interface Across {
   readonly serial: number;
   /** Of the generation this host is in: see Head. */
   readonly life?: string | undefined;
+  /** Of this host's epochs: see Head. */
+  readonly line?: string | undefined;
+  /** Highest generation that this host was told of by a fence it has left. */
+  readonly told?: Generation | undefined;
   /** A generation that began by takeover and that this host's engine has not opened here yet. */
   readonly pending?: Head;
   /** Fenced once by a life that its own frames would pass for: nothing of it goes by the wire until it is opened or ended. */
@@ -151,6 +155,8 @@ export interface Head {
    */
   readonly life?: string | undefined;
   readonly begun: 'protect' | 'takeover';
+  /** Of a takeover: the life of the protection at the root of it. Its epochs are counted on from there. */
+  readonly line?: string | undefined;
   /** The generation whose epochs `start` counts in, and its name; 0 = none before. */
   readonly from: Generation;
   readonly fromLife?: string | undefined;

@@ -136,7 +136,7 @@ function isHead(head: unknown): head is Head {
   if (typeof head !== 'object' || head === null) return false;
   const of = head as Readonly<Record<string, unknown>>;
   const numbers = [of['serial'], of['generation'], of['from'], of['start']].every(isCount);
-  const words = oneOf(of['phase'], 'idle', 'protected', 'deleted') && oneOf(of['begun'], 'protect', 'takeover') && oneOf(of['held'], 'release', 'discard') && [of['life'], of['fromLife']].every(isLife);
+  const words = oneOf(of['phase'], 'idle', 'protected', 'deleted') && oneOf(of['begun'], 'protect', 'takeover') && oneOf(of['held'], 'release', 'discard') && [of['life'], of['fromLife'], of['line']].every(isLife);
   const spec = of['spec'];
   return numbers && words && typeof spec === 'object' && spec !== null && 'members' in spec && Array.isArray(spec.members) && spec.members.every(isMember)
     && 'group' in spec && typeof spec.group === 'string' && 'hold' in spec && 'wire' in spec;

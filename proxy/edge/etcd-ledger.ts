@@ -149,7 +149,8 @@ export class EtcdLedger implements Ledger {
 
   async read(group: string): Promise<LedgerView> {
     const answer = await this.#inTurn('/v3/kv/range', underPrefix(this.#keys.group(group)));
-    for (const kv of listOf(answer['kvs'])) this.#put(kv);
+    const news = listOf(answer['kvs']).filter((kv) => this.#put(kv) !== undefined);
+    if (news.length > 0) this.#tell(group); // to the watch it will be nothing new
     return this.#records.viewOf(group);
   }
 

@@ -208,6 +208,18 @@ describe.skipIf(UNPRIVILEGED)('the ledger on etcd', () => {
     });
   }, 60_000);
 
+  test('what a read finds is told, too: to the watch it is nothing new then', async () => {
+    await world(async ([a, b, c]) => {
+      for (const host of [a, c]) publish(host, 1);
+      await until('two have acked', () => [a, c].every(({ ledger }) => ledger.counts.acks === 1));
+      a.ledger.show(undefined); // its watch ends, and begins again a moment later
+      publish(b, 1);
+      await until('the last has acked', () => b.ledger.counts.acks === 1);
+      await a.ledger.read('g');
+      expect(a.at()).toBe(1);
+    });
+  });
+
   test('the store was compacted beyond what a watch had seen: all is read again', async () => {
     await world(async ([a, b, c]) => {
       const late = await joined('h9', `/t${prefixes}/`, etcd.endpoints.slice(0, 1));

@@ -139,6 +139,14 @@ describe('a ledger that was brought back from a backup', () => {
     if (told === undefined) throw new Error('it has the group');
     const idle = viewOf({ ...HEAD, serial: 2, phase: 'idle' }, [0, 0, 0]);
     expect(decideHead(idle, { kind: 'protect' }, told).swap?.head.generation, 'above what fenced it').toBe(4);
+    const left = step(told, { kind: 'unprotect', generation: generation(3), held: 'discard' }).state;
+    if (left === undefined) throw new Error('it has the group');
+    const later = heard(resume(JSON.parse(JSON.stringify(left)) as GroupState).state, viewOf({ ...HEAD, serial: 9, phase: 'idle' }, [0, 0, 0])).state;
+    for (const knows of [left, later]) {
+      expect(knows).toMatchObject({ phase: 'idle', generation: 2 });
+      expect(decideHead(idle, { kind: 'protect' }, knows).swap?.head.generation, 'also when it has left its fence').toBe(4);
+      expect(decideHead(idle, { kind: 'protect', generation: generation(3) }, knows).reply).toMatchObject({ denial: { code: 'fenced', message: expect.stringContaining('told of generation 3') as string } });
+    }
   });
 
   test('where one that knows nothing gives it again: the acks and the R of the new life are not the old one\'s', () => {
@@ -162,7 +170,7 @@ describe('a ledger that was brought back from a backup', () => {
     expect(opened).toMatchObject({ phase: 'protected', generation: 3 });
     expect(opened?.across, 'open again').toEqual({ self: 'h1', serial: 8, life: 'c3' });
     const over = step(newer.state, { kind: 'unprotect', generation: generation(2), held: 'discard' }).state;
-    expect(over?.across).toEqual({ self: 'h1', serial: 6, life: 'b2' });
+    expect(over?.across).toEqual({ self: 'h1', serial: 6, life: 'b2', line: 'b2' });
     expect(heard(over, viewOf({ ...AGAIN, serial: 6 }, [1, 1, 1])), 'by its own word it ends, and stays ended').toMatchObject({ state: { phase: 'idle' }, effects: [] });
     expect(heard(over, viewOf({ ...AGAIN, serial: 8, generation: generation(3), life: 'c3' }, [0, 0, 0]))).toMatchObject({ state: { phase: 'protected', generation: 3 } });
   });
@@ -202,7 +210,28 @@ test('a host that ended its fence by itself does not open a takeover of its own 
   expect(step(fenced, takeover(2, 0)).reply).toMatchObject({ denial: { code: 'fenced' } });
   const ended = step(fenced, { kind: 'unprotect', generation: generation(1), held: 'discard' }).state;
   const told = heard(ended, viewOf(below, [0, 0, 0])).state;
-  expect(step(told, takeover(2, 0)).reply).toMatchObject({ denial: { code: 'epoch_out_of_order', message: expect.stringMatching(/^epoch 1 is committed here/) as string } });
+  const refused = { denial: { code: 'epoch_out_of_order', message: expect.stringMatching(/^epoch 1 is committed here/) as string } };
+  expect(step(told, takeover(2, 0)).reply).toMatchObject(refused);
+  const onTop = (line: string): Head => ({ ...below, serial: 4, generation: generation(3), life: 'c3', line, from: generation(2), fromLife: 'b2' });
+  for (const knows of [ended, resume(JSON.parse(JSON.stringify(ended)) as GroupState).state]) {
+    const open = (head: Head) => step(heard(knows, viewOf(head, [0, 0, 0])).state, takeover(3, 0)).reply;
+    expect(open(onTop(LIFE)), 'nor a second one on top of that').toMatchObject(refused);
+    expect(open(onTop('z1')), 'its epochs are counted from another protection').toMatchObject({ outcome: 'accepted' });
+    expect(decideHead(viewOf({ ...below, line: LIFE }, [0, 0, 0]), takeover(3, 0), knows).reply, 'nor does it ask for one').toMatchObject(refused);
+    expect(decideHead(viewOf({ ...below, line: 'z1' }, [0, 0, 0]), takeover(3, 0), knows).reply).toMatchObject({ outcome: 'accepted' });
+  }
+});
+
+test('takeovers carry the line of their protection on, and a protection begins one', () => {
+  const first = decideHead(viewOf(HEAD, [7, 7, 9]), takeover(2, 7)).swap?.head;
+  if (first === undefined) throw new Error('the takeover is refused');
+  expect(first).toMatchObject({ life: 'a2', line: LIFE });
+  expect(readHead(JSON.stringify(first))).toEqual(first);
+  expect(decideHead(viewOf(first, [7, 7, 9]), takeover(3, 7)).swap?.head).toMatchObject({ line: LIFE, fromLife: 'a2' });
+  const again = decideHead(viewOf({ ...first, phase: 'idle' }, [7, 7, 9]), { kind: 'protect' }).swap?.head;
+  expect(again).toMatchObject({ begun: 'protect', life: 'a2', line: undefined });
+  if (again === undefined) throw new Error('the protection is refused');
+  expect(decideHead(viewOf(again, [0, 0, 0]), takeover(4, 0)).swap?.head.line, 'its own').toBe('a2');
 });
 
 test('what a version without lives began goes on as it was, and ends in a generation that has one', () => {
