@@ -181,10 +181,10 @@ export class EtcdLedger implements Ledger {
     setImmediate(() => this.#pump()); // those of one turn share a transaction
   }
 
-  /** Of a life that is over, as far as was heard: nobody waits for it, and a store that went back may not know that it is. */
+  /** Of a life that is over, as far as was heard: nobody waits for it, and a store that went back may not know that it is. One that was not heard of yet is not. */
   #isOver(group: string, { generation, life }: Acked): boolean {
     const { head } = this.#records.viewOf(group);
-    return head !== undefined && (head.generation !== generation || head.life !== life);
+    return head !== undefined && (head.generation > generation || (head.generation === generation && head.life !== life));
   }
 
   #pump(): void {

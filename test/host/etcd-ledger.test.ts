@@ -220,6 +220,24 @@ describe.skipIf(UNPRIVILEGED)('the ledger on etcd', () => {
     });
   });
 
+  test('an ack of a generation that the watch has not told yet is not given up when its write fails', async () => {
+    const G2 = generation(2);
+    await world(async ([a, b, c]) => {
+      c.ledger.show(undefined); // its watch ends, and begins again a moment later
+      expect(await command(a.ledger, { kind: 'takeover', generation: G2, epoch: epoch(0) })).toBe('accepted');
+      for (const i of [0, 1, 2]) etcd.pause(i);
+      try {
+        publish(c, 1, G2);
+        const { failures } = c.ledger.counts;
+        await until('its write fails', () => c.ledger.counts.ackTxns > 1 || c.ledger.counts.failures > failures + 3, 10_000);
+      } finally {
+        for (const i of [0, 1, 2]) etcd.wake(i);
+      }
+      for (const host of [a, b]) publish(host, 1, G2);
+      await until('all are at 1', () => a.at() === 1, 15_000);
+    });
+  }, 60_000);
+
   test('the store was compacted beyond what a watch had seen: all is read again', async () => {
     await world(async ([a, b, c]) => {
       const late = await joined('h9', `/t${prefixes}/`, etcd.endpoints.slice(0, 1));

@@ -140,9 +140,9 @@ export class Run {
     else daemon.dead = this.#random.chance(0.5);
   }
 
-  /** What was held and recorded is lost, as after a crash; the daemon goes on. */
+  /** What was held and recorded is lost, as after a crash; the daemon goes on. The gate says it once for each pair. */
   #losePair(): void {
-    if (!this.#kernel.cells.attached || this.#random.chance(0.5)) return;
+    if (!this.#kernel.cells.attached || this.#random.chance(0.5) || !this.#kernel.pairThere) return;
     this.#life += 1;
     this.#kernel.pairLost();
     this.oracle.crashed(this.#life);
