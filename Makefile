@@ -88,7 +88,7 @@ test-vm: setup dist/.built ## the long series on real VMs: failovers, negative c
 	@deploy/setup.sh vm
 	@node dist/bench/test-vm.js $(SERIES)
 
-bench: setup dist/.built ## everything beside its peers, up to 30 minutes; out/bench.json, out/bench.html
+bench: setup dist/.built ## everything beside its peers, most of an hour on two cores; out/bench.json, out/bench.html
 	@deploy/setup.sh bench
 	@node dist/bench/bench.js $(BENCH)
 

@@ -29,6 +29,7 @@ const RETIRE = [{ groups: 2, ms: 1 }, { groups: 4, ms: 2 }, { groups: 8, ms: 4 }
 const RETIRE_MS_MAX = 8;
 export const retireMsOf = (groupsOpen: number): number => RETIRE.find(({ groups }) => groupsOpen < groups)?.ms ?? RETIRE_MS_MAX;
 const AT_ONCE = Number.NEGATIVE_INFINITY;
+const IDLE_MS_MAX = 1000;
 /** One piece of a capture: about half a millisecond of the loop. */
 const PIECE_BYTES_MAX = 1 << 20;
 const PIECE_FRAMES_MAX = 1024;
@@ -104,13 +105,16 @@ export class Groups {
 
   /**
    * A breath of each group that wants one, by turns; when the first of all wants to breathe again. One
-   * alone would sleep until it is due, has an order or has frames waiting: until then it is passed over.
+   * alone would sleep until it is due, has an order or has frames waiting: until then it is passed over,
+   * IDLE_MS_MAX at most.
    */
   breathe(nowMs: number, wallMs: number): number {
     let againMs = NEVER;
     for (const group of this.open.values()) {
       const { pump, queue } = group;
-      if (group.dueMs <= nowMs || queue.waiting) group.dueMs = pump.breath({ nowMs, wallMs: wallMs - queue.originSec * 1000 });
+      if (group.dueMs <= nowMs || queue.waiting) {
+        group.dueMs = Math.min(nowMs + IDLE_MS_MAX, pump.breath({ nowMs, wallMs: wallMs - queue.originSec * 1000 }));
+      }
       againMs = Math.min(againMs, group.dueMs);
     }
     return againMs;
