@@ -10,7 +10,7 @@
  * who waits is answered, and nothing is taken any more: the process should end, the kernel holds.
  */
 import { randomBytes } from 'node:crypto';
-import type { Command, CoreEvent, GroupSpec, GroupState, HostProgress, NicSpec } from '../core/types.ts';
+import type { Command, CoreEvent, GroupState, HostProgress, NicSpec } from '../core/types.ts';
 import { deny, localOf } from '../core/watermarks.ts';
 import { EdgeError } from '../ports.ts';
 import type { AttachResult, GroupId, JournalRecord, PlaneFact } from '../ports.ts';
@@ -61,8 +61,6 @@ export class Control {
   readonly #byId = new Map<GroupId, Group>();
   /** port -> group, of all groups' specs and of what is just being applied. */
   readonly #claims = new Map<string, string>();
-  /** Of whose spec the claims are exactly those: most commands leave it as it is. */
-  readonly #claimedAs = new WeakMap<Group, GroupSpec>();
   readonly #eventListeners = new Set<(event: ControlEvent) => void>();
   readonly #fatalListeners = new Set<(reason: Error) => void>();
   readonly #hosts: Hosts | undefined;
@@ -210,9 +208,7 @@ export class Control {
    */
   #claim(group: Group, command: Command): string | undefined {
     const claimed = this.#claimed(group.name, command);
-    const ports = claimed === undefined ? this.#portsOf(command) : [];
-    if (ports.length > 0) this.#claimedAs.delete(group);
-    for (const { port } of ports) this.#claims.set(port, group.name);
+    if (claimed === undefined) for (const { port } of this.#portsOf(command)) this.#claims.set(port, group.name);
     return claimed;
   }
 
@@ -232,13 +228,10 @@ export class Control {
   }
 
   #reclaim(group: Group): void {
-    const { state } = group;
-    if (state !== undefined && state.across === undefined && this.#claimedAs.get(group) === state.spec) return;
-    if (state !== undefined) this.#claimedAs.set(group, state.spec);
     for (const [port, owner] of this.#claims) {
       if (owner === group.name) this.#claims.delete(port);
     }
-    for (const { nics } of state === undefined ? [] : localOf(state)) {
+    for (const { nics } of group.state === undefined ? [] : localOf(group.state)) {
       for (const { port } of nics) this.#claims.set(port, group.name);
     }
   }
