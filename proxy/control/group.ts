@@ -58,8 +58,10 @@ export class Group {
   readonly #kept = new Map<string, Note>();
   #state: GroupState | undefined;
   #cancelReminder: (() => void) | undefined;
-  /** The newest of the ledger: said again after what may have kept it from being taken up. */
+  /** The newest of the ledger. */
   #view: View | undefined;
+  /** The newest that has a head: said again after what may have kept it from being taken up. */
+  #headed: View | undefined;
   #behind: EdgeError | undefined;
 
   constructor(id: GroupId, name: string, world: World, hooks: GroupHooks) {
@@ -110,8 +112,9 @@ export class Group {
     const view = this.#state?.across === undefined ? undefined : this.#view?.view;
     return view?.head?.phase === 'protected' ? progressOf(view.head, view) : undefined;
   }
+  /** Nothing is to be done, and nothing is to be tried again. */
   get idle(): boolean {
-    return this.#mailbox.idle;
+    return this.#mailbox.idle && this.#kept.size === 0;
   }
 
   submit(command: Command): Promise<Answer> {
@@ -125,11 +128,13 @@ export class Group {
   /** A view of the ledger, from its watch. */
   see(view: View): void {
     this.#view = view;
+    if (view.view.head === undefined) return; // somebody removed it: that takes nothing back
+    this.#headed = view;
     this.#mailbox.tell(view);
   }
   /** The same, waited for until nothing of it is left to do. */
   async take(view: View): Promise<GroupState | undefined> {
-    this.#view = view;
+    this.see(view);
     for (;;) {
       const { reply, state } = await this.#mailbox.send(view);
       if (reply.outcome !== 'accepted') return state;
@@ -200,7 +205,7 @@ export class Group {
   /** A view may take two steps, and what it waited for may have come: end of a drain, of a fence. */
   #again({ kind }: Input, reply: Reply): void {
     const frees = kind === 'ledger' || kind === 'drained' || kind === 'unprotect' || kind === 'takeover';
-    if (frees && reply.outcome === 'accepted' && this.#view !== undefined) this.#mailbox.tell(this.#view);
+    if (frees && reply.outcome === 'accepted' && this.#headed !== undefined) this.#mailbox.tell(this.#headed);
   }
 
   async #heed(note: Note): Promise<void> {
@@ -242,8 +247,7 @@ export class Group {
       this.#cancelReminder = undefined;
       const notes = [...this.#kept.values()];
       this.#kept.clear();
-      const newest = this.#view?.view.head === undefined ? undefined : this.#view; // a head that somebody removed does not take back what failed
-      for (const one of notes) this.#mailbox.tell(one.kind === 'ledger' ? (newest ?? one) : one);
+      for (const one of notes) this.#mailbox.tell(one.kind === 'ledger' ? (this.#headed ?? one) : one); // the newest there is, not the one that failed
     }, REMIND_MS);
   }
 }

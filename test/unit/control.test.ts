@@ -225,15 +225,15 @@ describe('what fails', () => {
     expect(ports.calls).toContain('attach 3'); // the colour of the first try stays used
   });
 
-  test('attach, of what the ledger decided: said while it lasts, and tried again', async () => {
+  test.each(['attach', 'append'])('%s, of what the ledger decided: said while it lasts, and tried again', async (what) => {
     const head: Head = {
       serial: 1, phase: 'protected', generation: g, begun: 'protect', from: generation(0), start: epoch(0), held: 'discard', spec: { ...specFor(['h1', 'h2']), group: 'far' },
     };
     await ports.control.start([]);
-    ports.failing = 'attach';
+    ports.failing = what;
     ports.view('far', { head, revision: 1, acks: {} });
     for (let turns = 0; turns < 2; turns += 1) await turn();
-    expect(ports.control.behind()).toEqual([expect.stringMatching(/^group far is not as its ledger says.*attach \d+ failed; mend it$/)]);
+    expect(ports.control.behind()).toEqual([expect.stringMatching(RegExp(`^group far is not as its ledger says.*${what} .+ failed; mend it$`))]);
     expect(ports.control.get('far')?.phase).not.toBe('protected');
     ports.view('far', { head: undefined, revision: 0, acks: {} }); // by somebody's hand
     ports.failing = undefined;
