@@ -108,7 +108,7 @@ function heedIdle(state: GroupState, across: Across, view: LedgerView, head: Hea
  * It goes on by a protection or takeover with a number above, or ends by its own unprotect.
  */
 function heldBack(state: GroupState, known: Across, head: Head): Change {
-  const across: Across = { ...by(known, head.serial, known.life), pending: head };
+  const across: Across = { ...by({ ...known, line: undefined }, head.serial, known.life), pending: head }; // what it sealed counts as committed here, for colours alone
   const own = generation(Math.max(state.generation, 1));
   return fencedFrom(begun(under(state, head.spec, across), own, state.sealed), across, head, state.sealed);
 }

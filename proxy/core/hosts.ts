@@ -101,7 +101,7 @@ const newestOf = (head: Head, known: GroupState | undefined): Generation =>
   generation(Math.max(head.generation, known?.generation ?? 0, known?.across?.pending?.generation ?? 0, known?.across?.told ?? 0));
 
 /** Generations that took over from one another count the same epochs. undefined: an older version's, which had no names. */
-export const lineOf = ({ begun, life, line }: Head): string | undefined => (begun === 'protect' ? life : line);
+export const lineOf = ({ begun, life, line }: Head): string | undefined => (begun === 'protect' ? life : line?.life === life ? line?.root : undefined);
 export const isOfLine = (head: Head, { line }: Across): boolean => line !== undefined && lineOf(head) === line;
 
 /** A generation that this host knows of, and a ledger from a backup does not, is not begun a second time (D84). */
@@ -139,7 +139,8 @@ function decideRaise(view: LedgerView, head: Head, takeover: CommandOf<'takeover
   if (takeover.epoch > to) return { reply: deny('not_acked', `epoch ${takeover.epoch} is not acked by ${lateHosts(head, view, takeover.epoch).join(', ')}: take over at ${to}`) };
   const [witness] = hostsOf(head.spec).filter((host) => ackOf(head, view, host) === to);
   if (witness === undefined) throw new TypeError('no host has the least ack');
-  const raised: Omit<Head, 'serial'> = { ...head, spec, generation: takeover.generation, life, begun: 'takeover', line: lineOf(head), from: head.generation, fromLife: head.life, start: to };
+  const root = lineOf(head);
+  const raised: Omit<Head, 'serial'> = { ...head, spec, generation: takeover.generation, life, begun: 'takeover', line: root === undefined ? undefined : { root, life }, from: head.generation, fromLife: head.life, start: to };
   return changed(view, raised, { begins: hostsOf(spec), witness: { host: witness, generation: head.generation, life: head.life, epoch: to } });
 }
 
@@ -154,7 +155,7 @@ function isBehind(view: LedgerView, head: Head, known: GroupState | undefined): 
   if (head.serial < known.across.serial) return deny('fenced', `this host was told of generation ${known.generation}, the ledger says ${head.generation}: ${asked}`);
   const isItsOwn = head.generation === known.generation && known.phase !== 'idle';
   if (isItsOwn && isOtherLife(head, known)) return known.phase === 'fenced' ? undefined : otherLife(head);
-  if (!isItsOwn && !isOfLine(head, known.across)) return undefined;
+  if (!isItsOwn && (head.phase !== 'protected' || !isOfLine(head, known.across))) return undefined;
   const to = committedOf(head, view);
   return to < known.committed ? deny('epoch_out_of_order', `epoch ${known.committed} is committed here, the world has seen it, the ledger says ${to}: ${asked}`) : undefined;
 }

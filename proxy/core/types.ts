@@ -155,8 +155,11 @@ export interface Head {
    */
   readonly life?: string | undefined;
   readonly begun: 'protect' | 'takeover';
-  /** Of a takeover: the life of the protection at the root of it. Its epochs are counted on from there. */
-  readonly line?: string | undefined;
+  /**
+   * Of a takeover: the life of the protection at the root of it, whose epochs it counts on. It names its own life
+   * beside: an older version copies what it does not know from one head to the next.
+   */
+  readonly line?: { readonly root: string; readonly life: string } | undefined;
   /** The generation whose epochs `start` counts in, and its name; 0 = none before. */
   readonly from: Generation;
   readonly fromLife?: string | undefined;

@@ -129,6 +129,7 @@ export function readHead(value: string): Head | undefined {
 }
 
 const isCount = (n: unknown): boolean => typeof n === 'number' && Number.isSafeInteger(n) && n >= 0;
+const isLine = (line: unknown): boolean => line === undefined || (typeof line === 'object' && line !== null && 'root' in line && typeof line.root === 'string' && isLife(line.root) && 'life' in line && typeof line.life === 'string' && isLife(line.life));
 const isLife = (name: unknown): boolean => name === undefined || (typeof name === 'string' && /^[0-9a-f]{1,32}$/.test(name));
 const oneOf = (given: unknown, ...these: readonly string[]): boolean => typeof given === 'string' && these.includes(given);
 
@@ -136,7 +137,7 @@ function isHead(head: unknown): head is Head {
   if (typeof head !== 'object' || head === null) return false;
   const of = head as Readonly<Record<string, unknown>>;
   const numbers = [of['serial'], of['generation'], of['from'], of['start']].every(isCount);
-  const words = oneOf(of['phase'], 'idle', 'protected', 'deleted') && oneOf(of['begun'], 'protect', 'takeover') && oneOf(of['held'], 'release', 'discard') && [of['life'], of['fromLife'], of['line']].every(isLife);
+  const words = oneOf(of['phase'], 'idle', 'protected', 'deleted') && oneOf(of['begun'], 'protect', 'takeover') && oneOf(of['held'], 'release', 'discard') && [of['life'], of['fromLife']].every(isLife) && isLine(of['line']);
   const spec = of['spec'];
   return numbers && words && typeof spec === 'object' && spec !== null && 'members' in spec && Array.isArray(spec.members) && spec.members.every(isMember)
     && 'group' in spec && typeof spec.group === 'string' && 'hold' in spec && 'wire' in spec;

@@ -212,26 +212,29 @@ test('a host that ended its fence by itself does not open a takeover of its own 
   const told = heard(ended, viewOf(below, [0, 0, 0])).state;
   const refused = { denial: { code: 'epoch_out_of_order', message: expect.stringMatching(/^epoch 1 is committed here/) as string } };
   expect(step(told, takeover(2, 0)).reply).toMatchObject(refused);
-  const onTop = (line: string): Head => ({ ...below, serial: 4, generation: generation(3), life: 'c3', line, from: generation(2), fromLife: 'b2' });
+  const onTop = (root: string, life = 'c3'): Head => ({ ...below, serial: 4, generation: generation(3), life: 'c3', line: { root, life }, from: generation(2), fromLife: 'b2' });
   for (const knows of [ended, resume(JSON.parse(JSON.stringify(ended)) as GroupState).state]) {
     const open = (head: Head) => step(heard(knows, viewOf(head, [0, 0, 0])).state, takeover(3, 0)).reply;
     expect(open(onTop(LIFE)), 'nor a second one on top of that').toMatchObject(refused);
     expect(open(onTop('z1')), 'its epochs are counted from another protection').toMatchObject({ outcome: 'accepted' });
-    expect(decideHead(viewOf({ ...below, line: LIFE }, [0, 0, 0]), takeover(3, 0), knows).reply, 'nor does it ask for one').toMatchObject(refused);
-    expect(decideHead(viewOf({ ...below, line: 'z1' }, [0, 0, 0]), takeover(3, 0), knows).reply).toMatchObject({ outcome: 'accepted' });
+    expect(open(onTop(LIFE, 'b2')), 'a line that an older version copied says nothing').toMatchObject({ outcome: 'accepted' });
+    const asks = (head: Head) => decideHead(viewOf(head, [0, 0, 0]), takeover(3, 0), knows).reply;
+    expect(asks({ ...below, line: { root: LIFE, life: 'b2' } }), 'nor does it ask for one').toMatchObject(refused);
+    expect(asks({ ...below, line: { root: 'z1', life: 'b2' } })).toMatchObject({ outcome: 'accepted' });
+    expect(asks({ ...below, line: { root: LIFE, life: 'b2' }, phase: 'idle' }), 'of what is not protected').toMatchObject({ denial: { code: 'not_protected' } });
   }
 });
 
 test('takeovers carry the line of their protection on, and a protection begins one', () => {
   const first = decideHead(viewOf(HEAD, [7, 7, 9]), takeover(2, 7)).swap?.head;
   if (first === undefined) throw new Error('the takeover is refused');
-  expect(first).toMatchObject({ life: 'a2', line: LIFE });
+  expect(first).toMatchObject({ life: 'a2', line: { root: LIFE, life: 'a2' } });
   expect(readHead(JSON.stringify(first))).toEqual(first);
-  expect(decideHead(viewOf(first, [7, 7, 9]), takeover(3, 7)).swap?.head).toMatchObject({ line: LIFE, fromLife: 'a2' });
+  expect(decideHead(viewOf(first, [7, 7, 9]), takeover(3, 7)).swap?.head).toMatchObject({ line: { root: LIFE, life: 'a2' }, fromLife: 'a2' });
   const again = decideHead(viewOf({ ...first, phase: 'idle' }, [7, 7, 9]), { kind: 'protect' }).swap?.head;
   expect(again).toMatchObject({ begun: 'protect', life: 'a2', line: undefined });
   if (again === undefined) throw new Error('the protection is refused');
-  expect(decideHead(viewOf(again, [0, 0, 0]), takeover(4, 0)).swap?.head.line, 'its own').toBe('a2');
+  expect(decideHead(viewOf(again, [0, 0, 0]), takeover(4, 0)).swap?.head.line?.root, 'its own').toBe('a2');
 });
 
 test('what a version without lives began goes on as it was, and ends in a generation that has one', () => {
