@@ -1,7 +1,7 @@
 /**
  * The hold worker: one thread for all groups, on one CPU, that never returns to its event loop.
  *
- *   ┌─► orders and requests ───────────────► a breath of each group, by turns ───┐
+ *   ┌─► orders and requests ───────────────► a breath of each that wants one ────┐
  *   │                             a piece of one capture, if one is asked for ◄──┤
  *   └── sleep in epoll_wait while no group has anything to do: until a block ◄───┘
  *       is retired, the doorbell rings, or the earliest time a group asked for
