@@ -54,13 +54,13 @@ function inside(path: string, kernel: Kernel<Program>): GateKernel {
   };
 }
 
-/** The real gate, at work in another namespace; what it pins is for the caller to remove. */
-export function gateIn(path: string, pinDir: string): KernelGate {
+/** The real gate, at work in another namespace; what it pins is for the caller to remove. `broken`: what this kernel can't do. */
+export function gateIn(path: string, pinDir: string, broken: Partial<GateKernel> = {}): KernelGate {
   const kernel = inNamespace(path, () => new Kernel<Program>({
     object: readFileSync('classifier/classify.bpf.o'), maps: MAPS, programs: PROGRAMS,
     mark: { mask: MARK_MASK_DEFAULT, shift: MARK_SHIFT_DEFAULT }, pinDir, attach: 'auto', owner: `sluice test ${process.pid}`,
   }));
-  return new KernelGate(inside(path, kernel), (code, message, fix, cause) => new EdgeError(code, message, fix, cause), 'uplink');
+  return new KernelGate({ ...inside(path, kernel), ...broken }, (code, message, fix, cause) => new EdgeError(code, message, fix, cause), 'uplink');
 }
 
 export interface WireHostOptions {
