@@ -1,6 +1,6 @@
 /**
  * The device that groups by VXLAN share goes with the last of them. Where it can't be deleted, that group
- * goes all the same, somebody is told, and the next who looks deletes it.
+ * goes all the same, somebody is told, and the next daemon deletes it.
  */
 import { describe, expect, it } from 'vitest';
 import { namespacePath, runIn } from '../../bench/bed/commands.ts';
@@ -27,7 +27,10 @@ describe.skipIf(UNPRIVILEGED !== undefined)('the VXLAN device', () => {
       gate.onEvent((event) => said.push(event));
       await gate.attach(0, spec, 1, members, wire);
       await gate.settle();
-      expect(await devices()).toMatch(/^slx /m);
+      const there = await devices();
+      expect(there).toMatch(/^slx /m);
+      expect(there).toMatch(/^slh0@/m);
+      expect(there).toMatch(/^slr0@/m);
       expect(said).toEqual([]);
 
       await gate.detach(0);
