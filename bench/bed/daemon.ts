@@ -105,6 +105,10 @@ export class Daemon {
     await before?.close();
   }
 
+  get running(): boolean {
+    return this.#running !== undefined;
+  }
+
   get pid(): number {
     const pid = this.#running?.child.pid;
     if (pid === undefined) throw new Error('the daemon is not running');

@@ -63,9 +63,9 @@ export async function epoch({ client, engine }: Caller, between?: () => Promise<
 }
 
 export async function openCaller(worlds: Worlds): Promise<Caller> {
-  const { bed, daemon, engines: [engine] } = await worlds.place({ protect: 'group' });
-  if (daemon === undefined || engine === undefined) throw new Error('the bed has no daemon');
-  const caller = { bed, engine, eye: bed.outside(), end: bed.end(0), client: await WireClient.open(daemon.socket) };
+  const { bed, engines: [engine] } = await worlds.place({ protect: 'group' });
+  if (engine === undefined) throw new Error('the bed has no engine');
+  const caller = { bed, engine, eye: bed.outside(), end: bed.end(0), client: await WireClient.open(bed.daemon().socket) };
   for (let i = 0; i < WARM_UP_CALLS; i++) await epoch(caller);
   return caller;
 }
