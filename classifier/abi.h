@@ -21,13 +21,16 @@
 #define SLUICE_NEAR_MAX 32768  /* devices below this ifindex are looked up without hashing */
 #define SLUICE_VLANS_MAX 4096  /* ids of a VLAN */
 #define SLUICE_RESIDUES 64     /* slots of groups[].heldIn: colour modulo this */
+#define SLUICE_LANES 16        /* lanes of a group: colour modulo this picks one */
 
 /*
  * Stamp, 32 bits:  | class 2 | nic 12 | lead 4 | colour 14 |
  * It rides in skb->hash towards the ring (the ring hands it over as tp_rxhash) and in skb->mark
  * both towards the ring and back (a sender sets it with SO_MARK). A stamp is never 0.
  *
- *   class HELD  nic = source nic.        lead = 1: members already have a split copy, else 0.
+ *   class HELD  nic = source nic.        lead: SPLIT, members already have a copy; SPILLED, came to the
+ *                                        ring out of a lane; NOTICE, a copy that says a lane's first
+ *                                        frame has come, and is no frame itself.
  *   class EARLY nic = destination nic.   lead = 0. Waits until the receiver's colour reaches colour.
  *                                        lead = LEAD_DELIVERED: was delivered, and is to be counted.
  *   class LATE  nic = destination nic.   lead = receiver's colour - colour (1..15). A record only:
@@ -45,8 +48,35 @@
 #define SLUICE_LEAD_SHIFT 14
 #define SLUICE_LEAD_MASK 0xfu
 #define SLUICE_LEAD_DELIVERED 1
+#define SLUICE_LEAD_SPLIT 1u
+#define SLUICE_LEAD_SPILLED 2u
+#define SLUICE_LEAD_NOTICE 4u
 #define SLUICE_COLOUR_BITS 14
 #define SLUICE_COLOUR_MASK 0x3fffu
+
+/*
+ * What the hold loop itself sends into a lane has class NONE:  | 0: 2 | MARKER 14 | group 8 | ROUND, FILLER, lane |
+ *   marker   comes out behind everything that was in the lane, goes round once more behind what that became,
+ *            and is counted: nothing of the lane is on its way any more
+ *   filler   takes what is left of the tokens of a gate that was just shut
+ */
+#define SLUICE_MARKER_SHIFT 16
+#define SLUICE_MARKER 0x515u
+#define SLUICE_MARKER_GROUP_SHIFT 8
+#define SLUICE_MARKER_ROUND 0x10u
+#define SLUICE_MARKER_FILLER 0x20u
+
+/* States of a lane. FREE to FILLING: whoever cuts. All other changes: the hold loop. */
+#define SLUICE_LANE_NONE 0     /* not in use: held frames go to the ring */
+#define SLUICE_LANE_FREE 1     /* empty, its gate is shut */
+#define SLUICE_LANE_FILLING 2  /* held frames of its colour go in */
+#define SLUICE_LANE_OPEN 3     /* nothing goes in; what comes out leaves, if it is committed */
+#define SLUICE_LANE_SPILLING 4 /* nothing goes in; what comes out goes to the ring */
+#define SLUICE_FRAME_COST 768  /* bytes that a frame in a lane takes beside its own, as the group's bound counts them */
+#define SLUICE_LANE_SEGMENT_MIN 256 /* a super-frame of smaller segments is no lane's: the queue would take it apart */
+#define SLUICE_LANE_FRAME_MAX 65560 /* bytes of one with its tags; a larger one is no lane's either */
+#define SLUICE_HOLD_BUCKETS 18 /* counts of queues[].hold; their upper bounds, the last has none: */
+#define SLUICE_HOLD_BOUNDS_US 100, 250, 500, 1000, 2500, 5000, 10000, 20000, 30000, 40000, 50000, 75000, 100000, 250000, 500000, 1000000, 5000000
 
 /*
  * Marks: a field of skb->mark on the bridge's side of the hold pair, 3 bits inside a configurable
@@ -117,8 +147,44 @@ struct sluice_group {
 	__u32 vni;
 	__u32 here;         /* this host's own address there, IPv4 */
 	__u32 ringIfindex;  /* slr<g>, the ring's side of the pair; 0 = nothing leaves from there at once */
-	__u32 pad[4];
+	__u32 laneIfindex;  /* slq<g>, whose queues are the lanes; 0 = the group has none */
+	__u32 exitIfindex;  /* slo<g>, where what was in a lane comes out */
+	__u32 pad[2];
 	__u64 heldIn[SLUICE_RESIDUES]; /* held frames sent to the ring, by colour modulo RESIDUES */
+};
+
+/* map `lanes`: array, mmapable, index = group id * LANES + colour modulo LANES. Counts only grow. */
+struct sluice_lane {
+	__u32 colour;        /* meaningful from FILLING on */
+	__u32 state;         /* SLUICE_LANE_* */
+	__u32 full;          /* the group's bound was met: what comes now of its colour goes to the ring */
+	__u32 pad;
+	__u64 in;            /* frames that went in, or turned back at the last moment */
+	__u64 inBytes;
+	__u64 out;           /* frames that left */
+	__u64 outBytes;
+	__u64 spilled;       /* frames that went to the ring */
+	__u64 spilledBytes;
+	__u64 markers;       /* markers that came round */
+	__u64 firstNs;       /* CLOCK_MONOTONIC, when the first frame of its colour went in */
+	__u64 base;          /* user space: `in` when it was last made FREE */
+	__u64 lost;          /* user space: frames that will never come out. In it now: in - turned - out - spilled - lost */
+	__u64 lostBytes;     /* user space */
+	__u64 turned;        /* frames that turned back: they went to the ring */
+	__u64 more[2];
+};
+
+/* map `queues`: array, mmapable, index = group id: all lanes of a group. Bytes with FRAME_COST for each frame. */
+struct sluice_queue {
+	__u64 bytesMax;      /* user space; lanes take no frame beyond it */
+	__u64 bytesGone;     /* user space: of frames that were lost in a lane. In lanes now: in - out - gone */
+	__u64 pad[6];
+	__u64 bytesIn;
+	__u64 more[7];
+	__u64 bytesOut;
+	__u64 holdSumUs;     /* hold time of frames that left */
+	__u64 hold[SLUICE_HOLD_BUCKETS];
+	__u64 rest[4];
 };
 
 /* map `nics`: array, mmapable, index = nic */

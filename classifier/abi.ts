@@ -15,6 +15,8 @@ export const DEVICES_MAX = 8192;
 export const NEAR_MAX = 32768;
 export const VLANS_MAX = 4096;
 export const RESIDUES = 64;
+/** Lanes of a group: colour modulo this picks one. */
+export const LANES = 16;
 
 export const STAMP_CLASS = { none: 0, held: 1, early: 2, late: 3 } as const;
 export type StampClass = (typeof STAMP_CLASS)[keyof typeof STAMP_CLASS];
@@ -26,8 +28,19 @@ export const LEAD_SHIFT = 14;
 export const LEAD_MASK = 0xf;
 /** Lead of an early frame that was delivered and comes by once more to be counted. */
 export const LEAD_DELIVERED = 1;
+/** Leads of a held frame: members have had copies; out of a lane; no frame, but the word that a lane's first one has come. */
+export const LEAD = { split: 1, spilled: 2, notice: 4 } as const;
 export const COLOUR_BITS = 14;
 export const COLOUR_MASK = 0x3fff;
+
+/** What the hold loop sends into a lane: | 0: 2 | marker 14 | group 8 | round, filler, lane |. */
+export const MARKER = { shift: 16, marker: 0x515, groupShift: 8, round: 0x10, filler: 0x20 } as const;
+export const LANE_STATE = { none: 0, free: 1, filling: 2, open: 3, spilling: 4 } as const;
+/** Bytes that a frame in a lane takes beside its own. */
+export const FRAME_COST = 768;
+export const LANE_SEGMENT_MIN = 256;
+export const LANE_FRAME_MAX = 65_560;
+export const HOLD_BUCKETS = 18;
 
 export const MARK = { none: 0, released: 1, releasedSplit: 2, intra: 3, local: 4 } as const;
 export type Mark = (typeof MARK)[keyof typeof MARK];
@@ -55,15 +68,16 @@ export const VERDICTS = ['pass', 'intra', 'held', 'early', 'late', 'split', 'dro
 export type Verdict = (typeof VERDICTS)[number];
 
 /** Programs of the object, and the hook each is made for. */
-export const PROGRAMS = ['classify', 'arrive', 'land', 'guard', 'guard_self', 'depart', 'local', 'enter', 'release', 'express', 'sink'] as const;
+export const PROGRAMS = ['classify', 'arrive', 'land', 'guard', 'guard_self', 'depart', 'local', 'enter', 'release', 'express', 'sink', 'board', 'alight'] as const;
 export type Program = (typeof PROGRAMS)[number];
 
-export const MAPS = ['groups', 'nics', 'members', 'ports', 'macs', 'guarded', 'devices', 'near', 'wires', 'vlans', 'vnis', 'peers', 'stats'] as const;
+export const MAPS = ['groups', 'nics', 'members', 'lanes', 'queues', 'ports', 'macs', 'guarded', 'devices', 'near', 'wires', 'vlans', 'vnis', 'peers', 'stats'] as const;
 export type MapName = (typeof MAPS)[number];
 
 /** Offsets inside `struct sluice_group`. */
 export const GROUP = {
-  size: 576, colour: 0, commit: 4, holdIfindex: 8, firstNic: 12, wire: 16, wireVlan: 24, uplink: 28, tunnel: 32, vni: 36, here: 40, ringIfindex: 44, heldIn: 64,
+  size: 576, colour: 0, commit: 4, holdIfindex: 8, firstNic: 12, wire: 16, wireVlan: 24, uplink: 28, tunnel: 32, vni: 36, here: 40, ringIfindex: 44,
+  laneIfindex: 48, exitIfindex: 52, heldIn: 64,
 } as const;
 
 /** Offsets inside `struct sluice_nic`. */
@@ -71,6 +85,15 @@ export const NIC = {
   size: 80, ifindex: 0, bridge: 4, group: 8, member: 12, next: 16, flags: 20, vlan: 24, mac: 26,
   heldIn: 32, heldOut: 40, earlyIn: 48, earlyOut: 56, heldGone: 64, earlyGone: 72,
 } as const;
+
+/** Offsets inside `struct sluice_lane`. */
+export const LANE = {
+  size: 128, colour: 0, state: 4, full: 8, in: 16, inBytes: 24, out: 32, outBytes: 40, spilled: 48, spilledBytes: 56, markers: 64, firstNs: 72,
+  base: 80, lost: 88, lostBytes: 96, turned: 104,
+} as const;
+
+/** Offsets inside `struct sluice_queue`. */
+export const QUEUE = { size: 320, bytesMax: 0, bytesGone: 8, bytesIn: 64, bytesOut: 128, holdSumUs: 136, hold: 144 } as const;
 
 /** Offsets inside `struct sluice_member`. */
 export const MEMBER = { size: 8, colour: 0 } as const;

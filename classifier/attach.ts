@@ -342,7 +342,7 @@ export class KernelGate {
   #attached(group: GroupEntry): Attached {
     const { id, pair } = group;
     return {
-      id, holdDevice: pair.holdDevice, ringDevice: pair.ringDevice,
+      id, holdDevice: pair.holdDevice, ringDevice: pair.ringDevice, laneDevice: pair.laneDevice,
       nics: group.nics.filter(({ remote }) => !remote).map(({ nic, member, port }) => ({ nic, member, port, ifindex: this.#cells.nic(nic).ifindex })),
     };
   }

@@ -6,9 +6,9 @@
 set -eu
 cd "$(dirname "$0")"
 out=${1:-classify.bpf.o}
-sum=$(cat abi.h maps.bpf.h frame.bpf.h wire.bpf.h tunnel.bpf.h hold.bpf.h guard.bpf.h deliver.bpf.h arrive.bpf.h classify.bpf.c | sha256sum | cut -d' ' -f1)
+sum=$(cat abi.h maps.bpf.h frame.bpf.h wire.bpf.h tunnel.bpf.h hold.bpf.h lane.bpf.h guard.bpf.h deliver.bpf.h arrive.bpf.h classify.bpf.c | sha256sum | cut -d' ' -f1)
 version=$(clang --version | sed -n 's/.*clang version \([0-9][0-9.]*\).*/\1/p;q')
-clang -O2 -g -target bpf -Wall -Wextra -Wno-unused-parameter -Werror \
+clang -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Wno-unused-parameter -Werror \
   -idirafter "/usr/include/$(uname -m)-linux-gnu" \
   -fdebug-compilation-dir=/sluice/classifier \
   -DSLUICE_SOURCE_SHA256="\"sha256:$sum clang:$version\"" \

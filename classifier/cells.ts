@@ -21,8 +21,11 @@ export interface CellMemory {
 export interface PairCells {
   readonly holdIfindex: number;
   readonly ringIfindex: number;
+  /** Of its lanes' pair; 0 = it has none. */
+  readonly laneIfindex: number;
+  readonly exitIfindex: number;
 }
-export const NO_PAIR: PairCells = { holdIfindex: 0, ringIfindex: 0 };
+export const NO_PAIR: PairCells = { holdIfindex: 0, ringIfindex: 0, laneIfindex: 0, exitIfindex: 0 };
 export interface NicCell {
   readonly nic: number;
   readonly group: number;
@@ -149,7 +152,10 @@ export class Cells {
   holdIfindex(group: number): number {
     return this.#groups[(group * GROUP.size + GROUP.holdIfindex) >> 2] ?? 0;
   }
-  setHold(group: number, { holdIfindex, ringIfindex }: PairCells): void {
+  /** Whoever may come out of a lane is known before anybody may go in. */
+  setHold(group: number, { holdIfindex, ringIfindex, laneIfindex, exitIfindex }: PairCells): void {
+    this.#writeGroup(group, GROUP.exitIfindex, exitIfindex);
+    this.#writeGroup(group, GROUP.laneIfindex, laneIfindex);
     this.#writeGroup(group, GROUP.ringIfindex, ringIfindex);
     this.#writeGroup(group, GROUP.holdIfindex, holdIfindex);
   }

@@ -7,6 +7,7 @@
  *   VM ─► member port ingress: classify ─┬─ pass ───────────────────► bridge
  *                                        ├─ intra ─ mark INTRA ─────► member's port egress: guard ─► VM
  *                                        ├─ split ─ a copy to each member; the original ↓
+ *                                        ├─ held ── its colour's lane ──► slq<g> egress: board ═► slo<g> ingress: alight
  *                                        └─ held, early ─ stamp ────► slh<g> egress: enter ═► slr<g>: ring, sink
  *
  *   hold loop ─► slr<g> ═► slh<g> ingress: release ─┬─ held ─ mark RELEASED ─► member port ingress again
@@ -38,6 +39,7 @@
 #include "maps.bpf.h"
 #include "frame.bpf.h"
 #include "hold.bpf.h"
+#include "lane.bpf.h"
 #include "guard.bpf.h"
 #include "deliver.bpf.h"
 #include "arrive.bpf.h"
@@ -59,12 +61,22 @@ always int held_is_empty(struct sluice_nic *nic)
 	return ONCE(nic->heldIn) == left;
 }
 
+/*
+ * Into its colour's lane, or to the ring. Into a lane goes a copy of the descriptor alone, which owes its
+ * sender nothing: what is held counts against nobody's socket.
+ */
 always int hold(struct origin *o, struct sluice_nic *nic, struct sluice_group *group, __u32 lead)
 {
+	__u32 lane;
+
 	__sync_fetch_and_add(&nic->heldIn, 1);
 	__sync_fetch_and_add(&group->heldIn[o->colour % SLUICE_RESIDUES], 1);
 	put_stamp(o->skb, stamp_of(SLUICE_CLASS_HELD, o->index, lead, o->colour));
-	return bpf_redirect(o->holdIfindex, 0);
+	lane = lane_for(o->skb, group, o->group, o->colour);
+	if (!lane)
+		return bpf_redirect(o->holdIfindex, 0);
+	bpf_clone_redirect(o->skb, lane, 0);
+	return TC_ACT_SHOT;
 }
 
 /* Holding ends (DRAIN): once the queue has left, new frames pass, unmarked. */

@@ -1,5 +1,5 @@
 /** Twin of hold.bpf.h: what may go into the hold pair, and what may come out again, where to. */
-import { LEAD_DELIVERED, LEAD_MASK, MARK, NIC_FLAG, STAMP_CLASS, serial14, stampClass, stampColour, stampLead, stampNic, stampPack } from './abi.ts';
+import { LANES, LANE_STATE, LEAD, LEAD_DELIVERED, LEAD_MASK, LEAD_SHIFT, MARK, MARKER, NIC_FLAG, STAMP_CLASS, serial14, stampClass, stampColour, stampLead, stampNic, stampPack } from './abi.ts';
 import { Draft, flagged, memberColour, putField } from './tables.ts';
 import type { Decision, GroupRow, NicRow, Place, Tables } from './tables.ts';
 
@@ -40,11 +40,48 @@ export function express(t: Tables, place: Place): Decision {
   return short ? letOut(t, draft, nic, place.mark) : draft.end('next');
 }
 
+const isMarker = (mark: number): boolean => mark >>> MARKER.shift === MARKER.marker;
+
+/** Into a lane; which one is the queue's affair, and what the twin says of it. */
+export function board(t: Tables, place: Place, hash: number): Decision {
+  const draft = new Draft(place.mark);
+  const stamp = place.mark;
+  if (isMarker(stamp)) return draft.end('next');
+  const nic = t.nics.get(stampNic(stamp));
+  const group = nic === undefined ? undefined : t.groups.get(nic.group);
+  if (stampClass(stamp) !== STAMP_CLASS.held || hash !== stamp || group === undefined || group.laneIfindex !== place.ifindex) return draft.end('drop');
+  return isLane(group, stamp, LANE_STATE.filling) ? draft.end('next') : draft.redirect(group.holdIfindex, false);
+}
+
+/** Out of a lane: on its way, if the lane is open and the colour committed; else into the ring. */
+export function alight(t: Tables, place: Place): Decision {
+  const draft = new Draft(place.mark);
+  const stamp = place.mark;
+  if (isMarker(stamp)) {
+    if ((stamp & (MARKER.filler | MARKER.round)) !== 0) return draft.end('drop');
+    draft.mark = stamp | MARKER.round;
+    return draft.redirect(place.ifindex, true);
+  }
+  if (stamp === 0) return draft.end('drop');
+  const nic = t.nics.get(stampNic(stamp));
+  const group = nic === undefined ? undefined : t.groups.get(nic.group);
+  if (stampClass(stamp) !== STAMP_CLASS.held || nic === undefined || group === undefined || group.exitIfindex !== place.ifindex) return draft.block('refused');
+  if (isLane(group, stamp, LANE_STATE.open) && mayLeave(nic, group, stamp)) return letOut(t, draft, nic, stamp);
+  draft.mark = (stamp | (LEAD.spilled << LEAD_SHIFT)) >>> 0;
+  return draft.redirect(group.holdIfindex, false);
+}
+
+/** The lane of a colour, whole or as a stamp has it, is that colour's and in this state. */
+export function isLane({ lanes }: GroupRow, stamp: number, state: number): boolean {
+  const lane = lanes.get(stampColour(stamp) % LANES);
+  return lane?.state === state && serial14(stamp, lane.colour) === 0;
+}
+
 const mayLeave = (nic: NicRow, group: GroupRow, stamp: number): boolean =>
   serial14(stampColour(stamp), group.commit) <= 0 || flagged(nic, NIC_FLAG.drain);
 
 function letOut(t: Tables, draft: Draft, nic: NicRow, stamp: number): Decision {
-  draft.mark = putField(t, 0, stampLead(stamp) === 0 ? MARK.released : MARK.releasedSplit);
+  draft.mark = putField(t, 0, (stampLead(stamp) & LEAD.split) === 0 ? MARK.released : MARK.releasedSplit);
   return draft.redirect(nic.ifindex, true);
 }
 function releaseEarly(t: Tables, draft: Draft, d: NicRow, group: GroupRow, stamp: number): Decision {

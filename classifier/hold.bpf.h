@@ -52,7 +52,7 @@ always int may_leave(struct sluice_nic *nic, struct sluice_group *group, __u32 s
 
 always int let_out(struct __sk_buff *skb, struct sluice_nic *nic, __u32 stamp)
 {
-	int split = (stamp >> SLUICE_LEAD_SHIFT) & SLUICE_LEAD_MASK;
+	int split = (stamp >> SLUICE_LEAD_SHIFT) & SLUICE_LEAD_SPLIT;
 
 	bpf_set_hash(skb, sluice_config.releaseHash);
 	put_field(skb, 0, split ? SLUICE_MARK_RELEASED_SPLIT : SLUICE_MARK_RELEASED);

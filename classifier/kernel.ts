@@ -43,8 +43,12 @@ export interface Kernel {
 export interface HoldPair {
   readonly holdDevice: string;
   readonly ringDevice: string;
+  /** Empty, and 0: it has no lanes. */
+  readonly laneDevice: string;
   readonly holdIfindex: number;
   readonly ringIfindex: number;
+  readonly laneIfindex: number;
+  readonly exitIfindex: number;
 }
 
 /** What the gate reads of a group's spec and of its members. */
@@ -80,6 +84,7 @@ export interface Attached {
   readonly id: number;
   readonly holdDevice: string;
   readonly ringDevice: string;
+  readonly laneDevice: string;
   readonly nics: readonly { readonly nic: number; readonly member: string; readonly port: string; readonly ifindex: number }[];
 }
 

@@ -36,6 +36,22 @@ struct {
 } members SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, SLUICE_GROUPS_MAX * SLUICE_LANES);
+	__type(key, __u32);
+	__type(value, struct sluice_lane);
+} lanes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, SLUICE_GROUPS_MAX);
+	__type(key, __u32);
+	__type(value, struct sluice_queue);
+} queues SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, SLUICE_NICS_MAX);
 	__type(key, __u32);

@@ -92,6 +92,9 @@ export interface WantedNic {
 export interface WantedGroup {
   readonly holdIfindex: number;
   readonly ringIfindex: number;
+  /** Of its lanes' pair; 0 = it has none. */
+  readonly laneIfindex: number;
+  readonly exitIfindex: number;
   readonly nics: readonly WantedNic[];
   /** Of a group across hosts: its outer VLAN id, or its VNI and the VXLAN device, 0 = there is none. */
   readonly wire?: { readonly id: number; readonly vlan: number } | { readonly id: number; readonly vni: number; readonly tunnel: number };
@@ -206,6 +209,8 @@ function pictureOf(groups: readonly WantedGroup[], found: readonly Found[], home
   const tunnels = new Set(wires.flatMap((wire) => ('tunnel' in wire && wire.tunnel !== 0 ? [wire.tunnel] : [])));
   const hook = (ifindex: number, side: Side, program: Program): AttachedHook => ({ ifindex, side, program, fresh: true });
   const hooks = [
+    ...groups.filter(({ laneIfindex }) => laneIfindex !== 0)
+      .flatMap(({ laneIfindex, exitIfindex }) => [hook(exitIfindex, 'ingress', 'alight'), hook(laneIfindex, 'egress', 'board')]),
     ...groups.flatMap(({ holdIfindex, ringIfindex }) =>
       [hook(ringIfindex, 'ingress', 'sink'), hook(holdIfindex, 'egress', 'enter'), hook(holdIfindex, 'ingress', 'release'), hook(ringIfindex, 'egress', 'express')]),
     ...[...bridges].flatMap((bridge) => [hook(bridge, 'egress', 'local'), hook(bridge, 'ingress', 'guard_self')]),
@@ -247,7 +252,7 @@ export const emptyPicture = (): Picture => ({
 });
 
 const hookKey = (hook: Hook): string => `${hook.ifindex} ${hook.side} ${hook.program}`;
-const HOLD: readonly Program[] = ['sink', 'enter', 'release', 'express'];
+const HOLD: readonly Program[] = ['sink', 'alight', 'board', 'enter', 'release', 'express'];
 const GUARDS: readonly Program[] = ['local', 'guard', 'guard_self', 'depart', 'land'];
 
 export function plan(attached: Picture, wanted: Picture): Action[] {

@@ -11,20 +11,20 @@
  *   tables.ts   rows and decisions      deliver.ts       what receivers get      arrive.ts   the uplink
  *   rules.ts    a member's port         hold-rules.ts    the hold pair           guard-rules.ts   egress
  */
-import { MARK, NIC_FLAG, RESIDUES, STAMP_CLASS, stampPack } from './abi.ts';
+import { LANE_STATE, MARK, NIC_FLAG, RESIDUES, STAMP_CLASS, stampPack } from './abi.ts';
 import type { Program } from './abi.ts';
 import { arrive, land } from './arrive.ts';
 import { copies, copyAway, deliver } from './deliver.ts';
 import type { Origin } from './deliver.ts';
 import { FrameCursor } from './frame.ts';
 import { depart, guard, guardSelf, local } from './guard-rules.ts';
-import { enter, express, release } from './hold-rules.ts';
+import { alight, board, enter, express, isLane, release } from './hold-rules.ts';
 import { Draft, flagged, markField, memberColour, nicBy, putField } from './tables.ts';
 import type { Decision, NicRow, Place, Tables } from './tables.ts';
 
 export { arrive, depart, enter, express, guard, guardSelf, land, local, release };
 export { emptyTables, newGroup, newNic } from './tables.ts';
-export type { Decision, GroupRow, MacRow, NicRow, Place, Sent, StatCount, Tables, Tunnel } from './tables.ts';
+export type { Decision, GroupRow, LaneRow, MacRow, NicRow, Place, Sent, StatCount, Tables, Tunnel } from './tables.ts';
 
 // --------------------------------------------------------------------- member port, ingress
 
@@ -88,7 +88,9 @@ const heldIsEmpty = (nic: NicRow): boolean => nic.heldIn === nic.heldOut + nic.h
 function hold(o: Own, lead: 0 | 1, verdict: 'held' | 'split'): Decision {
   o.draft.cells.push({ cell: 'heldIn', nic: o.index }, { cell: 'groupHeldIn', group: o.nic.group, colour: o.colour });
   o.draft.mark = stampPack(STAMP_CLASS.held, o.index, lead, o.colour);
-  return o.draft.redirect(o.group.holdIfindex, false, verdict);
+  if (o.group.laneIfindex === 0 || !isLane(o.group, o.colour, LANE_STATE.filling)) return o.draft.redirect(o.group.holdIfindex, false, verdict);
+  o.draft.clone(o.group.laneIfindex, o.draft.mark); // how full lanes are is not in the tables
+  return o.draft.end('drop', verdict);
 }
 function holdOrPass(o: Own): Decision {
   return flagged(o.nic, NIC_FLAG.drain) && heldIsEmpty(o.nic) ? o.draft.end('next', 'pass') : hold(o, 0, 'held');
@@ -107,6 +109,8 @@ export function run(program: Program, t: Tables, bytes: Uint8Array, place: Place
     case 'release': return release(t, place);
     case 'express': return express(t, place);
     case 'enter': return enter(place, place.hash ?? 0);
+    case 'board': return board(t, place, place.hash ?? 0);
+    case 'alight': return alight(t, place);
     case 'sink': return new Draft(place.mark).end('drop');
   }
 }

@@ -144,8 +144,8 @@ export class Upkeep {
   #renewPairs(ports: readonly Port[]): Failure[] {
     const there = new Set(ports.map(({ ifindex }) => ifindex));
     return [...this.#groups.values()].flatMap((group) => {
-      const { holdIfindex, ringIfindex } = group.pair;
-      if (there.has(holdIfindex) && there.has(ringIfindex)) return [];
+      const { holdIfindex } = group.pair;
+      if (endsOf(group.pair).every((ifindex) => there.has(ifindex))) return [];
       if (!group.ringLost || this.#cells.holdIfindex(group.id) !== 0) this.#reports.emit({ kind: 'hold-lost', id: group.id });
       group.ringLost = true;
       this.#cells.setHold(group.id, NO_PAIR);
@@ -159,7 +159,7 @@ export class Upkeep {
   }
   #usePairs(failed: ReadonlySet<number>): void {
     for (const { id, pair, ringLost } of this.#groups.values()) {
-      if (this.#cells.holdIfindex(id) === pair.holdIfindex || failed.has(pair.holdIfindex) || failed.has(pair.ringIfindex)) continue;
+      if (this.#cells.holdIfindex(id) === pair.holdIfindex || endsOf(pair).some((ifindex) => failed.has(ifindex))) continue;
       this.#cells.setHold(id, pair);
       if (ringLost) this.#reports.emit({ kind: 'hold-back', id });
     }
@@ -192,9 +192,12 @@ export class Upkeep {
   devicesOfOthers(id: number): ReadonlySet<number> {
     const others = [...this.#groups.values()].filter((group) => group.id !== id);
     const isOther = this.#groups.get(id)?.wire?.vxlan === undefined;
-    return new Set([...(isOther ? [NO_TUNNEL] : []), ...others.flatMap(({ pair, nics }) => [pair.holdIfindex, pair.ringIfindex, ...nics.map(({ nic }) => this.#cells.nic(nic).ifindex)])]);
+    return new Set([...(isOther ? [NO_TUNNEL] : []), ...others.flatMap(({ pair, nics }) => [...endsOf(pair), ...nics.map(({ nic }) => this.#cells.nic(nic).ifindex)])]);
   }
 }
+
+const endsOf = ({ holdIfindex, ringIfindex, laneIfindex, exitIfindex }: HoldPair): readonly number[] =>
+  (laneIfindex === 0 ? [holdIfindex, ringIfindex] : [holdIfindex, ringIfindex, laneIfindex, exitIfindex]);
 
 /** Stands for the VXLAN device where there is none. */
 const NO_TUNNEL = -1;

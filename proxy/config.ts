@@ -41,6 +41,8 @@ export interface Config {
   /** Directory of the pins; undefined = named after the state directory. */
   readonly pins: string | undefined;
   readonly attach: 'auto' | 'tcx' | 'clsact';
+  /** Where held frames wait: in the ring, or, where the kernel can, in queues of its own. */
+  readonly lanes: 'off' | 'on';
   readonly mark: { readonly mask: number };
   /** undefined = ebpf. */
   readonly pcap: PcapConfig | undefined;
@@ -235,6 +237,7 @@ function assemble(given: Given): Config {
     log: { level: given.level ?? 'info', format: given.format ?? 'json' },
     pins: given.pins,
     attach: given.attach ?? 'auto',
+    lanes: given.lanes ?? 'off',
     mark: { mask: given.mask ?? 0x70000000 },
     pcap: assemblePcap(given),
     worker: { cpu: given.cpu },

@@ -8,7 +8,7 @@
 import { createHash } from 'node:crypto';
 import { closeSync, existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { MAPS, MARK, PROGRAMS } from '../classifier/abi.ts';
+import { LANES, MAPS, MARK, PROGRAMS } from '../classifier/abi.ts';
 import { KernelGate } from '../classifier/attach.ts';
 import type { Fail } from '../classifier/kernel.ts';
 import { bridgesOf } from './bridges.ts';
@@ -75,6 +75,7 @@ function openEbpf(config: Config, pins: string): OpenPlane {
     pinDir: pins,
     alone: true,
     attach: config.attach,
+    ...(config.lanes === 'on' ? { lanes: LANES } : {}),
     owner: `sluice ${pins}`,
     ...(config.vxlanPort === undefined ? {} : { vxlanPort: config.vxlanPort }),
   });
@@ -88,7 +89,7 @@ function openEbpf(config: Config, pins: string): OpenPlane {
     attach: kernel.attachMode,
     kept: pins,
     // The maps are pinned until `settle`.
-    start: () => new HoldLink({ cpu: config.worker.cpu ?? lastCpu(), pins: { groups: `${pins}/groups`, nics: `${pins}/nics` } }),
+    start: () => new HoldLink({ cpu: config.worker.cpu ?? lastCpu(), pins: { groups: `${pins}/groups`, nics: `${pins}/nics`, lanes: `${pins}/lanes`, queues: `${pins}/queues` } }),
     begin: () => Promise.resolve(),
     missing: () => bridges.missing(new Set(kernel.ports().filter(({ kind }) => kind === 'bridge').map(({ name }) => name))),
     lost: () => ({}),

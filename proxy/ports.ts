@@ -73,6 +73,8 @@ export interface AttachResult {
   readonly id: GroupId;
   readonly holdDevice: string; // slh<id>, the bridge's side
   readonly ringDevice: string; // slr<id>, the ring's side
+  /** slq<id>, whose queues are lanes; empty = held frames wait in the ring alone. */
+  readonly laneDevice: string;
   readonly nics: readonly NicPlace[];
 }
 
@@ -140,10 +142,13 @@ export interface GateMember {
 export interface HoldOptions {
   readonly holdDevice: string;
   readonly ringDevice: string;
+  readonly laneDevice: string;
   readonly bytes: number;
   readonly highWater: number;
   readonly colour: Colour;
   readonly epoch: Epoch;
+  /** The newest that any member has: `colour`, or later. Frames of it may have come already. */
+  readonly newest: Colour;
 }
 
 /** Held frames of one epoch, oldest first in a list. Bytes are frame bytes. */
@@ -234,5 +239,7 @@ export type PlaneFact =
   | { readonly kind: 'output-pending'; readonly id: GroupId; readonly epoch: Epoch }
   | { readonly kind: 'high-water'; readonly id: GroupId; readonly occupancy: number; readonly heldBytes: number }
   | { readonly kind: 'overflow'; readonly id: GroupId; readonly frames: number }
+  /** The kernel has no queues for lanes: held frames are copied. */
+  | { readonly kind: 'no-lanes'; readonly id: GroupId; readonly reason: string }
   /** The loop stopped; nothing is released any more. The daemon must end. */
   | { readonly kind: 'dead'; readonly reason: string };

@@ -138,7 +138,7 @@ export class Bed {
     return { group, commit: 'explicit', members, ...extra };
   }
 
-  daemon(options: Partial<Pick<DaemonOptions, 'attach' | 'state' | 'cpu' | 'tcp' | 'auditFile' | 'hooks'>> = {}): Daemon {
+  daemon(options: Partial<Pick<DaemonOptions, 'attach' | 'lanes' | 'state' | 'cpu' | 'tcp' | 'auditFile' | 'hooks'>> = {}): Daemon {
     this.#daemon ??= new Daemon({
       namespace: this.host, directory: this.directory, pins: `/sys/fs/bpf/sluice-${this.id}`,
       ...(this.plane === 'pcap' ? { pcap: { ports: [...this.members, this.outsider].map(({ port }) => port), memory: `/dev/shm/sluice-${this.id}` } } : {}),

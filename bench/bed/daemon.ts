@@ -16,6 +16,7 @@ export interface DaemonOptions {
   /** The portable plane over these ports, its memory in this file; absent = ebpf. */
   readonly pcap?: { readonly ports: readonly string[]; readonly memory: string };
   readonly attach?: 'auto' | 'tcx' | 'clsact';
+  readonly lanes?: 'off' | 'on';
   /** Where the journal is, if not below `directory`. */
   readonly state?: string;
   readonly cpu?: number;
@@ -66,7 +67,7 @@ export class Daemon {
       bridges: join(options.directory, 'bridges'),
       ...(options.hooks === undefined ? {} : { hooks: options.hooks }),
       state: options.state ?? join(options.directory, 'state'),
-      ...(options.pcap === undefined ? { pins: options.pins, attach: options.attach ?? 'auto' } : { plane: 'pcap', pcap: options.pcap }),
+      ...(options.pcap === undefined ? { pins: options.pins, attach: options.attach ?? 'auto', ...(options.lanes === undefined ? {} : { lanes: options.lanes }) } : { plane: 'pcap', pcap: options.pcap }),
       log: { level: 'info', format: 'json' },
       ...(options.cpu === undefined ? {} : { worker: { cpu: options.cpu } }),
     };

@@ -16,7 +16,7 @@ import { Oracle } from './oracle.ts';
 import { Traffic } from './traffic.ts';
 
 export interface RigOptions extends Partial<BedOptions> {
-  readonly daemon?: Partial<Pick<DaemonOptions, 'attach' | 'state' | 'cpu'>>;
+  readonly daemon?: Partial<Pick<DaemonOptions, 'attach' | 'lanes' | 'state' | 'cpu'>>;
   /** More keys of the group file. */
   readonly group?: object;
   readonly plain?: boolean;

@@ -242,6 +242,10 @@ export class Control {
       return;
     }
     const group = this.#byId.get(fact.id);
+    if (fact.kind === 'no-lanes') {
+      this.#options.trouble(group?.name ?? '', new EdgeError('plane_down', `held frames are copied, this kernel has no queues for them: ${fact.reason}`, 'modprobe sch_tbf, and start sluiced again'));
+      return;
+    }
     if (group?.state === undefined) return;
     if (fact.kind === 'released') {
       group.tell({ kind: 'released', colour: fact.colour });
@@ -263,7 +267,7 @@ export class Control {
   }
 }
 
-function planeEvent(fact: Exclude<PlaneFact, { kind: 'released' | 'dead' }>): PlaneEvent {
+function planeEvent(fact: Exclude<PlaneFact, { kind: 'released' | 'dead' | 'no-lanes' }>): PlaneEvent {
   switch (fact.kind) {
     case 'output-pending': return { type: fact.kind, epoch: fact.epoch };
     case 'high-water': return { type: fact.kind, occupancy: Math.round(fact.occupancy * 1000) / 1000, heldBytes: fact.heldBytes };

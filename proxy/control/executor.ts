@@ -231,9 +231,9 @@ export class Executor {
     const { gate, plane } = this.#world;
     const attached = await gate.attach(this.id, state.spec, colour, gateMembers(state), wireOf(state));
     gate.setCommit(this.id, colourOf(state, state.committed));
-    const { holdDevice, ringDevice } = attached;
+    const { holdDevice, ringDevice, laneDevice } = attached;
     const { bytes, highWater } = state.spec.hold;
-    await plane.open(this.id, { holdDevice, ringDevice, bytes, highWater, colour, epoch });
+    await plane.open(this.id, { holdDevice, ringDevice, laneDevice, bytes, highWater, colour, epoch, newest: newestOf(state, colour) });
     for (const member of state.members) {
       if (member.sealed > state.sealed) plane.advance(this.id, colourOf(state, openOf(member)), openOf(member));
     }
@@ -306,6 +306,9 @@ export class Executor {
 /** The group is where it was announced to be: nobody has taken it over since, and no member has left. */
 const isStillAt = (announced: GroupState, now: GroupState | undefined): boolean =>
   now?.phase === 'protected' && now.generation === announced.generation && now.spec === announced.spec;
+
+const newestOf = (state: GroupState, colour: Colour): Colour =>
+  gateMembers(state).reduce((newest, { colour: own }) => (colourDiff(own, newest) > 0 ? own : newest), colour);
 
 const gateMembers = (state: GroupState): readonly GateMember[] =>
   state.members.map((member) => ({ name: member.name, colour: colourOf(state, openOf(member)), ready: member.ready }));

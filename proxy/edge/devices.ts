@@ -2,6 +2,7 @@
  * The hold pair of a group, the VXLAN device of groups by VXLAN, and the file system that pins live on.
  *
  *   bridge side  slh<id> ═══veth═══ slr<id>  ring side        slx  in no bridge
+ *      lanes in  slq<id> ═══veth═══ slo<id>  and out
  *
  * Both ends: MTU 65535 (a larger frame than the MTU dies silently in veth), no IPv6, no ARP, an
  * alias that says whose they are, and only those offloads whose frames a virtio_net_hdr can
@@ -16,7 +17,7 @@ import { SystemError, close, must, socket } from './ffi/libc.ts';
 import { LITTLE, Struct, fixedBytes } from './ffi/struct.ts';
 import { ioctl, mount } from './ffi/sys.ts';
 import { EEXIST } from './netlink.ts';
-import type { Link, Netlink } from './netlink.ts';
+import type { Link, Netlink, Veth } from './netlink.ts';
 
 const MTU = 65535;
 const BPF_FS_MAGIC = 0xcafe4a11;
@@ -99,6 +100,15 @@ export interface HoldNames {
   readonly hold: string;
   readonly ring: string;
 }
+/** Ends of the lanes' pair: the one with the queues, and where what was in them comes out. */
+export interface LaneNames {
+  readonly lane: string;
+  readonly exit: string;
+}
+export interface LanePair {
+  readonly laneIfindex: number;
+  readonly exitIfindex: number;
+}
 
 /**
  * No address, no router solicitation. A kernel without IPv6 has no such file, a container may not write it: what the
@@ -111,8 +121,8 @@ function disableIpv6(device: string): void {
     if (!(error instanceof Error && 'code' in error && ['ENOENT', 'EROFS'].includes(String(error.code)))) throw error;
   }
 }
-function prepare(netlink: Netlink, link: Link, owner: string): void {
-  limitOffloads(link.name);
+function prepare(netlink: Netlink, link: Link, owner: string, limited = true): void {
+  if (limited) limitOffloads(link.name);
   disableIpv6(link.name);
   netlink.quieten(link.ifindex, owner);
   netlink.setUp(link.ifindex);
@@ -129,9 +139,28 @@ const othersDevice = ({ name, alias }: Link): MissingPart => new MissingPart(
 
 /** Makes the pair, or takes over the one that `owner` left there. */
 export function ensureHoldPair(netlink: Netlink, names: HoldNames, owner: string): HoldPair {
+  const [hold, ring] = ensurePair(netlink, { name: names.hold, peer: names.ring }, owner);
+  for (const end of [ring, hold]) prepare(netlink, end, owner);
+  return { holdIfindex: hold.ifindex, ringIfindex: ring.ifindex };
+}
+/** Deletes the pair if it is `owner`'s. */
+export function deleteHoldPair(netlink: Netlink, names: HoldNames, owner: string): void {
+  deletePair(netlink, names.hold, owner);
+}
+/** The same for the pair of the lanes. No frame of it is described to us: all offloads stay. */
+export function ensureLanePair(netlink: Netlink, names: LaneNames, queues: number, owner: string): LanePair {
+  const [lane, exit] = ensurePair(netlink, { name: names.lane, peer: names.exit, queues }, owner);
+  for (const end of [exit, lane]) prepare(netlink, end, owner, false);
+  return { laneIfindex: lane.ifindex, exitIfindex: exit.ifindex };
+}
+export function deleteLanePair(netlink: Netlink, names: LaneNames, owner: string): void {
+  deletePair(netlink, names.lane, owner);
+}
+
+function ensurePair(netlink: Netlink, names: Veth, owner: string): [Link, Link] {
   let links = netlink.links();
-  let there = find(links, names.hold);
-  const other = find(links, names.ring);
+  let there = find(links, names.name);
+  const other = find(links, names.peer);
   const isHalfMade = there !== undefined && other !== undefined && isNameless(there) && (isNameless(other) || other.alias === owner) && isPair(there, other);
   if (there !== undefined && there.alias !== owner && !isHalfMade) throw othersDevice(there);
   if (there !== undefined && (isHalfMade || other === undefined)) {
@@ -139,19 +168,16 @@ export function ensureHoldPair(netlink: Netlink, names: HoldNames, owner: string
     there = undefined;
   }
   if (there === undefined) {
-    netlink.addVeth({ name: names.hold, peer: names.ring }, MTU);
+    netlink.addVeth(names, MTU);
     links = netlink.links();
   }
-  const hold = find(links, names.hold);
-  const ring = find(links, names.ring);
-  if (hold === undefined || ring === undefined) throw new Error(`hold pair ${names.hold}/${names.ring} is not complete`);
-  prepare(netlink, ring, owner);
-  prepare(netlink, hold, owner);
-  return { holdIfindex: hold.ifindex, ringIfindex: ring.ifindex };
+  const first = find(links, names.name);
+  const second = find(links, names.peer);
+  if (first === undefined || second === undefined) throw new Error(`hold pair ${names.name}/${names.peer} is not complete`);
+  return [first, second];
 }
-/** Deletes the pair if it is `owner`'s. */
-export function deleteHoldPair(netlink: Netlink, names: HoldNames, owner: string): void {
-  const there = find(netlink.links(), names.hold);
+function deletePair(netlink: Netlink, name: string, owner: string): void {
+  const there = find(netlink.links(), name);
   if (there?.alias === owner) netlink.deleteLink(there.ifindex);
 }
 

@@ -3,7 +3,7 @@
  *
  *   open ─► bpf file system ─► load the object over what is pinned ─► hook, put, …
  *
- *   <pin dir>/groups nics members ports macs guarded devices near wires vlans vnis peers stats     maps
+ *   <pin dir>/groups nics members lanes queues ports macs guarded devices near wires vlans vnis peers stats     maps
  *   <pin dir>/link-<ifindex>-<side>-<program>                          tcx links
  *
  * Programs are attached through tcx links where the kernel has them (6.6 and later): pinned, they
@@ -22,7 +22,8 @@ import type { LoadedObject } from './ffi/libbpf.ts';
 import { close, view, mustMap, MAP_SHARED } from './ffi/libc.ts';
 import { LITTLE, fixedBytes } from './ffi/struct.ts';
 import { membarrier } from './ffi/sys.ts';
-import { claimPinDir, deleteHoldPair, deleteTunnel, ensureHoldPair, ensurePinDir, ensureTunnel, kernelAtLeast } from './devices.ts';
+import { claimPinDir, deleteHoldPair, deleteLanePair, deleteTunnel, ensureHoldPair, ensureLanePair, ensurePinDir, ensureTunnel, kernelAtLeast } from './devices.ts';
+import type { HoldNames, LaneNames } from './devices.ts';
 import { Near } from './near.ts';
 import { Netlink } from './netlink.ts';
 import type { Link, Watch } from './netlink.ts';
@@ -47,10 +48,24 @@ export interface KernelOptions<P extends string> {
   /** Nobody else may use that directory while this one does. Default: not asked. */
   readonly alone?: boolean;
   readonly attach: 'auto' | 'tcx' | 'clsact';
+  /** Lanes of a group, each a queue of the kernel's; 0 or absent = held frames go by the ring alone. */
+  readonly lanes?: number;
   /** UDP port of frames between hosts by VXLAN; VXLAN_PORT unless given. */
   readonly vxlanPort?: number;
   /** Said in the alias of our devices; another owner's devices are not touched. */
   readonly owner: string;
+}
+
+/** Devices of one group. */
+export interface HoldPair {
+  readonly holdDevice: string;
+  readonly ringDevice: string;
+  /** Empty, and 0: it has no lanes. */
+  readonly laneDevice: string;
+  readonly holdIfindex: number;
+  readonly ringIfindex: number;
+  readonly laneIfindex: number;
+  readonly exitIfindex: number;
 }
 
 const ATTACH_TYPE = { ingress: TCX_INGRESS, egress: TCX_EGRESS } as const;
@@ -115,11 +130,18 @@ export class Kernel<P extends string> {
   watch(listener: () => void): Watch {
     return this.#netlink.watch(listener);
   }
-  ensureHoldPair(id: number): { holdDevice: string; ringDevice: string; holdIfindex: number; ringIfindex: number } {
+  ensureHoldPair(id: number): HoldPair {
     const names = holdNames(id);
-    return { holdDevice: names.hold, ringDevice: names.ring, ...ensureHoldPair(this.#netlink, names, this.#options.owner) };
+    const { owner, lanes = 0 } = this.#options;
+    if (lanes === 0) deleteLanePair(this.#netlink, names, owner); // of a life that had them
+    return {
+      holdDevice: names.hold, ringDevice: names.ring, laneDevice: lanes === 0 ? '' : names.lane,
+      ...ensureHoldPair(this.#netlink, names, owner),
+      ...(lanes === 0 ? { laneIfindex: 0, exitIfindex: 0 } : ensureLanePair(this.#netlink, names, lanes, owner)),
+    };
   }
   deleteHoldPair(id: number): void {
+    deleteLanePair(this.#netlink, holdNames(id), this.#options.owner);
     deleteHoldPair(this.#netlink, holdNames(id), this.#options.owner);
   }
   readonly tunnelDevice = 'slx';
@@ -301,7 +323,7 @@ export class Kernel<P extends string> {
   }
 }
 
-const holdNames = (id: number): { hold: string; ring: string } => ({ hold: `slh${id}`, ring: `slr${id}` });
+const holdNames = (id: number): HoldNames & LaneNames => ({ hold: `slh${id}`, ring: `slr${id}`, lane: `slq${id}`, exit: `slo${id}` });
 
 function usesTcx(attach: 'auto' | 'tcx' | 'clsact'): boolean {
   const there = kernelAtLeast(...TCX_SINCE);

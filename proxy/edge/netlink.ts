@@ -13,10 +13,11 @@
  */
 import { close, bind, errno, must, setOption, socket, EAGAIN, EINTR, ENOBUFS, MSG_DONTWAIT, SystemError } from './ffi/libc.ts';
 import { LITTLE, fixedBytes } from './ffi/struct.ts';
-import { pollReadable, receive, send } from './ffi/sys.ts';
+import { attachFilter, pollReadable, receive, send } from './ffi/sys.ts';
+import { FLAG, Message, TYPE, attributes, replies } from './netlink-message.ts';
+import type { Reply } from './netlink-message.ts';
 
 const AF_NETLINK = 16;
-const AF_BRIDGE = 7;
 const AF_INET6 = 10;
 const SOCK_RAW_CLOEXEC = 3 | 0o2000000;
 const SOL_SOCKET = 1;
@@ -24,11 +25,8 @@ const SO_RCVBUF = 8;
 const SO_RCVTIMEO = 20;
 const TIMEOUT_MS = 5000;
 const RECEIVE_BYTES = 1 << 18;
-const MESSAGE_BYTES = 1 << 12;
 
-const TYPE = { error: 2, done: 3, newLink: 16, delLink: 17, getLink: 18, newNeigh: 28, delNeigh: 29, getNeigh: 30 } as const;
-const FLAG = { request: 1, ack: 4, dump: 0x300, excl: 0x200, replace: 0x100, create: 0x400 } as const;
-const IFLA = { address: 1, name: 3, mtu: 4, link: 5, qdisc: 6, master: 10, linkInfo: 18, alias: 20, afSpec: 26, linkNamespace: 37 } as const;
+const IFLA = { address: 1, name: 3, mtu: 4, link: 5, qdisc: 6, master: 10, linkInfo: 18, alias: 20, afSpec: 26, txQueues: 31, rxQueues: 32, linkNamespace: 37 } as const;
 const INFO = { kind: 1, data: 2 } as const;
 const VETH_PEER = 1;
 const VXLAN = { learning: 7, port: 15, gbp: 23, external: 25 } as const;
@@ -39,12 +37,23 @@ const IFF_NOARP = 0x80;
 const NDA_LLADDR = 2;
 const NUD_NOARP = 0x40;
 const NUD_PERMANENT = 0x80;
-const NTF_MASTER = 0x04;
 const GROUPS_LINK_TC = 0x1 | 0x8;
 const NETLINK_NETFILTER = 12;
 const GROUP_NFTABLES = 1 << 6;
 /** New and deleted tables and chains: the subsystem is the high byte. */
 const NFT_TABLE_OR_CHAIN: readonly number[] = [0x0a00, 0x0a02, 0x0a03, 0x0a05];
+
+/** Handles of lanes' gates: of their major number's two bytes, the upper. */
+export const GATE_HANDLES = 0x51;
+/** Passes all but new qdiscs with such a handle: a changed one is told as a new one. Byte order of the machine in the message, of the network in the filter. */
+const NOT_GATES: readonly (readonly [code: number, jumpTrue: number, jumpFalse: number, value: number])[] = [
+  [0x28, 0, 0, 4], // half word: nlmsg_type
+  [0x15, 0, 3, LITTLE ? 0x2400 : 0x0024], // RTM_NEWQDISC
+  [0x30, 0, 0, LITTLE ? 27 : 24], // byte: the upper one of tcm_handle
+  [0x15, 0, 1, GATE_HANDLES],
+  [0x06, 0, 0, 0],
+  [0x06, 0, 0, 0xffff_ffff],
+];
 
 export const EEXIST = 17;
 export const ENODEV = 19;
@@ -76,92 +85,8 @@ export interface Vxlan {
   readonly gbp: boolean;
 }
 
-// ------------------------------------------------------------------------------------ messages
+// ------------------------------------------------------------------------------------- replies
 
-/** A message under construction: header, fixed part, attributes. */
-class Message {
-  readonly #bytes = fixedBytes(MESSAGE_BYTES);
-  readonly #view = new DataView(this.#bytes.buffer);
-  #end = 16;
-
-  constructor(type: number, flags: number) {
-    this.#view.setUint16(4, type, LITTLE);
-    this.#view.setUint16(6, FLAG.request | flags, LITTLE);
-  }
-  /** struct ifinfomsg. `change` names the flags that count. */
-  link(ifindex: number, flags = 0, change = 0): this {
-    this.#view.setInt32(this.#end + 4, ifindex, LITTLE);
-    this.#view.setUint32(this.#end + 8, flags, LITTLE);
-    this.#view.setUint32(this.#end + 12, change, LITTLE);
-    this.#end += 16;
-    return this;
-  }
-  /** struct ndmsg of a forwarding entry. */
-  neighbour(ifindex: number, state: number): this {
-    this.#bytes[this.#end] = AF_BRIDGE;
-    this.#view.setInt32(this.#end + 4, ifindex, LITTLE);
-    this.#view.setUint16(this.#end + 8, state, LITTLE);
-    this.#bytes[this.#end + 10] = NTF_MASTER;
-    this.#end += 12;
-    return this;
-  }
-  bytes(type: number, value: Uint8Array): this {
-    const length = 4 + value.length;
-    this.#view.setUint16(this.#end, length, LITTLE);
-    this.#view.setUint16(this.#end + 2, type, LITTLE);
-    this.#bytes.set(value, this.#end + 4);
-    this.#end += (length + 3) & ~3;
-    return this;
-  }
-  text(type: number, value: string): this {
-    return this.bytes(type, Buffer.from(`${value}\0`));
-  }
-  u32(type: number, value: number): this {
-    const bytes = new Uint8Array(4);
-    new DataView(bytes.buffer).setUint32(0, value, LITTLE);
-    return this.bytes(type, bytes);
-  }
-  nest(type: number, fill: (m: this) => void): this {
-    const start = this.#end;
-    this.#end += 4;
-    fill(this);
-    this.#view.setUint16(start, this.#end - start, LITTLE);
-    this.#view.setUint16(start + 2, type, LITTLE);
-    return this;
-  }
-  finish(sequence: number): Uint8Array {
-    this.#view.setUint32(0, this.#end, LITTLE);
-    this.#view.setUint32(8, sequence, LITTLE);
-    return this.#bytes.subarray(0, this.#end);
-  }
-}
-
-interface Reply {
-  readonly type: number;
-  readonly body: DataView;
-}
-/** The messages of one reply that answer `sequence`. */
-function* replies(buffer: Uint8Array, length: number, sequence: number): Generator<Reply> {
-  const view = new DataView(buffer.buffer, buffer.byteOffset, length);
-  for (let at = 0; at + 16 <= length; ) {
-    const size = view.getUint32(at, LITTLE);
-    if (size < 16 || at + size > length) throw new Error('netlink: a reply that ends too early');
-    if (view.getUint32(at + 8, LITTLE) === sequence) {
-      yield { type: view.getUint16(at + 4, LITTLE), body: new DataView(buffer.buffer, buffer.byteOffset + at + 16, size - 16) };
-    }
-    at += (size + 3) & ~3;
-  }
-}
-function attributes(body: DataView, from: number): Map<number, DataView> {
-  const found = new Map<number, DataView>();
-  for (let at = from; at + 4 <= body.byteLength; ) {
-    const length = body.getUint16(at, LITTLE);
-    if (length < 4 || at + length > body.byteLength) break;
-    found.set(body.getUint16(at + 2, LITTLE) & 0x3fff, new DataView(body.buffer, body.byteOffset + at + 4, length - 4));
-    at += (length + 3) & ~3;
-  }
-  return found;
-}
 const asText = (value: DataView | undefined): string =>
   value === undefined ? '' : Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('utf8').replace(/\0+$/, '');
 const asMac = (value: DataView | undefined): string =>
@@ -195,7 +120,7 @@ const macBytes = (mac: string): Uint8Array => Uint8Array.from(Buffer.from(mac.re
 
 // -------------------------------------------------------------------------------------- socket
 
-function openSocket(groups: number, protocol = 0): number {
+export function openSocket(groups: number, protocol = 0): number {
   const fd = must(socket(AF_NETLINK, SOCK_RAW_CLOEXEC, protocol), 'socket', 'netlink');
   const name = new Uint8Array(12);
   const view = new DataView(name.buffer);
@@ -208,6 +133,8 @@ function openSocket(groups: number, protocol = 0): number {
 export interface Veth {
   readonly name: string;
   readonly peer: string;
+  /** Queues to send by, of the first end; unless given, as the kernel makes them. */
+  readonly queues?: number;
 }
 export interface Watch {
   close(): void;
@@ -274,12 +201,13 @@ export class Netlink {
 
   /** Both ends, down, in this namespace. */
   addVeth(veth: Veth, mtu: number): void {
-    const message = new Message(TYPE.newLink, FLAG.ack | FLAG.create | FLAG.excl).link(0)
+    const queued = (message: Message, queues: number): Message => (veth.queues === undefined ? message : message.u32(IFLA.txQueues, queues).u32(IFLA.rxQueues, 1));
+    const message = queued(new Message(TYPE.newLink, FLAG.ack | FLAG.create | FLAG.excl).link(0), veth.queues ?? 1)
       .text(IFLA.name, veth.name).u32(IFLA.mtu, mtu)
       .nest(IFLA.linkInfo, (m) => {
         m.text(INFO.kind, 'veth').nest(INFO.data, (d) => {
           d.nest(VETH_PEER, (p) => {
-            p.link(0).text(IFLA.name, veth.peer).u32(IFLA.mtu, mtu);
+            queued(p.link(0), 1).text(IFLA.name, veth.peer).u32(IFLA.mtu, mtu);
           });
         });
       });
@@ -341,9 +269,11 @@ export class Netlink {
     return isStatic;
   }
 
-  /** Calls `listener` after devices or qdiscs changed. */
+  /** Calls `listener` after devices or qdiscs changed; of lanes' gates that open and shut it hears nothing. */
   watch(listener: () => void): Watch {
-    return listen(openSocket(GROUPS_LINK_TC), () => true, listener);
+    const fd = openSocket(GROUPS_LINK_TC);
+    attachFilter(fd, NOT_GATES);
+    return listen(fd, () => true, listener);
   }
 
   /** Sends, and reads to the end of the answer. Errors in `fine` count as done. */

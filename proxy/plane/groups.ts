@@ -14,7 +14,9 @@ import type { Meter } from './meter.ts';
 import { ADVANCE, RECEIVER, RELEASE } from './orders.ts';
 import { DUMP_ROW, clockMs } from './protocol.ts';
 import type { Answer, Dump, Request } from './protocol.ts';
-import { NEVER, Pump } from './pump.ts';
+import type { Lanes } from './lanes.ts';
+import { NEVER } from './never.ts';
+import { Pump } from './pump.ts';
 
 /** A descriptor for so many bytes of hold memory: at an average frame below it, rows run out first. */
 const BYTES_PER_ROW = 256;
@@ -61,6 +63,8 @@ export interface GroupsOptions {
   readonly cells: { readonly groups: ArrayBuffer; readonly nics: ArrayBuffer };
   /** Throws what is wrong outside: a device that is gone, memory, privileges. */
   readonly openQueue: (id: GroupId, options: HoldOptions, retireMs: number) => HoldQueue;
+  /** Where its frames may wait in the kernel besides; undefined = nowhere. */
+  readonly openLanes?: (id: GroupId, options: HoldOptions) => Lanes | undefined;
   /** Frames of one block at most. */
   readonly blockFramesMax: number;
   readonly meterOf: (request: Extract<Request, { op: 'open' }>) => Meter;
@@ -139,12 +143,24 @@ export class Groups {
       return;
     }
     if (request.op === 'dump') {
-      this.#dumps.push(request);
+      this.#dump(request);
       return;
     }
     const group = this.open.get(id);
     if (group === undefined) this.#options.fail(call, new Error(`group ${id} is not open`));
     else this.#ask(group, request);
+  }
+
+  /** A capture reads the ring, so it begins when all that is held is there. */
+  #dump(request: Extract<Request, { op: 'dump' }>): void {
+    const group = this.open.get(request.id);
+    const begin = (): void => void this.#dumps.push(request);
+    if (group === undefined || request.from !== undefined) {
+      begin();
+      return;
+    }
+    group.dueMs = AT_ONCE;
+    group.pump.gathered(begin);
   }
 
   /** One piece of one capture, between two breaths of every group. True = more wait. */
@@ -192,17 +208,21 @@ export class Groups {
     const frames = Math.min(ROWS_MAX, Math.max(ROWS_MIN, Math.ceil(options.bytes / BYTES_PER_ROW)));
     const kernel = new KernelCells(id, cells.groups, cells.nics);
     const queue = this.#options.openQueue(id, options, retireMsOf(this.open.size));
+    let lanes: Lanes | undefined;
     try {
+      lanes = this.#options.openLanes?.(id, options);
       const pump = new Pump(
         {
           id, framesMax: frames, bytesMax: options.bytes, colour: options.colour, epoch: options.epoch,
           highWater: options.highWater, originMs: queue.originSec * 1000, settleMs: queue.settleMs, clockMs,
+          ...(lanes === undefined ? {} : { lanes }),
         },
         queue, queue, kernel, this.#intake, meter, this.#options.fact,
       );
       queue.bind();
       this.open.set(id, { id, queue, pump, dueMs: AT_ONCE });
     } catch (error) {
+      lanes?.close();
       queue.close();
       throw error;
     }
@@ -223,12 +243,18 @@ export class Groups {
 
 function held({ pump, queue }: OpenGroup): HeldEpoch[] {
   const wallMs = Date.now();
-  return pump.ring.held().map((row) => ({
-    epoch: epoch(row.epoch),
-    frames: row.frames,
-    bytes: row.bytes,
-    oldestMs: Number.isNaN(row.oldestMs) ? 0 : Math.max(0, wallMs - queue.originSec * 1000 - row.oldestMs),
-  }));
+  const rows = new Map<number, HeldEpoch>();
+  const add = (at: number, frames: number, bytes: number, oldestMs: number): void => {
+    const before = rows.get(at);
+    rows.set(at, { epoch: epoch(at), frames: frames + (before?.frames ?? 0), bytes: bytes + (before?.bytes ?? 0), oldestMs: Math.max(oldestMs, before?.oldestMs ?? 0) });
+  };
+  for (const { epoch: at, frames, bytes, oldestMs } of pump.ring.held()) {
+    add(at, frames, bytes, Number.isNaN(oldestMs) ? 0 : Math.max(0, wallMs - queue.originSec * 1000 - oldestMs));
+  }
+  for (const { colour, frames, bytes, firstMs } of pump.lanes?.held() ?? []) {
+    add(pump.ring.store.window.label(colour), frames, bytes, Math.max(0, clockMs() - firstMs));
+  }
+  return [...rows.values()].sort((a, b) => a.epoch - b.epoch);
 }
 
 /** A copy of some frames, which stay. Two passes, to copy each byte once. */

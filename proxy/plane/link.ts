@@ -7,17 +7,22 @@
  */
 import { MessageChannel, Worker } from 'node:worker_threads';
 import type { MessagePort } from 'node:worker_threads';
+import { colourDiff } from '../core/types.ts';
+import type { Colour, Epoch } from '../core/types.ts';
+import { mapCells } from '../edge/ffi/bpf.ts';
 import * as libc from '../edge/ffi/libc.ts';
 import { HoldDesk } from './desk.ts';
+import { LaneCells, withLanes } from './lane-cells.ts';
+import type { LaneMaps } from './lane-cells.ts';
 import { Meter } from './meter.ts';
 import { ADVANCE, ASK, Orders, RECEIVER, RELEASE } from './orders.ts';
 import type { Message, Request, WorkerOptions } from './protocol.ts';
-import type { GroupId } from '../ports.ts';
+import type { GroupId, HoldCounters, HoldOptions } from '../ports.ts';
 
 export interface HoldLinkOptions {
   /** CPU for the hold loop; the machine's last one suits, the first takes most interrupts. */
   readonly cpu: number;
-  /** Paths of the pinned maps `groups` and `nics`. */
+  /** Paths of the pinned maps. */
   readonly pins: WorkerOptions['pins'];
 }
 
@@ -29,6 +34,11 @@ export class HoldLink extends HoldDesk {
   readonly #port: MessagePort;
   readonly #orders = new Orders();
   readonly #bellFd: number;
+  readonly #maps: LaneMaps;
+  readonly #lanes = new Map<GroupId, LaneCells>();
+  readonly #bytes = new Map<GroupId, number>();
+  /** The newest colour that a frame may carry, by group. */
+  readonly #newest = new Map<GroupId, Colour>();
   readonly #gone: Promise<void>;
   readonly #atExit = (): void => { this.#sayEnd(); };
   #over = false;
@@ -36,6 +46,7 @@ export class HoldLink extends HoldDesk {
 
   constructor(options: HoldLinkOptions) {
     super();
+    this.#maps = { lanes: mapCells(options.pins.lanes).buffer, queues: mapCells(options.pins.queues).buffer };
     this.#bellFd = libc.must(libc.eventfd(0, 0), 'eventfd', 'doorbell of the hold worker');
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
@@ -56,6 +67,31 @@ export class HoldLink extends HoldDesk {
 
   protected override meterOf(): Meter {
     return new Meter();
+  }
+  /** The lane of a colour that comes into use, if one is free: before any frame may carry it, so only the first time. */
+  override advance(id: GroupId, colour: Colour, epoch: Epoch): void {
+    if (colourDiff(colour, this.#newest.get(id) ?? colour) > 0) {
+      this.#newest.set(id, colour);
+      this.#lanesOf(id).fill(colour);
+    }
+    super.advance(id, colour, epoch);
+  }
+  override restore(id: GroupId, restored: Colour, next: Colour, epoch: Epoch): Promise<void> {
+    this.#newest.set(id, next);
+    return super.restore(id, restored, next, epoch);
+  }
+  override open(id: GroupId, options: HoldOptions): Promise<void> {
+    this.#bytes.set(id, options.bytes);
+    this.#newest.set(id, options.newest);
+    return super.open(id, options);
+  }
+  override counters(id: GroupId): HoldCounters {
+    return withLanes(super.counters(id), this.#lanesOf(id), this.#bytes.get(id) ?? Infinity);
+  }
+  #lanesOf(id: GroupId): LaneCells {
+    let cells = this.#lanes.get(id);
+    if (cells === undefined) this.#lanes.set(id, cells = new LaneCells(id, this.#maps));
+    return cells;
   }
   protected override post(request: Request): void {
     const lazy = this.#write(request);

@@ -83,6 +83,8 @@ export class NicBalance {
   readonly #store: FrameStore;
   readonly #cells: GroupCells;
   readonly #quietMs: number;
+  /** When lanes last had frames. */
+  #lanesMs = Number.NEGATIVE_INFINITY;
   readonly #members = new Int32Array(256);
   readonly #trace = new Int32Array(NICS_MAX);
   readonly #sinceMs = new Float64Array(NICS_MAX);
@@ -115,18 +117,21 @@ export class NicBalance {
     return heldByNic[nic] === 0 && earlyByNic[nic] === 0 && this.#cells.heldMissing(nic) === 0 && this.#cells.earlyMissing(nic) === 0;
   }
 
-  check(nowMs: number, scanned: boolean): void {
+  /** `lanesEmpty`: frames that wait in lanes are not here, and not lost; nor are those that have just left them. */
+  check(nowMs: number, scanned: boolean, lanesEmpty = true): void {
+    if (!lanesEmpty) this.#lanesMs = nowMs;
+    const held = nowMs - this.#lanesMs >= this.#quietMs;
     const count = this.#cells.nics(this.#members);
     for (let i = 0; i < count; i++) this.#store.meet(this.#members[i]!);
-    this.waiting = false;
+    this.waiting = lanesEmpty && !held;
     for (let i = 0; i < this.#store.nicCount; i++) {
-      if (!this.#balanced(this.#store.nics[i]!, nowMs, scanned)) this.waiting = true;
+      if (!this.#balanced(this.#store.nics[i]!, nowMs, scanned, held)) this.waiting = true;
     }
   }
 
-  #balanced(nic: number, nowMs: number, scanned: boolean): boolean {
+  #balanced(nic: number, nowMs: number, scanned: boolean, mayHeld: boolean): boolean {
     const store = this.#store;
-    const held = (this.#cells.heldMissing(nic) - store.heldByNic[nic]!) | 0;
+    const held = mayHeld ? (this.#cells.heldMissing(nic) - store.heldByNic[nic]!) | 0 : 0;
     const early = (this.#cells.earlyMissing(nic) - store.earlyByNic[nic]!) | 0;
     if (held === 0 && early === 0) return true;
     const here = Math.imul(store.heldByNic[nic]!, 7) + store.earlyByNic[nic]!;

@@ -18,8 +18,8 @@ export interface WorkerOptions {
   readonly orders: SharedArrayBuffer;
   /** CPU the loop stays on: frames released from one CPU keep the order of their flow (I6). */
   readonly cpu: number;
-  /** Pinned maps `groups` and `nics`. */
-  readonly pins: { readonly groups: string; readonly nics: string };
+  /** Pinned maps. */
+  readonly pins: { readonly groups: string; readonly nics: string; readonly lanes: string; readonly queues: string };
 }
 
 export type Request =

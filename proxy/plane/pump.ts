@@ -3,7 +3,8 @@
  *
  *   breath   1 in     filled blocks from the source, at most BLOCKS or FRAMES of them
  *            2 room   ring blocks emptied into the arena where the ring runs short
- *            3 out    ready frames to the sink, at most OUT of them: peek, send, then pop
+ *            3 out    lanes that may go, and between them ready frames to the sink, at most OUT of them:
+ *                     peek, send, then pop
  *            4 facts  what was released, what is new, what runs short; counters for anyone
  *
  * The clock is read once, by the caller. The answer says when it wants to breathe again: at once,
@@ -25,8 +26,12 @@ import { DRAIN_DISCARD, DRAIN_RELEASE } from '../ring/store.ts';
 import type { DrainFate, StoreOptions } from '../ring/store.ts';
 import { diff } from '../ring/window.ts';
 import type { GroupCells } from './cells.ts';
+import { LaneFlow } from './lane-flow.ts';
+import type { Lanes } from './lanes.ts';
 import type { Meter } from './meter.ts';
+import { NEVER } from './never.ts';
 import { NicBalance, ReleaseProgress, quietMsOf } from './progress.ts';
+import { publish } from './publish.ts';
 
 const BLOCKS_MAX = 8;
 const IN_FRAMES_MAX = 2048;
@@ -48,7 +53,6 @@ const CALM_SHARE = 0.8;
  */
 const DRAIN_TAIL_MS = 200;
 const DRAIN_MS_MAX = 5000;
-export const NEVER = Number.POSITIVE_INFINITY;
 
 /** One reading of the clocks, for a whole breath. */
 export interface Instant {
@@ -67,6 +71,8 @@ export interface PumpOptions extends StoreOptions {
   readonly settleMs: number;
   /** Monotonic clock, read once more when the first frame of a release has been sent. */
   readonly clockMs: () => number;
+  /** Where held frames wait besides the ring. */
+  readonly lanes?: Lanes;
 }
 
 type Then = (frames: number) => void;
@@ -107,6 +113,9 @@ export class Pump {
   #refusedSinceMs = 0;
   #retryAtMs = 0;
   #wireFromMs = Number.NaN;
+  readonly #flow: LaneFlow | undefined;
+  #at: Instant = { nowMs: 0, wallMs: 0 };
+  #scanned = false;
   #dropsAtMs = 0;
   #dropped = 0;
   #overflowSeen = 0;
@@ -124,7 +133,16 @@ export class Pump {
     this.#intake = intake;
     this.#batch = new Int32Array(sink.batchMax);
     this.meter = meter;
-    this.ring = new HoldRing(options, source);
+    const { lanes } = options;
+    this.ring = new HoldRing(options, source, lanes);
+    this.#flow = lanes === undefined ? undefined : new LaneFlow(lanes, this.ring, {
+      opened: () => { this.#onWire(); },
+      isClean: (colour) => {
+        this.#rise();
+        return diff(colour, this.#progress.reported) <= 0;
+      },
+      wallOf: (ms) => this.#at.wallMs - (this.#at.nowMs - ms),
+    });
     this.#progress = new ReleaseProgress(this.ring.store, cells, this.#quietMs);
     this.#balance = new NicBalance(this.ring.store, cells, this.#quietMs);
   }
@@ -135,35 +153,56 @@ export class Pump {
    */
   release(upTo: number, askedAtMs: number): void {
     const idle = this.ring.readyFrames === 0;
-    this.ring.release(upTo);
-    if (idle && this.ring.readyFrames > 0) this.#wireFromMs = askedAtMs;
+    if (this.#flow === undefined) this.ring.release(upTo);
+    else this.#flow.release(upTo);
+    if (idle && (this.#flow !== undefined || this.ring.readyFrames > 0)) this.#wireFromMs = askedAtMs;
     if (diff(upTo | 0, this.#progress.reported) <= 0) this.#emit({ kind: 'released', id: this.#options.id, colour: colour(upTo) });
   }
 
-  restore(restored: number, next: number, label: number, nowMs: number, then: () => void): void {
-    this.ring.restore(restored, next, label);
-    this.#restores.push({ notBeforeMs: nowMs + this.#options.settleMs, doneAt: Number.NaN, then });
+  restore(restored: number, next: number, label: number, askedAtMs: number, then: () => void): void {
+    this.gathered(() => {
+      this.ring.restore(restored, next, label);
+      this.#restores.push({ notBeforeMs: Math.max(askedAtMs, this.#at.nowMs) + this.#options.settleMs, doneAt: Number.NaN, then });
+    });
   }
 
-  drain(nics: readonly number[] | undefined, fate: DrainFate, nowMs: number, then: Then): void {
-    this.ring.drain(nics, fate);
-    const doneAt = this.#left + this.ring.readyFrames;
-    this.#drains.push({ nics, fate, then, doneAt, dropAtMs: nowMs + DRAIN_MS_MAX, discardSinceMs: nowMs });
-    this.#checkAtMs = 0;
+  drain(nics: readonly number[] | undefined, fate: DrainFate, askedAtMs: number, then: Then): void {
+    this.gathered(() => {
+      const nowMs = Math.max(askedAtMs, this.#at.nowMs);
+      this.ring.drain(nics, fate);
+      const doneAt = this.#left + this.ring.readyFrames;
+      this.#drains.push({ nics, fate, then, doneAt, dropAtMs: nowMs + DRAIN_MS_MAX, discardSinceMs: nowMs });
+      this.#checkAtMs = 0;
+    }, true);
+  }
+
+  /** Runs `then` when the ring has everything that is held; `stop`: as long as a drain lasts all of it comes there. */
+  gathered(then: () => void, stop = false): void {
+    if (this.#flow === undefined) then();
+    else this.#flow.after(then, stop);
   }
 
   /** The group closes: what is held is dropped, and who waits is answered. */
   end(): void {
+    this.#flow?.end();
     for (const { then } of this.#drains) then(0);
     for (const { then } of this.#restores) then();
     this.#drains = [];
     this.#restores = [];
+    this.#options.lanes?.close();
   }
 
   /** When to breathe again: a time (now or earlier = at once), or NEVER = when frames arrive. */
   breath(at: Instant): number {
+    this.#at = at;
+    this.ring.store.bytesElsewhere = this.#options.lanes?.cells.used ?? 0;
     const scanned = this.#in();
+    this.#scanned = scanned;
     this.ring.store.blocks.relieve(RELIEVE_BLOCKS_MAX);
+    while (this.#flow?.step(at.nowMs) === true) {
+      this.#out(at);
+      if (this.ring.readyFrames > 0) break;
+    }
     this.#out(at);
     this.#balance.flush();
     this.#publish(); // before the facts: who hears that an epoch is out finds it so in the counters
@@ -172,6 +211,10 @@ export class Pump {
     this.#settle(at.nowMs, scanned);
     this.#publish();
     return this.#again(at.nowMs, scanned);
+  }
+
+  get lanes(): Lanes | undefined {
+    return this.#options.lanes;
   }
 
   /** True when the source had nothing more. */
@@ -206,6 +249,11 @@ export class Pump {
     this.ring.pop(sent);
     this.#left += sent;
     this.#tries = 0;
+    this.#onWire();
+  }
+
+  /** The first frame of a release was given to the kernel, or let go there. */
+  #onWire(): void {
     if (Number.isNaN(this.#wireFromMs)) return;
     this.meter.onWire(Math.max(0, this.#options.clockMs() - this.#wireFromMs));
     this.#wireFromMs = Number.NaN;
@@ -238,7 +286,7 @@ export class Pump {
       this.#overflowSeen = total;
       this.#overflowFactAtMs = nowMs;
     }
-    const { occupancy } = this.ring;
+    const occupancy = this.#occupancy();
     if (!this.#high && occupancy >= this.#options.highWater) {
       this.#high = true;
       this.#emit({ kind: 'high-water', id: this.#options.id, occupancy, heldBytes: store.heldBytes });
@@ -247,25 +295,42 @@ export class Pump {
     }
   }
 
+  /** A lane that is full has met the high-water mark. */
+  #occupancy(): number {
+    const { lanes, bytesMax, highWater } = this.#options;
+    if (lanes === undefined) return this.ring.occupancy;
+    return Math.max(this.ring.occupancy, (lanes.cells.used + this.ring.store.storedBytes) / bytesMax, lanes.anyFull ? highWater : 0);
+  }
+
   #facts(nowMs: number, scanned: boolean): void {
     const { outputs } = this.ring;
     for (const label of outputs) this.#emit({ kind: 'output-pending', id: this.#options.id, epoch: epoch(label) });
     if (outputs.length > 0) outputs.length = 0;
-    const risen = this.#progress.maybeRisen(nowMs, scanned);
-    if (risen !== undefined) this.#emit({ kind: 'released', id: this.#options.id, colour: colour(risen) });
+    this.#rise();
     const traffic = this.ring.store.tally.arrived + this.#left;
     if (traffic !== this.#lastTraffic) {
       this.#lastTraffic = traffic;
       this.#checkAtMs = Math.min(this.#checkAtMs, nowMs + this.#quietMs);
     }
     if (nowMs < this.#checkAtMs) return;
-    this.#balance.check(nowMs, scanned);
+    this.#balance.check(nowMs, scanned, (this.#options.lanes?.frames ?? 0) === 0);
     this.#checkAtMs = this.#balance.waiting ? nowMs + this.#quietMs / 2 : NEVER;
+  }
+
+  /** Says up to which colour everything has left, when that has risen. Counters first: who hears of it finds it so there. */
+  #rise(): void {
+    const risen = this.#progress.maybeRisen(this.#at.nowMs, this.#scanned);
+    if (risen === undefined) return;
+    this.#publish();
+    this.#emit({ kind: 'released', id: this.#options.id, colour: colour(risen) });
   }
 
   /** Drains and restores that have come to their end. */
   #settle(nowMs: number, scanned: boolean): void {
-    if (this.#drains.length > 0) this.#drains = this.#drains.filter((drain) => !this.#drained(drain, nowMs, scanned));
+    if (this.#drains.length > 0) {
+      this.#drains = this.#drains.filter((drain) => !this.#drained(drain, nowMs, scanned));
+      if (this.#drains.length === 0) this.#flow?.resume();
+    }
     if (this.#restores.length > 0) this.#restores = this.#restores.filter((restore) => !this.#restored(restore, nowMs, scanned));
   }
 
@@ -309,24 +374,7 @@ export class Pump {
   }
 
   #publish(): void {
-    const { meter, ring } = this;
-    const { store } = ring;
-    const { tally } = store;
-    meter.set('heldFrames', store.heldFrames);
-    meter.set('heldBytes', store.heldBytes);
-    const oldest = ring.oldestArrivedMs();
-    meter.set('oldestMs', Number.isNaN(oldest) ? 0 : this.#options.originMs + oldest);
-    meter.set('occupancy', ring.occupancy);
-    meter.set('arrived', tally.arrived);
-    meter.set('arrivedBytes', tally.arrivedBytes);
-    meter.set('releasedFrames', tally.released);
-    meter.set('releasedBytes', tally.releasedBytes);
-    meter.set('discardedFrames', tally.discarded);
-    meter.set('overflowFrames', tally.overflow + this.#dropped);
-    meter.set('refusedFrames', tally.refused);
-    meter.set('earlyFrames', tally.early);
-    meter.set('lateRecorded', tally.recorded);
-    meter.set('redelivered', tally.redelivered);
+    publish(this.meter, this.ring, { occupancy: this.#occupancy(), dropped: this.#dropped, originMs: this.#options.originMs });
   }
 
   #again(nowMs: number, scanned: boolean): number {
@@ -337,6 +385,6 @@ export class Pump {
     if (this.#restores.length > 0 || this.#drains.length > 0) again = Math.min(again, nowMs + RETRY_MS);
     if (this.#progress.waiting) again = Math.min(again, nowMs + this.#quietMs / 4);
     if (this.#high || this.#dropped + this.ring.store.tally.overflow > this.#overflowSeen) again = Math.min(again, nowMs + OVERFLOW_FACT_EVERY_MS);
-    return Math.min(again, this.#checkAtMs);
+    return Math.min(again, this.#checkAtMs, this.#flow?.again(nowMs) ?? NEVER);
   }
 }

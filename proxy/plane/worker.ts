@@ -18,13 +18,22 @@ import { receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { mapCells } from '../edge/ffi/bpf.ts';
 import * as libc from '../edge/ffi/libc.ts';
 import { BLOCK_FRAMES_MAX, HoldSocket } from '../edge/packet-socket.ts';
+import { LaneValves } from '../edge/lane-valves.ts';
 import { Groups } from './groups.ts';
+import { LaneCells } from './lane-cells.ts';
+import { Lanes } from './lanes.ts';
 import { Meter } from './meter.ts';
 import { ASK, ASLEEP, EXPECTANT, Order, Orders } from './orders.ts';
 import { clockMs } from './protocol.ts';
 import type { Message, Request, WorkerOptions } from './protocol.ts';
+import { LANES } from '../ring/stamp.ts';
+import type { GroupId, HoldOptions } from '../ports.ts';
 
 const SLEEP_MS_MAX = 1000;
+/** What is missing so long after a lane's marker is lost. */
+const LANE_QUIET_MS = 40;
+/** A queue's own bound is twice that. */
+const LANE_BYTES_MAX = 1 << 30;
 const EVENTS_MAX = 64;
 /** Every millisecond off the CPU fills a block of every ring. */
 const NICE = -10;
@@ -40,7 +49,29 @@ const epoll = libc.must(libc.epollCreate(0), 'epoll_create1', 'hold worker');
 
 const post = (message: Message): void => { options.port.postMessage(message); };
 
+const laneMaps = { lanes: mapCells(options.pins.lanes).buffer, queues: mapCells(options.pins.queues).buffer };
+
+/** Where the kernel can't, held frames wait in the ring: slower, not otherwise. */
+function openLanes(id: GroupId, { laneDevice, bytes, highWater }: HoldOptions): Lanes | undefined {
+  const cells = new LaneCells(id, laneMaps);
+  cells.begin(0);
+  if (laneDevice === '') return undefined;
+  let valves: LaneValves | undefined;
+  try {
+    valves = new LaneValves(laneDevice, id, LANES);
+    valves.setUp();
+  } catch (error) {
+    valves?.close();
+    if (!(error instanceof libc.SystemError)) throw error;
+    post({ op: 'fact', fact: { kind: 'no-lanes', id, reason: error.message } });
+    return undefined;
+  }
+  cells.begin(Math.min(LANE_BYTES_MAX, Math.floor(bytes * highWater)));
+  return new Lanes(cells, valves, LANE_QUIET_MS);
+}
+
 const groups = new Groups({
+  openLanes,
   cells: { groups: mapCells(options.pins.groups).buffer, nics: mapCells(options.pins.nics).buffer },
   blockFramesMax: BLOCK_FRAMES_MAX,
   openQueue: (_id, { ringDevice, bytes }, retireMs) => {

@@ -4,6 +4,7 @@
  *
  *   append ─┬─ held   colour <= committed ────────────────────────────► ready (first in, first out)
  *           │         else: section of its colour ── release(colour) ─► ▲
+ *           │         out of a lane: before that section, see joinSpilled()
  *           ├─ early  receiver behind: queue of its nic ─ receiver() ─► │
  *           ├─ late   record until a release >= due ── restore() ─────► │ (and kept, due at `next`)
  *           └─ dead colour, or no room: dropped
@@ -21,10 +22,17 @@
 import { drain } from './drain.ts';
 import type { FrameSource, Intake } from './frames.ts';
 import { restore } from './restore.ts';
-import { CLASS_HELD, CLASS_LATE, LEAD_MAX, nearColour, stampClass, stampColour, stampLead, stampNic } from './stamp.ts';
-import { DRAIN_DISCARD, DRAIN_NONE, DRAIN_RELEASE, FrameStore, READY, earlyOf, recordOf, sectionOf } from './store.ts';
+import { CLASS_HELD, CLASS_LATE, LANES, LEAD_MAX, LEAD_NOTICE, LEAD_SPILLED, nearColour, stampClass, stampColour, stampLead, stampNic } from './stamp.ts';
+import { DRAIN_DISCARD, DRAIN_NONE, DRAIN_RELEASE, FrameStore, READY, earlyOf, recordOf, sectionOf, spilledOf } from './store.ts';
 import type { DrainFate, StoreOptions } from './store.ts';
 import { diff, slotOf } from './window.ts';
+
+/** Where held frames may wait besides this ring. */
+export interface Elsewhere {
+  /** Frames of this colour may still come from there, spilled; of any other they come too late. */
+  has(colour: number): boolean;
+}
+const NOWHERE: Elsewhere = { has: () => false };
 
 export interface HeldColour {
   readonly epoch: number;
@@ -37,10 +45,14 @@ export class HoldRing {
   readonly store: FrameStore;
   /** Epochs whose first held frame was seen since the list was last emptied. */
   readonly outputs: number[] = [];
+  /** Frames that ever came out of a lane, by colour modulo their number; an int32 circle. */
+  readonly spilledSeen = new Int32Array(LANES);
   readonly #unlabelled: number[] = [];
+  readonly #elsewhere: Elsewhere;
 
-  constructor(options: StoreOptions, source: FrameSource) {
+  constructor(options: StoreOptions, source: FrameSource, elsewhere = NOWHERE) {
     this.store = new FrameStore(options, source);
+    this.#elsewhere = elsewhere;
   }
 
   get readyFrames(): number {
@@ -58,11 +70,17 @@ export class HoldRing {
     const { tally, window } = this.store;
     const stamp = intake.stamp[i]!;
     const length = intake.length[i]!;
-    tally.arrived++;
-    tally.arrivedBytes += length;
     const cls = stampClass(stamp);
     const nic = stampNic(stamp);
     const colour = nearColour(stampColour(stamp), window.newest);
+    const lead = cls === CLASS_HELD ? stampLead(stamp) : 0;
+    if ((lead & LEAD_NOTICE) !== 0) {
+      this.noticed(colour);
+      return;
+    }
+    if ((lead & LEAD_SPILLED) !== 0 && !this.#maySpill(colour)) return;
+    tally.arrived++;
+    tally.arrivedBytes += length;
     if (cls === CLASS_HELD) window.arrived[colour & 63] = window.arrived[colour & 63]! + 1;
     if (length === 0 || cls === 0 || nic === 0) {
       tally.refused++;
@@ -93,7 +111,9 @@ export class HoldRing {
     if (cls === CLASS_HELD) {
       const leaves = drain === DRAIN_RELEASE || diff(colour, store.window.committed) <= 0;
       if (!leaves) this.#output(colour);
-      store.lists.push(leaves ? READY : sectionOf(colour), row);
+      // What comes directly waits behind what its colour's lane still spills.
+      const place = (stampLead(intake.stamp[i]!) & LEAD_SPILLED) === 0 ? sectionOf(colour) : spilledOf(colour);
+      store.lists.push(leaves ? READY : place, row);
       return;
     }
     store.tally.early++;
@@ -125,6 +145,31 @@ export class HoldRing {
     store.table.due[row] = due;
     store.window.see(due);
     store.lists.push(again ? READY : recordOf(due), row);
+  }
+
+  /** A lane that was given up counted its frames as lost: one that comes after all would leave out of order. */
+  #maySpill(colour: number): boolean {
+    if (!this.#elsewhere.has(colour)) return false;
+    const lane = colour & (LANES - 1);
+    this.spilledSeen[lane] = this.spilledSeen[lane]! + 1;
+    return true;
+  }
+
+  /** The lane of `colour` is through: what came out of it goes before the rest. It arrived at `firstMs` at the earliest. */
+  joinSpilled(colour: number, firstMs: number): void {
+    const { lists, table } = this.store;
+    const [spilled, section] = [spilledOf(colour), sectionOf(colour)];
+    for (let row = lists.head[spilled]!; row >= 0; row = table.next[row]!) table.arrivedMs[row] = Math.min(table.arrivedMs[row]!, firstMs);
+    lists.append(spilled, section);
+    lists.append(section, spilled);
+  }
+
+  /** Held frames of this colour have gone elsewhere. */
+  noticed(colour: number): void {
+    const { window } = this.store;
+    if (!window.admits(colour)) return;
+    window.see(colour);
+    if (diff(colour, window.committed) > 0) this.#output(colour);
   }
 
   /** First held frame of a colour: announced under its label, as soon as that is known. */

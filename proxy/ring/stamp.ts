@@ -15,6 +15,10 @@ export const CLASS_LATE = 3;
 export const NICS_MAX = 4096;
 export const RESIDUES = 64;
 export const COLOUR_MASK = 0x3fff;
+/** Leads of a held frame: it came out of a lane; it is none, but the word that a lane's first one has come. */
+export const LEAD_SPILLED = 2;
+export const LEAD_NOTICE = 4;
+export const LANES = 16;
 /** Highest lead a late frame's stamp can say. */
 export const LEAD_MAX = 15;
 

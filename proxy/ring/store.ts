@@ -28,6 +28,9 @@ const EARLY = RECORD + WINDOW;
 export const sectionOf = (colour: number): number => SECTION + slotOf(colour);
 export const recordOf = (due: number): number => RECORD + slotOf(due);
 export const earlyOf = (nic: number): number => EARLY + nic;
+const SPILLED = EARLY + NICS_MAX;
+/** Held frames that came out of their colour's lane, while that may bring more: they go before its section. */
+export const spilledOf = (colour: number): number => SPILLED + slotOf(colour);
 
 /** How frames of a nic are treated as they arrive. */
 export const DRAIN_NONE = 0;
@@ -70,6 +73,8 @@ export class FrameStore {
   earlyFrames = 0;
   /** Bytes of all frames here. */
   storedBytes = 0;
+  /** Held elsewhere under the same bound. */
+  bytesElsewhere = 0;
   readonly heldByNic = new Int32Array(NICS_MAX);
   readonly earlyByNic = new Int32Array(NICS_MAX);
   /** Nics that ever had a frame here, in order of appearance. */
@@ -91,7 +96,7 @@ export class FrameStore {
 
   constructor(options: StoreOptions, source: FrameSource) {
     this.table = new FrameTable(options.framesMax);
-    this.lists = new Lists(EARLY + NICS_MAX, this.table.next);
+    this.lists = new Lists(SPILLED + WINDOW, this.table.next);
     this.blocks = new BlockStore(source, this.table);
     this.window = new ColourWindow(options.colour, options.epoch);
     this.bytesMax = options.bytesMax;
@@ -146,7 +151,7 @@ export class FrameStore {
     const { table } = this;
     const stamp = intake.stamp[i]!;
     const length = intake.length[i]!;
-    const row = this.storedBytes + length > this.bytesMax ? -1 : table.take();
+    const row = this.storedBytes + this.bytesElsewhere + length > this.bytesMax ? -1 : table.take();
     if (row < 0) {
       this.tally.overflow++;
       this.lose(stamp);

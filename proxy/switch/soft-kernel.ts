@@ -173,5 +173,5 @@ const virtual = (ifindex: number, name: string, kind: string): Port => ({ ifinde
 
 function pairOf(id: number): HoldPair {
   const holdIfindex = HOLD_FIRST + 2 * id;
-  return { holdDevice: `slh${id}`, ringDevice: `slr${id}`, holdIfindex, ringIfindex: holdIfindex + 1 };
+  return { holdDevice: `slh${id}`, ringDevice: `slr${id}`, holdIfindex, ringIfindex: holdIfindex + 1, laneDevice: '', laneIfindex: 0, exitIfindex: 0 };
 }

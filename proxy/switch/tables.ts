@@ -14,7 +14,7 @@ import { macParse } from '../../classifier/frame.ts';
 import { isNumber, keyText } from '../../classifier/keys.ts';
 import type { TableName } from '../../classifier/plan.ts';
 import { apply } from '../../classifier/rules.ts';
-import type { Decision, GroupRow, MacRow, NicRow, StatCount, Tables } from '../../classifier/rules.ts';
+import type { Decision, GroupRow, LaneRow, MacRow, NicRow, StatCount, Tables } from '../../classifier/rules.ts';
 import type { Shared } from './layout.ts';
 
 function add64(words: Uint32Array, at: number, by: number): void {
@@ -44,6 +44,9 @@ class Group implements GroupRow {
   }
   /** This plane's queue is no device. */
   readonly ringIfindex = 0;
+  readonly laneIfindex = 0;
+  readonly exitIfindex = 0;
+  readonly lanes: ReadonlyMap<number, LaneRow> = new Map();
   /** This plane has no uplink to other hosts. */
   readonly generation = WIRE_CLOSED;
   readonly base = 0;

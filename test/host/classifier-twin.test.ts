@@ -1,13 +1,14 @@
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { GROUP, MAPS, MARK, MEMBER, NEAR_MAX, NIC, NIC_FLAG, PROGRAMS, RESIDUES, STATS, VERDICTS, WIRE_CLOSED, stampPack } from '../../classifier/abi.ts';
-import type { MapName, Program, StampClass } from '../../classifier/abi.ts';
+import { GROUP, LANES, MAPS, MARK, MARKER, NEAR_MAX, NIC, NIC_FLAG, PROGRAMS, RESIDUES, STATS, VERDICTS, WIRE_CLOSED, stampPack } from '../../classifier/abi.ts';
+import type { Program, StampClass } from '../../classifier/abi.ts';
 import { macWrite } from '../../classifier/frame.ts';
-import { u32Bytes } from '../../classifier/keys.ts';
 import { apply, emptyTables, newGroup, newNic, run } from '../../classifier/rules.ts';
 import type { Decision, MacRow, Tables } from '../../classifier/rules.ts';
+import type { LaneRow } from '../../classifier/tables.ts';
 import { testRun } from '../../proxy/edge/ffi/bpf.ts';
 import { Kernel } from '../../proxy/edge/kernel.ts';
+import { COUNTERS, load } from '../support/twin-load.ts';
 import { enterOwnNamespace, ip, ownPins } from '../support/own-namespace.ts';
 import { UNPRIVILEGED } from './privilege.ts';
 
@@ -80,7 +81,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)(`kernel and twin agree (seed ${SEED}
       for (let world = 0; world < WORLDS; world += 1) {
         const turned = [...ifindexes.slice(world % DEVICES), ...ifindexes.slice(0, world % DEVICES)]; // each is everything in its turn
         const tables = randomWorld(random, turned, mark);
-        load(kernel, tables, turned);
+        load(kernel, pins.dir, tables, turned);
         const stats = new Map<number, StatsRow>();
         for (let i = 0; i < FRAMES_PER_WORLD; i += 1) compareOne(kernel, tables, turned, random, stats, verdicts, `seed ${SEED} world ${world} frame ${i}`);
         compareCounters(kernel, tables, stats, `seed ${SEED} world ${world}`);
@@ -98,7 +99,8 @@ describe.skipIf(UNPRIVILEGED !== undefined)(`kernel and twin agree (seed ${SEED}
 function possible(program: Program): readonly Decision['answer'][] {
   switch (program) {
     case 'classify': case 'arrive': return ['next', 'drop', 'redirect'];
-    case 'release': return ['drop', 'redirect'];
+    case 'release': case 'alight': return ['drop', 'redirect'];
+    case 'board': return ['next', 'drop']; // a marker, or without its hash
     case 'express': return ['next', 'redirect'];
     case 'local': return ['next'];
     case 'sink': case 'enter': case 'land': return ['drop']; // a test run has no hash to set, and no outer headers
@@ -148,7 +150,7 @@ function randomWorld(random: Random, ifindexes: readonly number[], mark: { mask:
   for (let group = 0; group < GROUPS; group += 1) {
     const colour = near(2);
     t.groups.set(group, {
-      ...newGroup(colour, device(12 + group), nicsOf[group] ?? []), ringIfindex: random(8) === 0 ? 0 : device(RING + group), commit: near(3), generation: random(8) === 0 ? WIRE_CLOSED : GENERATION,
+      ...newGroup(colour, device(12 + group), nicsOf[group] ?? []), ringIfindex: random(8) === 0 ? 0 : device(RING + group), laneIfindex: device(RING + 2), exitIfindex: device(RING + group), lanes: randomLanes(random, near), commit: near(3), generation: random(8) === 0 ? WIRE_CLOSED : GENERATION,
       base: (colour - pick(random, [1, 3, 4094, 4096, 9000])) >>> 0, wireVlan: random(6) === 0 ? 0 : (WIRE_VLANS[group] ?? 0), uplink: random(16) === 0 ? 0 : device(UPLINK),
       tunnel: random(8) === 0 ? 0 : device(TUNNEL), vni: VNIS[group] ?? 0, here: HOME,
     });
@@ -180,53 +182,11 @@ function putMac(map: Map<number, readonly MacRow[]>, mac: number, row: MacRow): 
 }
 
 /** Writes the twin's tables into the kernel's maps. */
-function load(kernel: Kernel<Program>, t: Tables, ifindexes: readonly number[]): void {
-  for (const table of ['ports', 'macs', 'guarded', 'devices', 'wires', 'vnis', 'peers'] as const satisfies readonly MapName[]) {
-    for (const { key } of kernel.entries(table)) kernel.remove(table, key);
-  }
-  for (const [ifindex, nic] of t.ports) kernel.put('ports', u32Bytes(ifindex), nic);
-  for (const [ifindex, bridge] of t.devices) kernel.put('devices', u32Bytes(ifindex), bridge);
-  for (const [vlan, group] of t.wires) kernel.put('wires', u32Bytes(vlan), group);
-  for (const [vni, group] of t.vnis) kernel.put('vnis', u32Bytes(vni), group);
-  for (const [nic, peer] of t.peers) kernel.put('peers', u32Bytes(nic), peer);
-  for (const table of ['macs', 'guarded'] as const) {
-    for (const [mac, rows] of t[table]) for (const row of rows) kernel.put(table, macKeyBytes(row, mac), row.nic);
-  }
-  for (const ifindex of ifindexes) kernel.count(ifindex);
-  const nics = new DataView(kernel.cells.nics);
-  for (const [index, nic] of t.nics) {
-    const at = index * NIC.size;
-    for (const field of ['ifindex', 'bridge', 'group', 'member', 'flags'] as const) nics.setUint32(at + NIC[field], nic[field], true);
-    nics.setUint16(at + NIC.vlan, nic.vlan, true);
-    macWrite(nic.mac, new Uint8Array(kernel.cells.nics), at + NIC.mac);
-    for (const field of COUNTERS) nics.setBigUint64(at + NIC[field], BigInt(nic[field]), true);
-    nics.setUint32(at + NIC.next, 0, true);
-  }
-  const groups = new DataView(kernel.cells.groups);
-  for (const [id, group] of t.groups) {
-    const at = id * GROUP.size;
-    groups.setUint32(at + GROUP.colour, group.colour, true);
-    groups.setUint32(at + GROUP.commit, group.commit, true);
-    groups.setUint32(at + GROUP.holdIfindex, group.holdIfindex, true);
-    groups.setUint32(at + GROUP.ringIfindex, group.ringIfindex, true);
-    groups.setUint32(at + GROUP.firstNic, group.nics[0] ?? 0, true);
-    groups.setBigUint64(at + GROUP.wire, (BigInt(group.generation) << 32n) | BigInt(group.base), true);
-    groups.setUint32(at + GROUP.wireVlan, group.wireVlan, true);
-    for (const field of ['uplink', 'tunnel', 'vni', 'here'] as const) groups.setUint32(at + GROUP[field], group[field], true);
-    group.nics.forEach((nic, i) => nics.setUint32(nic * NIC.size + NIC.next, group.nics[i + 1] ?? 0, true));
-    for (let slot = 0; slot < RESIDUES; slot += 1) groups.setBigUint64(at + GROUP.heldIn + 8 * slot, 0n, true);
-  }
-  const members = new DataView(kernel.cells.members);
-  for (const [member, colour] of t.members) members.setUint32(member * MEMBER.size, colour, true);
+/** Some of the colours that frames carry here have a lane, in any state; some lanes are another colour's. */
+function randomLanes(random: Random, near: (spread: number) => number): Map<number, LaneRow> {
+  return new Map(Array.from({ length: 10 }, () => near(10)).map((colour) => [colour % LANES, { state: random(5), colour }]));
 }
-const COUNTERS = ['heldIn', 'heldOut', 'earlyIn', 'earlyOut', 'heldGone', 'earlyGone'] as const;
-function macKeyBytes(row: MacRow, mac: number): Uint8Array {
-  const bytes = new Uint8Array(12);
-  new DataView(bytes.buffer).setUint32(0, row.bridge, true);
-  new DataView(bytes.buffer).setUint16(4, row.vlan, true);
-  macWrite(mac, bytes, 6);
-  return bytes;
-}
+
 
 // ------------------------------------------------------------------------------ random frames
 
@@ -288,7 +248,8 @@ function tagged(random: Random, t: Tables, frame: Uint8Array): Uint8Array {
 }
 function randomMark(random: Random, t: Tables, program: Program): number {
   const other = (random(2 ** 16) << 8) & ~t.markMask;
-  if (program === 'release' || program === 'express' || random(12) === 0) {
+  if ((program === 'alight' || program === 'board') && random(3) === 0) return ((MARKER.marker << MARKER.shift) | random(2 ** 16)) >>> 0;
+  if (program === 'release' || program === 'express' || program === 'alight' || program === 'board' || random(12) === 0) {
     const near = t.groups.get(random(GROUPS))?.colour ?? 0;
     if (random(20) === 0) return 0;
     return stampPack(random(4) as StampClass, random(NICS + 2), random(4) === 0 ? random(16) : random(2), (near + random(24) - 12) >>> 0);
@@ -305,10 +266,10 @@ interface StatsRow {
 function compareOne(
   kernel: Kernel<Program>, t: Tables, ifindexes: readonly number[], random: Random, stats: Map<number, StatsRow>, seen: Map<string, number>, where: string,
 ): void {
-  const program = pick(random, ['classify', 'classify', 'classify', 'classify', 'arrive', 'arrive', 'arrive', 'guard', 'guard', 'guard_self', 'depart', 'land', 'local', 'release', 'release', 'express', 'enter', 'sink'] as const);
+  const program = pick(random, ['classify', 'classify', 'classify', 'classify', 'arrive', 'arrive', 'arrive', 'guard', 'guard', 'guard_self', 'depart', 'land', 'local', 'release', 'release', 'express', 'enter', 'board', 'alight', 'alight', 'sink'] as const);
   const anywhere = pick(random, ifindexes);
   const group = t.groups.get(random(GROUPS));
-  const ifindex = program === 'release' ? (group?.holdIfindex ?? 0) : program === 'express' && group?.ringIfindex ? group.ringIfindex : program === 'arrive' && random(8) > 0 ? (ifindexes[UPLINK] ?? 0) : program === 'depart' && random(4) > 0 ? (ifindexes[TUNNEL] ?? 0) : anywhere;
+  const ifindex = program === 'release' ? (group?.holdIfindex ?? 0) : program === 'express' && group?.ringIfindex ? group.ringIfindex : program === 'alight' && random(8) > 0 ? (group?.exitIfindex ?? 0) : program === 'board' ? (group?.laneIfindex ?? 0) : program === 'arrive' && random(8) > 0 ? (ifindexes[UPLINK] ?? 0) : program === 'depart' && random(4) > 0 ? (ifindexes[TUNNEL] ?? 0) : anywhere;
   const ingressIfindex = random(5) === 0 ? 0 : pick(random, ifindexes);
   const frame = runnable(frameFor(random, t, program, ifindex));
   const mark = randomMark(random, t, program);

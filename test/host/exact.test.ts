@@ -93,28 +93,36 @@ async function onPlainBridge(frames: readonly CorpusFrame[]): Promise<Received> 
   }
 }
 
-async function heldAndReleased(plane: Plane, frames: readonly CorpusFrame[]): Promise<Received> {
+/** Without lanes the first epoch, with lanes the second: that one waits in one (the portable plane has none). */
+async function heldAndReleased(plane: Plane, frames: readonly CorpusFrame[], epoch: 1 | 2): Promise<Received> {
   const bed = await Bed.create({ members: ['tap', 'tap'], mtu: MTU, addresses: false, plane });
   try {
-    const engine = await protectedBy(bed);
+    const engine = await protectedBy(bed, epoch === 2 ? 'on' : 'off');
+    await reach(engine, epoch);
     return await through(bed, frames, async (sofar) => {
       expect(sofar.outside, 'nothing may leave before the commit').toEqual([]);
       await engine.cut();
-      await engine.commit(1, '?wait=released');
+      await engine.commit(epoch, '?wait=released');
     });
   } finally {
     await bed.close();
   }
 }
 
+async function reach(engine: Engine, epoch: 1 | 2): Promise<void> {
+  if (epoch === 1) return;
+  await engine.cut();
+  await engine.commit(1, '?wait=released');
+}
+
 const ofBed = { source: macBytes('02:51:00:00:00:01'), outsider: macBytes('02:51:00:00:00:fe'), mtu: MTU };
 
 describe.skipIf(UNPRIVILEGED !== undefined)('byte-exact (I9)', () => {
-  it.each(PLANES)('the corpus comes out as it went in, in order, and nothing before the commit, over %s', async (plane) => {
+  it.each(PLANES.flatMap((plane) => ([1, 2] as const).map((epoch): [Plane, 1 | 2] => [plane, epoch])))('the corpus comes out as it went in, in order, and nothing before the commit, over %s, held in epoch %i', async (plane, epoch) => {
     const seed = Number(process.env['SLUICE_SEED'] ?? 20_170_717);
     const frames = corpus(ofBed, seed);
     const plain = await onPlainBridge(frames);
-    const held = await heldAndReleased(plane, frames);
+    const held = await heldAndReleased(plane, frames, epoch);
     console.log(`${plane}: corpus seed ${seed}: ${frames.length} frames sent, ${plain.outside.length} forwarded by the plain bridge, ${held.outside.length} released`);
     expect(plain.outside.length).toBeGreaterThan(400);
     expect(names(frames, without(plain.outside, held.outside)), 'missing outside').toEqual([]);
@@ -124,16 +132,16 @@ describe.skipIf(UNPRIVILEGED !== undefined)('byte-exact (I9)', () => {
     expect(names(frames, without(held.member, plain.member)), 'too many at the member').toEqual([]);
   });
 
-  it('super-frames and partial checksums of a guest come out as over the plain bridge', async () => {
-    const plain = await guestFrames(false);
-    const held = await guestFrames(true);
+  it.each([1, 2] as const)('super-frames and partial checksums of a guest come out as over the plain bridge, held in epoch %i', async (epoch) => {
+    const plain = await guestFrames(undefined);
+    const held = await guestFrames(epoch);
     console.log(`guest offloads: ${plain.map((frame) => frame.length / 2).join(', ')} bytes`);
     expect(Math.max(...plain.map((frame) => frame.length / 2)), 'super-frames must arrive whole').toBeGreaterThan(9000);
     expect(held).toEqual(plain);
   });
 
-  it('TCP keeps its super-frames across the hold', async () => {
-    await withEngine({ members: ['veth', 'veth'] }, async (bed) => {
+  it.each(['off', 'on'] as const)('TCP keeps its super-frames across the hold, lanes %s', async (lanes) => {
+    await withEngine({ members: ['veth', 'veth'] }, lanes, async (bed) => {
       const eye = bed.outside();
       let frames = 0;
       let large = 0;
@@ -154,8 +162,8 @@ describe.skipIf(UNPRIVILEGED !== undefined)('byte-exact (I9)', () => {
     });
   });
 
-  it('TCP inside VXLAN inside a member flows', async () => {
-    await withEngine({ members: ['veth', 'veth'] }, async (bed) => {
+  it.each(['off', 'on'] as const)('TCP inside VXLAN inside a member flows, lanes %s', async (lanes) => {
+    await withEngine({ members: ['veth', 'veth'] }, lanes, async (bed) => {
       const ends = [bed.member(0), bed.outsider] as const;
       for (const [i, end] of ends.entries()) {
         const other = ends[1 - i] ?? end;
@@ -172,10 +180,11 @@ describe.skipIf(UNPRIVILEGED !== undefined)('byte-exact (I9)', () => {
 });
 
 /** What the outsider gets of frames written with a virtio_net_hdr, as a guest with offloads does. */
-async function guestFrames(gated: boolean): Promise<string[]> {
+async function guestFrames(epoch: 1 | 2 | undefined): Promise<string[]> {
   const bed = await Bed.create({ members: ['tap', 'tap'], addresses: false, tapVnetHeader: true });
   try {
-    const engine = gated ? await protectedBy(bed) : undefined;
+    const engine = epoch === undefined ? undefined : await protectedBy(bed, epoch === 2 ? 'on' : 'off');
+    if (engine !== undefined && epoch !== undefined) await reach(engine, epoch);
     const outside = new Collector(bed.outside());
     for (const { header, frame } of offloaded()) expect(bed.tap(0).sendOffloaded(header, frame)).toBe(true);
     await sleep(20);
@@ -183,7 +192,7 @@ async function guestFrames(gated: boolean): Promise<string[]> {
     if (engine !== undefined) {
       expect(outside.frames).toEqual([]);
       await engine.cut();
-      await engine.commit(1, '?wait=released');
+      await engine.commit(epoch, '?wait=released');
     }
     await outside.settle();
     return outside.frames;
@@ -218,8 +227,8 @@ function offloaded(): { header: Uint8Array; frame: Uint8Array }[] {
   ];
 }
 
-async function protectedBy(bed: Bed): Promise<Engine> {
-  const daemon = bed.daemon();
+async function protectedBy(bed: Bed, lanes: 'off' | 'on' = 'off'): Promise<Engine> {
+  const daemon = bed.daemon(bed.plane === 'ebpf' ? { lanes } : {});
   await daemon.start('live');
   const engine = new Engine(daemon.api, 'exact');
   await engine.protect(bed.groupFile('exact'));
@@ -227,10 +236,10 @@ async function protectedBy(bed: Bed): Promise<Engine> {
 }
 
 /** A protected bed whose engine cuts every millisecond and commits at once. */
-async function withEngine(options: { members: ('tap' | 'veth')[] }, job: (bed: Bed) => Promise<void>): Promise<void> {
+async function withEngine(options: { members: ('tap' | 'veth')[] }, lanes: 'off' | 'on', job: (bed: Bed) => Promise<void>): Promise<void> {
   const bed = await Bed.create(options);
   try {
-    const engine = await protectedBy(bed);
+    const engine = await protectedBy(bed, lanes);
     engine.run({ intervalMs: 1, commitDelayMs: 0 });
     await job(bed);
     await engine.stop();

@@ -72,7 +72,7 @@ export class HoldRig {
     this.nic = this.cells.newNic({ group: GROUP, member, vlan: 0, mac: MEMBER_MAC });
     this.cells.place(this.nic, ifNametoindex('mem0'), bridge);
     this.cells.link(GROUP, [this.nic]);
-    this.cells.openGroup(GROUP, { holdIfindex: ifNametoindex('slh0'), ringIfindex: ifNametoindex('slr0') }, firstColour >>> 0);
+    this.cells.openGroup(GROUP, { holdIfindex: ifNametoindex('slh0'), ringIfindex: ifNametoindex('slr0'), laneIfindex: 0, exitIfindex: 0 }, firstColour >>> 0);
     this.cells.setMemberColour(member, firstColour >>> 0);
     this.cells.setFlags(this.nic, NIC_FLAG.protected | NIC_FLAG.ready);
     mapUpdate(object.maps.get('ports')!, u32(ifNametoindex('mem0')), u32(this.nic));
@@ -84,14 +84,14 @@ export class HoldRig {
     for (const [program, device] of [['sink', 'slr0'], ['release', 'slh0'], ['classify', 'mem0']] as const) {
       linkCreate(object.programs.get(program)!, ifNametoindex(device), TCX_INGRESS, true);
     }
-    this.plane = new HoldLink({ cpu: 1, pins: { groups: `${this.#pins}/groups`, nics: `${this.#pins}/nics` } });
+    this.plane = new HoldLink({ cpu: 1, pins: { groups: `${this.#pins}/groups`, nics: `${this.#pins}/nics`, lanes: `${this.#pins}/lanes`, queues: `${this.#pins}/queues` } });
     this.plane.onFact((fact) => this.facts.push(fact));
     this.outsider = new PacketPort({ namespace: HERE, device: 'out1' });
     this.member = new PacketPort({ namespace: HERE, device: 'mem1', bypass: true });
   }
 
   async open(bytes: number, highWater = 0.75): Promise<void> {
-    await this.plane.open(GROUP, { holdDevice: 'slh0', ringDevice: 'slr0', bytes, highWater, colour: colour(this.#open), epoch: epoch(1) });
+    await this.plane.open(GROUP, { holdDevice: 'slh0', ringDevice: 'slr0', laneDevice: '', bytes, highWater, colour: colour(this.#open), epoch: epoch(1), newest: colour(this.#open) });
   }
   /** Seals the open colour and returns it. */
   cut(): number {

@@ -6,6 +6,7 @@ import { join, resolve } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import * as abi from '../../classifier/abi.ts';
+import { HOLD_BUCKETS_MS } from '../../proxy/ports.ts';
 
 /**
  * One header, one mirror: what the compiler says of abi.h is what abi.ts says, and the committed
@@ -34,6 +35,24 @@ const expected: Readonly<Record<string, number>> = {
   SLUICE_LEAD_SHIFT: abi.LEAD_SHIFT,
   SLUICE_LEAD_MASK: abi.LEAD_MASK,
   SLUICE_LEAD_DELIVERED: abi.LEAD_DELIVERED,
+  SLUICE_LEAD_SPLIT: abi.LEAD.split,
+  SLUICE_LEAD_SPILLED: abi.LEAD.spilled,
+  SLUICE_LEAD_NOTICE: abi.LEAD.notice,
+  SLUICE_LANES: abi.LANES,
+  SLUICE_MARKER_SHIFT: abi.MARKER.shift,
+  SLUICE_MARKER: abi.MARKER.marker,
+  SLUICE_MARKER_GROUP_SHIFT: abi.MARKER.groupShift,
+  SLUICE_MARKER_ROUND: abi.MARKER.round,
+  SLUICE_MARKER_FILLER: abi.MARKER.filler,
+  SLUICE_LANE_NONE: abi.LANE_STATE.none,
+  SLUICE_LANE_FREE: abi.LANE_STATE.free,
+  SLUICE_LANE_FILLING: abi.LANE_STATE.filling,
+  SLUICE_LANE_OPEN: abi.LANE_STATE.open,
+  SLUICE_LANE_SPILLING: abi.LANE_STATE.spilling,
+  SLUICE_FRAME_COST: abi.FRAME_COST,
+  SLUICE_LANE_SEGMENT_MIN: abi.LANE_SEGMENT_MIN,
+  SLUICE_LANE_FRAME_MAX: abi.LANE_FRAME_MAX,
+  SLUICE_HOLD_BUCKETS: abi.HOLD_BUCKETS,
   SLUICE_COLOUR_BITS: abi.COLOUR_BITS,
   SLUICE_COLOUR_MASK: abi.COLOUR_MASK,
   SLUICE_MARK_NONE: abi.MARK.none,
@@ -62,6 +81,8 @@ const expected: Readonly<Record<string, number>> = {
   ...Object.fromEntries(abi.VERDICTS.map((name, i) => [`SLUICE_VERDICT_${name.toUpperCase()}`, i])),
   ...layout('struct sluice_group', abi.GROUP),
   ...layout('struct sluice_nic', abi.NIC),
+  ...layout('struct sluice_lane', abi.LANE),
+  ...layout('struct sluice_queue', abi.QUEUE),
   ...layout('struct sluice_member', abi.MEMBER),
   ...layout('struct sluice_near', abi.NEAR),
   ...layout('struct sluice_mac_key', abi.MAC_KEY),
@@ -111,7 +132,13 @@ describe('abi.ts mirrors abi.h', () => {
     const header = readFileSync(join(home, 'abi.h'), 'utf8');
     const names = [...header.matchAll(/^#define (SLUICE_\w+) +[0-9]/gm)].map((m) => m[1] ?? '');
     expect(names.length).toBeGreaterThan(30);
-    expect(names.filter((name) => !(name in expected))).toEqual([]);
+    expect(names.filter((name) => !(name in expected) && name !== 'SLUICE_HOLD_BOUNDS_US')).toEqual([]);
+  });
+
+  test('hold times are counted in the buckets that the metrics name', () => {
+    const bounds = /^#define SLUICE_HOLD_BOUNDS_US (.*)$/m.exec(readFileSync(join(home, 'abi.h'), 'utf8'))?.[1]?.split(',').map(Number);
+    expect(bounds).toEqual(HOLD_BUCKETS_MS.map((ms) => ms * 1e3));
+    expect(abi.HOLD_BUCKETS).toBe(HOLD_BUCKETS_MS.length + 1);
   });
 });
 
@@ -145,8 +172,8 @@ describe('classify.bpf.o', () => {
 
   test('is of the committed sources', () => {
     const headers = readdirSync(home).filter((file) => file.endsWith('.h'));
-    expect(headers.sort()).toEqual(['abi.h', 'arrive.bpf.h', 'deliver.bpf.h', 'frame.bpf.h', 'guard.bpf.h', 'hold.bpf.h', 'maps.bpf.h', 'tunnel.bpf.h', 'wire.bpf.h']);
-    const sources = ['abi.h', 'maps.bpf.h', 'frame.bpf.h', 'wire.bpf.h', 'tunnel.bpf.h', 'hold.bpf.h', 'guard.bpf.h', 'deliver.bpf.h', 'arrive.bpf.h', 'classify.bpf.c'].map((file) => readFileSync(join(home, file)));
+    expect(headers.sort()).toEqual(['abi.h', 'arrive.bpf.h', 'deliver.bpf.h', 'frame.bpf.h', 'guard.bpf.h', 'hold.bpf.h', 'lane.bpf.h', 'maps.bpf.h', 'tunnel.bpf.h', 'wire.bpf.h']);
+    const sources = ['abi.h', 'maps.bpf.h', 'frame.bpf.h', 'wire.bpf.h', 'tunnel.bpf.h', 'hold.bpf.h', 'lane.bpf.h', 'guard.bpf.h', 'deliver.bpf.h', 'arrive.bpf.h', 'classify.bpf.c'].map((file) => readFileSync(join(home, file)));
     expect(made?.[1], 'run `make object` and commit the result').toBe(createHash('sha256').update(Buffer.concat(sources)).digest('hex'));
   });
 

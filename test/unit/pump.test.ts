@@ -1,7 +1,8 @@
 import { expect, test } from 'vitest';
 import type { GroupCells } from '../../proxy/plane/cells.ts';
 import { Meter } from '../../proxy/plane/meter.ts';
-import { NEVER, Pump } from '../../proxy/plane/pump.ts';
+import { NEVER } from '../../proxy/plane/never.ts';
+import { Pump } from '../../proxy/plane/pump.ts';
 import type { PlaneFact } from '../../proxy/ports.ts';
 import { Intake } from '../../proxy/ring/frames.ts';
 import type { FrameSink, FrameSource, FrameTable } from '../../proxy/ring/frames.ts';

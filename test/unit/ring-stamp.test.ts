@@ -1,6 +1,8 @@
 import { expect, test } from 'vitest';
 import * as abi from '../../classifier/abi.ts';
 import { GROUP_LAYOUT, NIC_LAYOUT } from '../../proxy/plane/cells.ts';
+import * as lanes from '../../proxy/plane/lane-cells.ts';
+import { laneMarker } from '../../proxy/edge/lane-valves.ts';
 import * as stamp from '../../proxy/ring/stamp.ts';
 
 /** abi.ts is itself proved equal to the kernel's header; so this proves the hold loop's mirror. */
@@ -9,6 +11,13 @@ test('the hold loop reads the stamps and cells that the kernel writes', () => {
   expect([stamp.NICS_MAX, stamp.RESIDUES, stamp.COLOUR_MASK, stamp.LEAD_MAX]).toEqual([abi.NICS_MAX, abi.RESIDUES, abi.COLOUR_MASK, abi.LEAD_MASK]);
   expect(abi.GROUP).toMatchObject(GROUP_LAYOUT);
   expect(abi.NIC).toMatchObject(NIC_LAYOUT);
+  expect(abi.LANE).toEqual(lanes.LANE_LAYOUT);
+  expect(abi.QUEUE).toEqual(lanes.QUEUE_LAYOUT);
+  expect(abi.LANE_STATE).toEqual(lanes.LANE_STATE);
+  expect([stamp.LANES, stamp.LEAD_SPILLED, stamp.LEAD_NOTICE]).toEqual([abi.LANES, abi.LEAD.spilled, abi.LEAD.notice]);
+  expect([lanes.FRAME_COST, lanes.HOLD_BUCKETS]).toEqual([abi.FRAME_COST, abi.HOLD_BUCKETS]);
+  const { shift, marker, groupShift, filler } = abi.MARKER;
+  expect([laneMarker(200, 11, false), laneMarker(255, 15, true)]).toEqual([(marker << shift) | (200 << groupShift) | 11, (marker << shift) | (255 << groupShift) | filler | 15]);
 });
 
 test('a stamp packs and unpacks as the kernel has it', () => {

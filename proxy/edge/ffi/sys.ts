@@ -4,6 +4,7 @@
  */
 import koffi from 'koffi';
 import { SystemError, errno } from './libc.ts';
+import { LITTLE, Struct } from './struct.ts';
 
 const lib = koffi.load('libc.so.6');
 
@@ -40,6 +41,7 @@ export function pollReadable(fd: number, listener: () => void): Poll {
   return handle;
 }
 
+const SOL_SOCKET = 1;
 const MEMBARRIER: Readonly<Record<string, number>> = { x64: 324, arm64: 283, riscv64: 283, loong64: 283, ppc64: 365, s390x: 356, arm: 389 };
 const MEMBARRIER_GLOBAL = 1;
 const syscall = lib.func('syscall', 'long', ['long', 'int', 'unsigned int', 'int']);
@@ -64,9 +66,25 @@ export function dieWithParent(signal: number): void {
   if (prctlRaw(PR_SET_PDEATHSIG, signal, 0, 0, 0) < 0) throw new SystemError('prctl', 'PR_SET_PDEATHSIG', errno());
 }
 
+const setsockoptRaw: (fd: number, level: number, name: number, value: Uint8Array, length: number) => number =
+  lib.func('setsockopt', 'int', ['int', 'int', 'int', 'uint8_t *', 'unsigned int']);
+const SO_ATTACH_FILTER = 26;
+/** What this socket hears: a classic BPF program, a struct sock_filter of four numbers an instruction. */
+export function attachFilter(fd: number, program: readonly (readonly [code: number, jumpTrue: number, jumpFalse: number, value: number])[]): void {
+  const code = new Struct(8 * program.length);
+  program.forEach(([op, jumpTrue, jumpFalse, value], i) => {
+    code.cells.setUint16(8 * i, op, LITTLE);
+    code.cells.setUint8(8 * i + 2, jumpTrue);
+    code.cells.setUint8(8 * i + 3, jumpFalse);
+    code.u32(8 * i + 4, value);
+  });
+  const fprog = new Struct(16).pointer(8, code);
+  fprog.cells.setUint16(0, program.length, LITTLE);
+  if (setsockoptRaw(fd, SOL_SOCKET, SO_ATTACH_FILTER, fprog, fprog.length) < 0) throw new SystemError('setsockopt', 'SO_ATTACH_FILTER', errno());
+}
+
 const getsockoptRaw: (fd: number, level: number, name: number, value: Uint8Array, length: Uint8Array) => number =
   lib.func('getsockopt', 'int', ['int', 'int', 'int', 'uint8_t *', 'uint8_t *']);
-const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 /** Of whoever connected this unix socket, as they were then; undefined for any other socket. */
 export function peerCredentials(fd: number): { readonly pid: number; readonly uid: number } | undefined {
