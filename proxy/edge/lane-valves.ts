@@ -13,11 +13,12 @@
  *
  * A gate opens for BATCH frames at a time, because a queue that runs free floods the backlog of its CPU:
  * of each frame's two or three passages there, and 1,000 places (net.core.netdev_max_backlog), a burst of
- * thousands lost most. With so few the kernel forwards all of them before the call is back.
+ * thousands lost most. Of so few the kernel forwards most before the call is back, and the rest by its own
+ * thread or with the next frame that is sent.
  *
  * A gate that has opened lets its frames go with the next one that comes: a filler, or the marker, which is
- * counted behind them (lane.bpf.h). Three system calls an epoch, some 10 us each; a change waits for the lock
- * that all changes of devices share (RTNL).
+ * counted behind them (lane.bpf.h). An epoch costs a handful of system calls, some 50 us in all; a change waits
+ * for the lock that all changes of devices share (RTNL), and every group's release with it.
  *
  * Everything throws where the kernel refuses: it has no such qdisc, the device is gone, another tool took
  * the queues. It decides nothing.

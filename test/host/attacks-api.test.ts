@@ -147,7 +147,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('over TCP', () => {
       ['a form, as a browser sends it', `POST /v1/groups/web/commit HTTP/1.1\r\n${auth}content-type: application/x-www-form-urlencoded\r\ncontent-length: 3\r\n\r\na=b`, /415/],
       ['HTTP/2', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', /400/],
       ['no HTTP', '\u0016\u0003\u0001\u0002\u0000\u0001', /400/],
-      ['a line of 1 MB', 'G'.repeat(1_000_000), /400|431/],
+      ['a line of 1 MB', 'G'.repeat(1_000_000), /^$|400|431/], // the connection is closed before all of it was sent: who still writes may not hear why
       ['a header with a line break', `GET /healthz HTTP/1.1\r\n${auth}x: a\nb: c\r\n\r\n`, /400/],
       ['an unknown method', `BREW /v1/groups HTTP/1.1\r\n${auth}\r\n`, /400/],
       ['CONNECT', `CONNECT 10.0.0.1:80 HTTP/1.1\r\n${auth}\r\n`, /^$|4\d\d/],
@@ -156,7 +156,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('over TCP', () => {
     for (const [name, bytes, expected] of rows) {
       const heard = await say(place, bytes);
       table.saw('header and body abuse, broken HTTP', statusOf(heard) || 'closed');
-      expect(`${name}: ${statusOf(heard) || ''}`).toMatch(new RegExp(`^${name}: (?:${expected.source.replace(/^\^\$\|/, '|')})`));
+      expect(`${name}: ${statusOf(heard) || ''}`).toMatch(new RegExp(`^${name}: (?:${expected.source.replace(/^\^\$\|/, '|')})$`));
       expect(heard.text).not.toMatch(/HTTP\/1\.1 5/);
     }
     await unharmed();
