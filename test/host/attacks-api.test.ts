@@ -6,7 +6,7 @@
  *
  * SLUICE_FLOOD: requests of the flood; `make fuzz` sends 100,000.
  */
-import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, rmdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Bed } from '../../bench/bed/bed.ts';
@@ -270,7 +270,15 @@ describe.skipIf(UNPRIVILEGED !== undefined)('over TCP', () => {
 
   test('an audit file that can\'t be opened anew is said in the log, and the daemon lives', async () => {
     renameSync(audit(), `${audit()}.1`);
-    mkdirSync(audit());
+    await until('a directory is in its place', () => {
+      try {
+        mkdirSync(audit());
+        return true;
+      } catch {
+        rmSync(audit(), { force: true }); // the SIGHUP of the test before has opened it anew only now
+        return false;
+      }
+    });
     bed.daemon().signal('SIGHUP');
     await until('it is said', () => bed.daemon().log().includes('can\'t be opened anew'));
     rmdirSync(audit());
