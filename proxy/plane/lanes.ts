@@ -44,7 +44,6 @@ export interface Ended {
   readonly through: number;
   /** Of these. */
   readonly lost: number;
-  readonly spilled: number;
   /** CLOCK_MONOTONIC, when its first frame came, ms. */
   readonly firstMs: number;
 }
@@ -303,7 +302,6 @@ export class Lanes {
     return {
       colour: cells.colour(lane),
       through: (cells.low(lane, 'in') - cells.low(lane, 'base') - (cells.low(lane, 'turned') - this.#turnedBase[lane]!) - spilled) | 0,
-      spilled,
       lost: missing + unseen,
       firstMs: cells.count(lane, 'firstNs') / 1e6,
     };
