@@ -42,7 +42,7 @@ export interface Config {
   readonly pins: string | undefined;
   readonly attach: 'auto' | 'tcx' | 'clsact';
   /** Where held frames wait: in the ring, or, where the kernel can, in queues of its own. */
-  readonly lanes: 'off' | 'on';
+  readonly lanes: 'auto' | 'off' | 'on';
   readonly mark: { readonly mask: number };
   /** undefined = ebpf. */
   readonly pcap: PcapConfig | undefined;
@@ -237,7 +237,7 @@ function assemble(given: Given): Config {
     log: { level: given.level ?? 'info', format: given.format ?? 'json' },
     pins: given.pins,
     attach: given.attach ?? 'auto',
-    lanes: given.lanes ?? 'off',
+    lanes: given.lanes ?? 'auto',
     mark: { mask: given.mask ?? 0x70000000 },
     pcap: assemblePcap(given),
     worker: { cpu: given.cpu },

@@ -75,7 +75,7 @@ function openEbpf(config: Config, pins: string): OpenPlane {
     pinDir: pins,
     alone: true,
     attach: config.attach,
-    ...(config.lanes === 'on' ? { lanes: LANES } : {}),
+    ...(config.lanes === 'off' ? {} : { lanes: LANES }),
     owner: `sluice ${pins}`,
     ...(config.vxlanPort === undefined ? {} : { vxlanPort: config.vxlanPort }),
   });
@@ -89,7 +89,7 @@ function openEbpf(config: Config, pins: string): OpenPlane {
     attach: kernel.attachMode,
     kept: pins,
     // The maps are pinned until `settle`.
-    start: () => new HoldLink({ cpu: config.worker.cpu ?? lastCpu(), pins: { groups: `${pins}/groups`, nics: `${pins}/nics`, lanes: `${pins}/lanes`, queues: `${pins}/queues` } }),
+    start: () => new HoldLink({ cpu: config.worker.cpu ?? lastCpu(), lanes: config.lanes === 'on' ? 'on' : 'auto', pins: { groups: `${pins}/groups`, nics: `${pins}/nics`, lanes: `${pins}/lanes`, queues: `${pins}/queues` } }),
     begin: () => Promise.resolve(),
     missing: () => bridges.missing(new Set(kernel.ports().filter(({ kind }) => kind === 'bridge').map(({ name }) => name))),
     lost: () => ({}),

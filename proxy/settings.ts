@@ -149,7 +149,7 @@ export const SETTINGS = {
   format: choice('log.format', ['json', 'pretty']),
   pins: setting('pins', 'an absolute path below /sys/fs/bpf', (text) => (/^\/sys\/fs\/bpf\/[A-Za-z0-9._-]+$/.test(text) && !/\/\.+$/.test(text) ? text : undefined)),
   attach: choice('attach', ['auto', 'tcx', 'clsact']),
-  lanes: choice('lanes', ['off', 'on']),
+  lanes: choice('lanes', ['auto', 'off', 'on']),
   mask: setting('mark.mask', 'three adjacent bits, as 0x70000000', mask),
   cpu: setting('worker.cpu', 'the number of a CPU', (text) => (/^[0-9]{1,4}$/.test(text) && Number(text) < CPUS_MAX ? Number(text) : undefined)),
 } as const;

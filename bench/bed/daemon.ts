@@ -16,7 +16,7 @@ export interface DaemonOptions {
   /** The portable plane over these ports, its memory in this file; absent = ebpf. */
   readonly pcap?: { readonly ports: readonly string[]; readonly memory: string };
   readonly attach?: 'auto' | 'tcx' | 'clsact';
-  readonly lanes?: 'off' | 'on';
+  readonly lanes?: 'auto' | 'off' | 'on';
   /** Where the journal is, if not below `directory`. */
   readonly state?: string;
   readonly cpu?: number;

@@ -14,6 +14,8 @@ import * as libc from '../edge/ffi/libc.ts';
 import { HoldDesk } from './desk.ts';
 import { LaneCells, withLanes } from './lane-cells.ts';
 import type { LaneMaps } from './lane-cells.ts';
+import { LaneChoice } from './lane-choice.ts';
+import type { LaneMode } from './lane-choice.ts';
 import { Meter } from './meter.ts';
 import { ADVANCE, ASK, Orders, RECEIVER, RELEASE } from './orders.ts';
 import type { Message, Request, WorkerOptions } from './protocol.ts';
@@ -24,6 +26,16 @@ export interface HoldLinkOptions {
   readonly cpu: number;
   /** Paths of the pinned maps. */
   readonly pins: WorkerOptions['pins'];
+  /** Which epochs use a lane, of groups that have some. */
+  readonly lanes: LaneMode;
+}
+/** What this side keeps of a group. */
+interface Known {
+  readonly cells: LaneCells;
+  readonly choice: LaneChoice;
+  readonly bytes: number;
+  /** The newest colour that a frame may carry. */
+  newest: Colour | undefined;
 }
 
 /** A thread runs compiled code, also when this file itself is run from its source (tests). */
@@ -35,10 +47,8 @@ export class HoldLink extends HoldDesk {
   readonly #orders = new Orders();
   readonly #bellFd: number;
   readonly #maps: LaneMaps;
-  readonly #lanes = new Map<GroupId, LaneCells>();
-  readonly #bytes = new Map<GroupId, number>();
-  /** The newest colour that a frame may carry, by group. */
-  readonly #newest = new Map<GroupId, Colour>();
+  readonly #mode: LaneMode;
+  readonly #known = new Map<GroupId, Known>();
   readonly #gone: Promise<void>;
   readonly #atExit = (): void => { this.#sayEnd(); };
   #over = false;
@@ -46,6 +56,7 @@ export class HoldLink extends HoldDesk {
 
   constructor(options: HoldLinkOptions) {
     super();
+    this.#mode = options.lanes;
     this.#maps = { lanes: mapCells(options.pins.lanes).buffer, queues: mapCells(options.pins.queues).buffer };
     this.#bellFd = libc.must(libc.eventfd(0, 0), 'eventfd', 'doorbell of the hold worker');
     const { port1, port2 } = new MessageChannel();
@@ -68,30 +79,34 @@ export class HoldLink extends HoldDesk {
   protected override meterOf(): Meter {
     return new Meter();
   }
-  /** The lane of a colour that comes into use, if one is free: before any frame may carry it, so only the first time. */
+  /** A lane for a colour that comes into use, if one is free and wanted: before any frame may carry it, so only the first time. */
   override advance(id: GroupId, colour: Colour, epoch: Epoch): void {
-    if (colourDiff(colour, this.#newest.get(id) ?? colour) > 0) {
-      this.#newest.set(id, colour);
-      this.#lanesOf(id).fill(colour);
+    const known = this.#of(id);
+    if (colourDiff(colour, known.newest ?? colour) > 0) {
+      known.newest = colour;
+      if (known.choice.next(this.counters(id))) known.cells.fill(colour);
     }
     super.advance(id, colour, epoch);
   }
   override restore(id: GroupId, restored: Colour, next: Colour, epoch: Epoch): Promise<void> {
-    this.#newest.set(id, next);
+    this.#of(id).newest = next;
     return super.restore(id, restored, next, epoch);
   }
   override open(id: GroupId, options: HoldOptions): Promise<void> {
-    this.#bytes.set(id, options.bytes);
-    this.#newest.set(id, options.newest);
+    this.#learn(id, options.bytes, options.newest);
     return super.open(id, options);
   }
   override counters(id: GroupId): HoldCounters {
-    return withLanes(super.counters(id), this.#lanesOf(id), this.#bytes.get(id) ?? Infinity);
+    const { cells, bytes } = this.#of(id);
+    return withLanes(super.counters(id), cells, bytes);
   }
-  #lanesOf(id: GroupId): LaneCells {
-    let cells = this.#lanes.get(id);
-    if (cells === undefined) this.#lanes.set(id, cells = new LaneCells(id, this.#maps));
-    return cells;
+  #of(id: GroupId): Known {
+    return this.#known.get(id) ?? this.#learn(id, Infinity, undefined);
+  }
+  #learn(id: GroupId, bytes: number, newest: Colour | undefined): Known {
+    const known = { cells: this.#known.get(id)?.cells ?? new LaneCells(id, this.#maps), choice: new LaneChoice(this.#mode), bytes, newest };
+    this.#known.set(id, known);
+    return known;
   }
   protected override post(request: Request): void {
     const lazy = this.#write(request);

@@ -1,9 +1,11 @@
 /**
- * Lanes in the kernel (`lanes: on`): that held frames wait there, what another tool can do to their queues and devices
+ * Lanes in the kernel (`lanes: on`, and what `auto` makes of them): that held frames wait there, what another tool can do to their queues and devices
  * (I1, I8), and that the ring carries what they do not.
  */
 import { describe, expect, it } from 'vitest';
-import { runIn } from '../../bench/bed/commands.ts';
+import { Bed } from '../../bench/bed/bed.ts';
+import { runIn, until } from '../../bench/bed/commands.ts';
+import { iperf } from '../../bench/bed/iperf.ts';
 import { CADENCE, type Rig } from '../../bench/bed/rig.ts';
 import { row } from '../support/attack.ts';
 import { withBed } from '../support/with-bed.ts';
@@ -64,12 +66,13 @@ describe.skipIf(UNPRIVILEGED !== undefined)('lanes', () => {
 
   it('the queues deleted by another tool: what they had is lost, the ring holds, the queues are made anew', async () => {
     const rig = await row('tc qdisc del dev slq0 root, 10 times', async (rig) => {
+      const allThere = (): Promise<void> => until('the queues are there', async () => (await gates(rig.bed.host)).length === LANES);
       for (let i = 0; i < 10; i++) {
+        await allThere();
         await tc(rig, 'qdisc', 'del', 'dev', 'slq0', 'root');
         await rig.pause(i < 5 ? 20 : 150);
       }
-      await rig.pause(1200);
-      expect(await gates(rig.bed.host)).toHaveLength(LANES);
+      await allThere();
     }, ON);
     expect(rig.oracle.count().leaked).toBe(0);
   });
@@ -145,5 +148,30 @@ describe.skipIf(UNPRIVILEGED !== undefined)('lanes', () => {
       }
       expect(seen).toBe(20_000);
     });
+  });
+
+  it('left to itself: a stream goes by lane, small frames by ring', async () => {
+    const bed = await Bed.create({ members: ['veth', 'veth'] });
+    try {
+      const daemon = bed.daemon({ lanes: 'auto' });
+      await daemon.start();
+      const engine = new Engine(daemon.api, 'g');
+      await engine.protect(bed.groupFile('g'));
+      engine.run({ intervalMs: 5, commitDelayMs: 0 });
+      const went = async (): Promise<number> => (await gates(bed.host)).reduce((sum, { packets }) => sum + packets, 0);
+      const fillers = await went(); // that emptied the buckets
+      const frame = probeFlow(bed.member(0).address, bed.outsider.address, 5, 60);
+      for (let seq = 0; seq < 500; seq++) {
+        bed.end(0).send(frame(seq));
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+      expect(await went()).toBe(fillers);
+      await iperf(bed, { from: bed.member(0), to: bed.outsider, seconds: 1 });
+      expect(await went() - fillers).toBeGreaterThan(1000);
+      await engine.stop(true);
+      expect((await engine.sync()).dropped).toMatchObject({ overflow: 0, discarded: 0, refused: 0 });
+    } finally {
+      await bed.close();
+    }
   });
 });
