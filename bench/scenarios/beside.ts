@@ -29,7 +29,7 @@ export interface Pace {
   readonly windowMs: number;
   readonly windows: number;
 }
-const PACE: Pace = { beginMs: 2000, windowMs: 500, windows: 20 };
+const PACE: Pace = { beginMs: 2000, windowMs: 500, windows: 10 };
 /** The two streams don't begin in the same moment, nor are windows read on time. */
 const SLACK_MS = 2000;
 const HOLD_BYTES = '16MiB';
@@ -130,7 +130,7 @@ async function twoBeds(): Promise<[Bed, Bed]> {
 const besideWith = (what: string, load: Load): Scenario => {
   const name = `intra-group ${what} beside the plain bridge`;
   return {
-    name, section: 'intra-group', variants: VARIANTS, baseline: false, warmUpLap: false, lapsMax: 3, shown: true,
+    name, section: 'intra-group', variants: VARIANTS, baseline: false, warmUpLap: false, lapsMax: 2, shown: true,
     topology: 'two members (veth into namespaces) on one Linux bridge, and the same once more without a gate',
     arguments: argumentsOf(load), quantities: shareOf(name, FLOOR), note: NOTE,
     open: async (context) => {

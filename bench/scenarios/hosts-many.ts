@@ -155,7 +155,7 @@ async function measured(many: Many, { groups: count, hasLate }: (typeof VARIANTS
 const WANTED = 1000 / INTERVAL_MS;
 
 export const manyGroups: Scenario = {
-  name: 'many groups across hosts', section: 'hosts', baseline: false, warmUpLap: false, lapsMax: 2,
+  name: 'many groups across hosts', section: 'hosts', baseline: false, warmUpLap: false, lapsMax: 1,
   variants: VARIANTS.map(({ name }) => ({ name })),
   topology: `${HOSTS} hosts on one machine, each with a bridge, an uplink and a sluiced; ${GROUPS_MAX} groups with a tap on each host; one etcd`,
   arguments: `each group ${WANTED} epochs a second, wanted; ${MEASURED_MS / 1e3} s after a warm-up; engines, daemons and etcd share this machine's cores`,

@@ -26,7 +26,7 @@ const wire = (way: 'tags' | 'VXLAN'): Scenario => {
   const name = `TCP between members on two hosts, ${way === 'tags' ? '' : 'by VXLAN, '}beside the plain bridges`;
   const shape = { ...SHAPE, ...(way === 'tags' ? {} : { routed: true }) };
   return {
-    name, section: 'hosts', variants: VARIANTS, baseline: false, warmUpLap: false, lapsMax: 3, note: NOTE, shown: way === 'tags',
+    name, section: 'hosts', variants: VARIANTS, baseline: false, warmUpLap: false, lapsMax: 2, note: NOTE, shown: way === 'tags',
     topology: `two hosts, each with a bridge, an uplink and a sluiced, on one switch${way === 'tags' ? '' : ', a router between them for VXLAN'}; one member (veth into a namespace) each; one etcd; and the same hosts once more without sluiced`,
     arguments: `${way === 'tags' ? 'tagged on the uplinks' : 'by VXLAN over the router'} beside plain bridges over the switch: ${argumentsOf({})}`, quantities: shareOf(name, way === 'tags' ? FLOOR : undefined),
     open: async (context) => {
