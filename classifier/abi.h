@@ -73,6 +73,8 @@
 #define SLUICE_LANE_OPEN 3     /* nothing goes in; what comes out leaves, if it is committed */
 #define SLUICE_LANE_SPILLING 4 /* nothing goes in; what comes out goes to the ring */
 #define SLUICE_FRAME_COST 768  /* bytes that a frame in a lane takes beside its own, as the group's bound counts them */
+#define SLUICE_LANE_OUT_OF_ROOM 1 /* sluice_lane.full: the group's bound was met */
+#define SLUICE_LANE_UNFIT 2       /* one was none for a queue */
 #define SLUICE_LANE_SEGMENT_MIN 256 /* a super-frame of smaller segments is no lane's: the queue would take it apart */
 #define SLUICE_LANE_FRAME_MAX 65560 /* bytes of one with its tags; a larger one is no lane's either */
 #define SLUICE_HOLD_BUCKETS 18 /* counts of queues[].hold; their upper bounds, the last has none: */
@@ -150,14 +152,14 @@ struct sluice_group {
 	__u32 laneIfindex;  /* slq<g>, whose queues are the lanes; 0 = the group has none */
 	__u32 exitIfindex;  /* slo<g>, where what was in a lane comes out */
 	__u32 pad[2];
-	__u64 heldIn[SLUICE_RESIDUES]; /* held frames sent to the ring, by colour modulo RESIDUES */
+	__u64 heldIn[SLUICE_RESIDUES]; /* held frames, by ring or lane, by colour modulo RESIDUES */
 };
 
 /* map `lanes`: array, mmapable, index = group id * LANES + colour modulo LANES. Counts only grow. */
 struct sluice_lane {
 	__u32 colour;        /* meaningful from FILLING on */
 	__u32 state;         /* SLUICE_LANE_* */
-	__u32 full;          /* the group's bound was met: what comes now of its colour goes to the ring */
+	__u32 full;          /* OUT_OF_ROOM, UNFIT: what comes now of its colour goes to the ring */
 	__u32 pad;
 	__u64 in;            /* frames that went in, or turned back at the last moment */
 	__u64 inBytes;
@@ -197,7 +199,7 @@ struct sluice_nic {
 	__u32 flags;    /* SLUICE_NIC_* */
 	__u16 vlan;     /* 0 = untagged */
 	__u8 mac[6];
-	__u64 heldIn;   /* held frames from this nic sent to the ring */
+	__u64 heldIn;   /* held frames from this nic, by ring or lane */
 	__u64 heldOut;  /* of these, came back at the port's ingress */
 	__u64 earlyIn;  /* early frames for this nic sent to the ring */
 	__u64 earlyOut; /* of these, read by the receiver's device or refused by the release program */

@@ -38,6 +38,7 @@ export const MARKER = { shift: 16, marker: 0x515, groupShift: 8, round: 0x10, fi
 export const LANE_STATE = { none: 0, free: 1, filling: 2, open: 3, spilling: 4 } as const;
 /** Bytes that a frame in a lane takes beside its own. */
 export const FRAME_COST = 768;
+export const LANE_FULL = { outOfRoom: 1, unfit: 2 } as const;
 export const LANE_SEGMENT_MIN = 256;
 export const LANE_FRAME_MAX = 65_560;
 export const HOLD_BUCKETS = 18;

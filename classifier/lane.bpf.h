@@ -52,10 +52,13 @@ always __u32 lane_for(struct __sk_buff *skb, struct sluice_group *group, __u32 i
 		return 0;
 	/* Signed: frames of an earlier life of the group may come out without having been counted in. */
 	used = ONCE(queue->bytesIn) - ONCE(queue->bytesOut) - ONCE(queue->bytesGone);
-	if (used + skb->len + SLUICE_FRAME_COST <= (__s64)ONCE(queue->bytesMax) && skb->len <= SLUICE_LANE_FRAME_MAX &&
-	    (!skb->gso_size || skb->gso_size >= SLUICE_LANE_SEGMENT_MIN))
+	if (skb->len > SLUICE_LANE_FRAME_MAX || (skb->gso_size && skb->gso_size < SLUICE_LANE_SEGMENT_MIN)) {
+		lane->full = SLUICE_LANE_UNFIT;
+		return 0;
+	}
+	if (used + skb->len + SLUICE_FRAME_COST <= (__s64)ONCE(queue->bytesMax))
 		return ifindex;
-	lane->full = 1;
+	lane->full = SLUICE_LANE_OUT_OF_ROOM;
 	return 0;
 }
 

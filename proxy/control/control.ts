@@ -243,7 +243,7 @@ export class Control {
     }
     const group = this.#byId.get(fact.id);
     if (fact.kind === 'no-lanes') {
-      this.#options.trouble(group?.name ?? '', new EdgeError('plane_down', `held frames are copied, this kernel has no queues for them: ${fact.reason}`, 'modprobe sch_tbf, and start sluiced again'));
+      this.#options.trouble(group?.name ?? '', new EdgeError('plane_down', `lanes can't be used, held frames wait in the ring: ${fact.reason}`, 'modprobe sch_tbf (CONFIG_NET_SCH_TBF), or set lanes: off'));
       return;
     }
     if (group?.state === undefined) return;

@@ -21,6 +21,8 @@ export const LANE_LAYOUT = {
 } as const;
 export const QUEUE_LAYOUT = { size: 320, bytesMax: 0, bytesGone: 8, bytesIn: 64, bytesOut: 128, holdSumUs: 136, hold: 144 } as const;
 export const HOLD_BUCKETS = 18;
+/** A lane's `full`: the group's bound was met. */
+export const OUT_OF_ROOM = 1;
 /** Bytes that a frame in a lane takes beside its own. */
 export const FRAME_COST = 768;
 
@@ -62,8 +64,12 @@ export class LaneCells {
   colour(lane: number): number {
     return this.#words[at(lane, LANE_LAYOUT.colour)]!;
   }
+  /** Its frames go to the ring now: of them, or because one was none for a queue. */
   isFull(lane: number): boolean {
     return this.#words[at(lane, LANE_LAYOUT.full)] !== 0;
+  }
+  isOutOfRoom(lane: number): boolean {
+    return this.#words[at(lane, LANE_LAYOUT.full)] === OUT_OF_ROOM;
   }
 
   /** Whoever cuts, before the colour is in use: its held frames go into a lane if that one is free. */

@@ -4,9 +4,19 @@
  * are about even at 1,400 bytes (D99), so frames that are longer on average, as of a stream whose segments
  * are still to be cut, go by lane.
  */
+import { colourDiff } from '../core/types.ts';
+import type { Colour } from '../core/types.ts';
+import { RESIDUES } from '../ring/stamp.ts';
+
 const MEAN_BYTES_MIN = 2000;
 /** What counts of the epochs before, once another has come. */
 const REMEMBERED = 3 / 4;
+
+/**
+ * A colour may have a lane while fewer epochs are in flight than the kernel counts apart (D8): what waits in a lane
+ * is in its count, and not in the ring's of a colour that shares it.
+ */
+export const mayHaveLane = (colour: Colour, released: Colour): boolean => colourDiff(colour, released) < RESIDUES;
 
 export type LaneMode = 'auto' | 'on';
 

@@ -13,6 +13,7 @@
  */
 import type { HoldRing } from '../ring/hold-ring.ts';
 import { diff } from '../ring/window.ts';
+import { LaneStuck } from './lanes.ts';
 import type { Ended, Lanes } from './lanes.ts';
 import { NEVER } from './never.ts';
 
@@ -76,8 +77,9 @@ export class LaneFlow {
       for (const colour of this.lanes.filling()) this.#ring.noticed(colour); // the kernel's notice only wakes us
       return this.#walk(nowMs);
     } catch (error) {
-      if (!(error instanceof Error) || error.name !== 'SystemError') throw error;
-      for (const ended of this.lanes.fail(nowMs, this.#ring.spilledSeen)) this.#settle(ended);
+      const stuck = error instanceof LaneStuck;
+      if (!stuck && !(error instanceof Error && error.name === 'SystemError')) throw error;
+      for (const ended of this.lanes.fail(nowMs, this.#ring.spilledSeen, stuck)) this.#settle(ended);
       return true;
     }
   }

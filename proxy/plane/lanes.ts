@@ -6,7 +6,8 @@
  *
  * A lane ends when its marker has come round, every frame that went in has come out, and those that were spilled
  * have been seen in the ring. Once the marker is back, what is missing for `quietMs` is lost and counted; a marker
- * that does not come for a quarter of a second is sent again, and nothing is concluded.
+ * that does not come for a quarter of a second is sent again, and nothing is concluded, but that after eight of
+ * them none will come (a device is down, another tool chose the queues): the lanes rest for a minute.
  * Nothing in it at all: nothing is opened or shut.
  *
  * Suspended, lanes that are free are not given out, and busy ones are not given out again. When a gate fails (another tool
@@ -22,6 +23,13 @@ const STALL_MS = 5;
 const MARK_AGAIN_MS = 250;
 const OWED_MS = 500;
 const FILLERS_LEFT_MAX = 4;
+const MARKS_MAX = 8;
+const REST_MS = 60_000;
+
+/** Nothing that a gate lets go arrives. */
+export class LaneStuck extends Error {
+  override readonly name = 'LaneStuck';
+}
 
 /** The gates; all of them may throw. */
 export interface Valves {
@@ -106,7 +114,7 @@ export class Lanes {
     return this.cells.low(lane, 'spilled') !== this.#spilledBase[lane];
   }
   get anyFull(): boolean {
-    for (let lane = 0; lane < LANES; lane++) if (this.#isBusy(lane) && this.cells.isFull(lane)) return true;
+    for (let lane = 0; lane < LANES; lane++) if (this.#isBusy(lane) && this.cells.isOutOfRoom(lane)) return true;
     return false;
   }
   /** Frames in lanes, or on their way through them. */
@@ -233,6 +241,7 @@ export class Lanes {
     }
     if (nowMs - this.#sinceMs[lane]! < (back ? this.#quietMs : MARK_AGAIN_MS)) return false;
     if (back) return true;
+    if (this.#marked[lane]! >= MARKS_MAX) throw new LaneStuck(`of lane ${lane} no marker comes back`);
     this.#sinceMs[lane] = nowMs;
     this.#open(lane, nowMs);
     return false;
@@ -248,15 +257,16 @@ export class Lanes {
     for (let lane = 0; lane < LANES; lane++) this.cells.moved(lane, LANE_STATE.none, LANE_STATE.free);
   }
 
-  /** A gate failed: none is used, and what was in them ends here, oldest colour first. */
-  fail(nowMs: number, seen: Int32Array): Ended[] {
+  /** A gate failed, or is `stuck`: none is used, and what was in them ends here, oldest colour first. */
+  fail(nowMs: number, seen: Int32Array, stuck: boolean): Ended[] {
     this.#broken = true;
     for (let lane = 0; lane < LANES; lane++) {
       this.cells.moved(lane, LANE_STATE.free, LANE_STATE.none);
       if (this.#isBusy(lane)) this.cells.setState(lane, LANE_STATE.spilling);
     }
     this.#renewAtMs = nowMs;
-    this.maybeRenew(nowMs);
+    if (stuck) this.#rest(nowMs);
+    else this.maybeRenew(nowMs);
     const ends: Ended[] = [];
     for (let lane = this.oldest(); lane >= 0; lane = this.oldest()) {
       ends.push(this.#end(lane, seen[lane]!));
@@ -264,6 +274,14 @@ export class Lanes {
       this.#forgetMarkers(lane); // with the queues
     }
     return ends;
+  }
+  #rest(nowMs: number): void {
+    this.#renewAtMs = nowMs + REST_MS;
+    try {
+      this.#valves.setUp(); // what is still in the queues goes
+    } catch {
+      // the ring drops what comes of it
+    }
   }
   /** When it wants to be asked again; Infinity = all is well. */
   maybeRenew(nowMs: number): number {

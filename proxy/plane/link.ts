@@ -14,7 +14,7 @@ import * as libc from '../edge/ffi/libc.ts';
 import { HoldDesk } from './desk.ts';
 import { LaneCells, withLanes } from './lane-cells.ts';
 import type { LaneMaps } from './lane-cells.ts';
-import { LaneChoice } from './lane-choice.ts';
+import { LaneChoice, mayHaveLane } from './lane-choice.ts';
 import type { LaneMode } from './lane-choice.ts';
 import { Meter } from './meter.ts';
 import { ADVANCE, ASK, Orders, RECEIVER, RELEASE } from './orders.ts';
@@ -34,8 +34,9 @@ interface Known {
   readonly cells: LaneCells;
   readonly choice: LaneChoice;
   readonly bytes: number;
-  /** The newest colour that a frame may carry. */
+  /** The newest colour that a frame may carry, and the newest of which none is here any more. */
   newest: Colour | undefined;
+  released: Colour | undefined;
 }
 
 /** A thread runs compiled code, also when this file itself is run from its source (tests). */
@@ -59,6 +60,7 @@ export class HoldLink extends HoldDesk {
     this.#mode = options.lanes;
     this.#maps = { lanes: mapCells(options.pins.lanes).buffer, queues: mapCells(options.pins.queues).buffer };
     this.#bellFd = libc.must(libc.eventfd(0, 0), 'eventfd', 'doorbell of the hold worker');
+    this.onFact((fact) => { if (fact.kind === 'released') this.#of(fact.id).released = fact.colour; });
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
     const data: WorkerOptions = { port: port2, bellFd: this.#bellFd, orders: this.#orders.memory, cpu: options.cpu, pins: options.pins };
@@ -84,7 +86,7 @@ export class HoldLink extends HoldDesk {
     const known = this.#of(id);
     if (colourDiff(colour, known.newest ?? colour) > 0) {
       known.newest = colour;
-      if (known.choice.next(this.counters(id))) known.cells.fill(colour);
+      if (known.choice.next(this.counters(id)) && mayHaveLane(colour, known.released ?? colour)) known.cells.fill(colour);
     }
     super.advance(id, colour, epoch);
   }
@@ -104,7 +106,7 @@ export class HoldLink extends HoldDesk {
     return this.#known.get(id) ?? this.#learn(id, Infinity, undefined);
   }
   #learn(id: GroupId, bytes: number, newest: Colour | undefined): Known {
-    const known = { cells: this.#known.get(id)?.cells ?? new LaneCells(id, this.#maps), choice: new LaneChoice(this.#mode), bytes, newest };
+    const known = { cells: this.#known.get(id)?.cells ?? new LaneCells(id, this.#maps), choice: new LaneChoice(this.#mode), bytes, newest, released: newest };
     this.#known.set(id, known);
     return known;
   }

@@ -242,14 +242,17 @@ export class Pump {
 
   #took(sent: number, wallMs: number): void {
     const { table } = this.ring.store;
+    let anyHeld = false;
     for (let i = 0; i < sent; i++) {
       const row = this.#batch[i]!;
-      if (stampClass(table.stamp[row]!) === CLASS_HELD) this.meter.held(Math.max(0, wallMs - table.arrivedMs[row]!));
+      if (stampClass(table.stamp[row]!) !== CLASS_HELD) continue;
+      this.meter.held(Math.max(0, wallMs - table.arrivedMs[row]!));
+      anyHeld = true;
     }
     this.ring.pop(sent);
     this.#left += sent;
     this.#tries = 0;
-    this.#onWire();
+    if (anyHeld) this.#onWire();
   }
 
   /** The first frame of a release was given to the kernel, or let go there. */

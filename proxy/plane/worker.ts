@@ -51,11 +51,14 @@ const post = (message: Message): void => { options.port.postMessage(message); };
 
 const laneMaps = { lanes: mapCells(options.pins.lanes).buffer, queues: mapCells(options.pins.queues).buffer };
 
+/** This kernel has no such queues: said once, and not asked for again, for it would look for its module each time. */
+let hasNoQueues = false;
+
 /** Where the kernel can't, held frames wait in the ring: slower, not otherwise. */
 function openLanes(id: GroupId, { laneDevice, bytes, highWater }: HoldOptions): Lanes | undefined {
   const cells = new LaneCells(id, laneMaps);
   cells.begin(0);
-  if (laneDevice === '') return undefined;
+  if (laneDevice === '' || hasNoQueues) return undefined;
   let valves: LaneValves | undefined;
   try {
     valves = new LaneValves(laneDevice, id, LANES);
@@ -63,6 +66,7 @@ function openLanes(id: GroupId, { laneDevice, bytes, highWater }: HoldOptions): 
   } catch (error) {
     valves?.close();
     if (!(error instanceof libc.SystemError)) throw error;
+    hasNoQueues = error.errno === libc.ENOENT;
     post({ op: 'fact', fact: { kind: 'no-lanes', id, reason: error.message } });
     return undefined;
   }

@@ -107,6 +107,21 @@ describe.skipIf(UNPRIVILEGED !== undefined)('lanes', () => {
     }, ON);
   });
 
+  it('what comes out of the lanes goes nowhere: a rollback waits two seconds for it, then the ring holds alone', async () => {
+    const rig = await row('slo0 down', async (rig) => {
+      await runIn(rig.bed.host, 'ip', ['link', 'set', 'slo0', 'down']);
+      await rig.pause(100);
+      await rig.engine.stop();
+      const sinceMs = performance.now();
+      await rig.engine.rollback(rig.engine.open - 1);
+      expect(performance.now() - sinceMs).toBeLessThan(8000);
+      rig.engine.run(CADENCE);
+      await rig.pause(300);
+    }, ON);
+    expect(rig.oracle.count().leaked).toBe(0);
+    expect(rig.oracle.count().seen).toBeGreaterThan(100);
+  });
+
   it('members cut one by one, rollbacks and captures under traffic: nothing leaks, nothing is lost but what was taken back', async () => {
     await row('captures, member cuts, rollbacks', async (rig) => {
       const capture = (): Promise<unknown> => rig.daemon.api.call('GET', '/v1/groups/g/held.pcapng');

@@ -52,6 +52,8 @@ export class LaneWorld implements Valves {
   nowMs = 1000;
   /** The gates refuse to be changed. */
   refuses = false;
+  /** What goes into a queue is gone, as where its device has no carrier. */
+  swallows = false;
   commit: number;
   readonly #source = new TestSource(64, 64, 14);
   readonly #words = new Int32Array(new ArrayBuffer(LANES * LANE_LAYOUT.size));
@@ -187,6 +189,7 @@ export class LaneWorld implements Valves {
   }
   #dequeue(lane: number): void {
     const queue = this.#queues[lane]!;
+    if (this.swallows) for (const what of queue.splice(0)) if (typeof what !== 'string') this.#lose(what);
     while (this.#tokens[lane]! > 0 && queue.length > 0) {
       this.#tokens[lane]!--;
       this.#transit.push({ lane, what: queue.shift()!, round: false });

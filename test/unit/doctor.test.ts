@@ -79,7 +79,7 @@ describe('each fault is found, with its level and its fix', () => {
     ['slow clock', { clockSource: seen('hpet\n') }, 'clock', 'warn', /hpet is slow/, /tsc/],
     ['daemon not ready', { daemon: { kind: 'not_ready', missing: ['port tap0 is gone', 'the journal cannot be written'] } }, 'daemon', 'fail', /port tap0 is gone; the journal/, /log/],
     ['no daemon', { daemon: away }, 'daemon', 'warn', /no daemon at \/s/, /start sluiced/],
-    ['hold devices left', { daemon: away, links: seen([link('br0', { kind: 'bridge' }), link('slh1'), link('slr1'), link('slrfoo')]) }, 'leftovers', 'warn', /slh1 slr1; /, /start sluiced/],
+    ['hold devices left', { daemon: away, links: seen([link('br0', { kind: 'bridge' }), link('slh1'), link('slr1'), link('slq1'), link('slo1'), link('slrfoo')]) }, 'leftovers', 'warn', /slh1 slr1 slq1 slo1; /, /start sluiced/],
     ['pins left', { daemon: away, pins: seen(['sluice-abcd', 'other']) }, 'leftovers', 'warn', /\/sys\/fs\/bpf\/sluice-abcd$/, /rm -r \/sys\/fs\/bpf\/sluice-abcd$/],
   ];
   test.each(cases)('%s', (_name, over, check, level, text, fix) => {

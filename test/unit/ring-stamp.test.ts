@@ -12,6 +12,7 @@ test('the hold loop reads the stamps and cells that the kernel writes', () => {
   expect(abi.GROUP).toMatchObject(GROUP_LAYOUT);
   expect(abi.NIC).toMatchObject(NIC_LAYOUT);
   expect(abi.LANE).toEqual(lanes.LANE_LAYOUT);
+  expect(abi.LANE_FULL.outOfRoom).toBe(lanes.OUT_OF_ROOM);
   expect(abi.QUEUE).toEqual(lanes.QUEUE_LAYOUT);
   expect(abi.LANE_STATE).toEqual(lanes.LANE_STATE);
   expect([stamp.LANES, stamp.LEAD_SPILLED, stamp.LEAD_NOTICE]).toEqual([abi.LANES, abi.LEAD.spilled, abi.LEAD.notice]);

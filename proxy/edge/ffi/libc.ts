@@ -55,6 +55,7 @@ export const MAP_ANONYMOUS = 0x20;
 export const MAP_NORESERVE = 0x4000;
 export const EAGAIN = 11;
 export const EINTR = 4;
+export const ENOENT = 2;
 export const ENOBUFS = 105;
 export const MSG_DONTWAIT = 0x40;
 export const EPOLLIN = 0x1;
