@@ -11,7 +11,7 @@
  * the namespace of the thread that made them. Bounds: a reply of RECEIVE_BYTES, a wait of
  * TIMEOUT_MS; beyond them the request fails.
  */
-import { close, bind, errno, must, setOption, socket, EAGAIN, EINTR, ENOBUFS, MSG_DONTWAIT, SystemError } from './ffi/libc.ts';
+import { close, bind, errno, must, setOption, socket, EAGAIN, EINTR, ENOBUFS, ENOENT, MSG_DONTWAIT, SystemError } from './ffi/libc.ts';
 import { LITTLE, fixedBytes } from './ffi/struct.ts';
 import { attachFilter, pollReadable, receive, send } from './ffi/sys.ts';
 import { FLAG, Message, TYPE, attributes, replies } from './netlink-message.ts';
@@ -57,7 +57,6 @@ const NOT_GATES: readonly (readonly [code: number, jumpTrue: number, jumpFalse: 
 
 export const EEXIST = 17;
 export const ENODEV = 19;
-export const ENOENT = 2;
 
 export interface Link {
   readonly ifindex: number;

@@ -10,7 +10,7 @@
  */
 import { readFileSync } from 'node:fs';
 import koffi from 'koffi';
-import { MAP_SHARED, SystemError, close, errno, mustMap, view } from './libc.ts';
+import { ENOENT, MAP_SHARED, SystemError, close, errno, mustMap, view } from './libc.ts';
 import { LITTLE, Struct, fixedBytes } from './struct.ts';
 
 const SYSCALL: Readonly<Record<string, number>> = {
@@ -27,7 +27,6 @@ export const TCX_EGRESS = 47;
 const LINK_TYPE_TCX = 11;
 const BEFORE = 1 << 3;
 
-const ENOENT = 2;
 const ATTR_BYTES = 128;
 
 const lib = koffi.load('libc.so.6');
