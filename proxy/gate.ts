@@ -89,7 +89,7 @@ function openEbpf(config: Config, pins: string): OpenPlane {
     attach: kernel.attachMode,
     kept: pins,
     // The maps are pinned until `settle`.
-    start: () => new HoldLink({ cpu: config.worker.cpu ?? lastCpu(), lanes: config.lanes === 'on' ? 'on' : 'auto', pins: { groups: `${pins}/groups`, nics: `${pins}/nics`, lanes: `${pins}/lanes`, queues: `${pins}/queues` } }),
+    start: () => new HoldLink({ cpu: config.worker.cpu ?? lastCpu(), lanes: config.lanes, pins: { groups: `${pins}/groups`, nics: `${pins}/nics`, lanes: `${pins}/lanes`, queues: `${pins}/queues` } }),
     begin: () => Promise.resolve(),
     missing: () => bridges.missing(new Set(kernel.ports().filter(({ kind }) => kind === 'bridge').map(({ name }) => name))),
     lost: () => ({}),

@@ -64,10 +64,6 @@ export class LaneCells {
   colour(lane: number): number {
     return this.#words[at(lane, LANE_LAYOUT.colour)]!;
   }
-  /** Its frames go to the ring now: of them, or because one was none for a queue. */
-  isFull(lane: number): boolean {
-    return this.#words[at(lane, LANE_LAYOUT.full)] !== 0;
-  }
   isOutOfRoom(lane: number): boolean {
     return this.#words[at(lane, LANE_LAYOUT.full)] === OUT_OF_ROOM;
   }

@@ -18,7 +18,7 @@ const REMEMBERED = 3 / 4;
  */
 export const mayHaveLane = (colour: Colour, released: Colour): boolean => colourDiff(colour, released) < RESIDUES;
 
-export type LaneMode = 'auto' | 'on';
+export type LaneMode = 'off' | 'auto' | 'on';
 
 export class LaneChoice {
   readonly #mode: LaneMode;
@@ -33,7 +33,7 @@ export class LaneChoice {
 
   /** `arrived`: all frames the group ever held, and their bytes. True = by lane. */
   next({ arrived, arrivedBytes }: { readonly arrived: number; readonly arrivedBytes: number }): boolean {
-    if (this.#mode === 'on') return true;
+    if (this.#mode !== 'auto') return this.#mode === 'on';
     this.#frames = REMEMBERED * this.#frames + Math.max(0, arrived - this.#framesBefore);
     this.#bytes = REMEMBERED * this.#bytes + Math.max(0, arrivedBytes - this.#bytesBefore);
     this.#framesBefore = arrived;

@@ -86,7 +86,8 @@ export class HoldLink extends HoldDesk {
     const known = this.#of(id);
     if (colourDiff(colour, known.newest ?? colour) > 0) {
       known.newest = colour;
-      if (known.choice.next(this.counters(id)) && mayHaveLane(colour, known.released ?? colour)) known.cells.fill(colour);
+      const byLane = this.#mode !== 'off' && known.choice.next(this.counters(id));
+      if (byLane && mayHaveLane(colour, known.released ?? colour)) known.cells.fill(colour);
     }
     super.advance(id, colour, epoch);
   }

@@ -84,7 +84,7 @@ export class HoldRig {
     for (const [program, device] of [['sink', 'slr0'], ['release', 'slh0'], ['classify', 'mem0']] as const) {
       linkCreate(object.programs.get(program)!, ifNametoindex(device), TCX_INGRESS, true);
     }
-    this.plane = new HoldLink({ cpu: 1, lanes: 'auto', pins: { groups: `${this.#pins}/groups`, nics: `${this.#pins}/nics`, lanes: `${this.#pins}/lanes`, queues: `${this.#pins}/queues` } });
+    this.plane = new HoldLink({ cpu: 1, lanes: 'off', pins: { groups: `${this.#pins}/groups`, nics: `${this.#pins}/nics`, lanes: `${this.#pins}/lanes`, queues: `${this.#pins}/queues` } });
     this.plane.onFact((fact) => this.facts.push(fact));
     this.outsider = new PacketPort({ namespace: HERE, device: 'out1' });
     this.member = new PacketPort({ namespace: HERE, device: 'mem1', bypass: true });

@@ -10,7 +10,7 @@
  * when something comes behind, as the kernel's do.
  */
 import type { GroupCells } from '../../proxy/plane/cells.ts';
-import { FRAME_COST, LANE_LAYOUT, LANE_STATE, LaneCells, QUEUE_LAYOUT } from '../../proxy/plane/lane-cells.ts';
+import { FRAME_COST, LANE_LAYOUT, LANE_STATE, LaneCells, OUT_OF_ROOM, QUEUE_LAYOUT } from '../../proxy/plane/lane-cells.ts';
 import { Lanes } from '../../proxy/plane/lanes.ts';
 import type { Valves } from '../../proxy/plane/lanes.ts';
 import { Meter } from '../../proxy/plane/meter.ts';
@@ -87,8 +87,8 @@ export class LaneWorld implements Valves {
     const lane = colour & (LANES - 1);
     const fits = this.cells.used + length + FRAME_COST <= this.#queueWords[QUEUE_LAYOUT.bytesMax >> 2]!;
     const fills = this.cells.state(lane) === LANE_STATE.filling && this.cells.colour(lane) === (colour | 0);
-    if (!fills || this.cells.isFull(lane) || !fits) {
-      if (fills && !fits) this.#words[this.#at(lane, LANE_LAYOUT.full)] = 1;
+    if (!fills || this.cells.isOutOfRoom(lane) || !fits) {
+      if (fills && !fits) this.#words[this.#at(lane, LANE_LAYOUT.full)] = OUT_OF_ROOM;
       this.#wire.push({ frame, lead: 0 });
       return frame;
     }

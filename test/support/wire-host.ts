@@ -90,7 +90,7 @@ export class WireHost {
     this.#pins = ownPins(`wire-${options.self}`);
     const path = namespacePath(options.namespace);
     this.gate = gateIn(path, this.#pins.dir);
-    this.#plane = inNamespace(path, () => new HoldLink({ cpu: 1, lanes: 'auto', pins: { groups: `${this.#pins.dir}/groups`, nics: `${this.#pins.dir}/nics`, lanes: `${this.#pins.dir}/lanes`, queues: `${this.#pins.dir}/queues` } }));
+    this.#plane = inNamespace(path, () => new HoldLink({ cpu: 1, lanes: 'off', pins: { groups: `${this.#pins.dir}/groups`, nics: `${this.#pins.dir}/nics`, lanes: `${this.#pins.dir}/lanes`, queues: `${this.#pins.dir}/queues` } }));
   }
 
   get #wire(): WireView {
