@@ -51,7 +51,7 @@ export function plan(args: readonly string[]): Plan {
   const scenarios = TABLE.filter(fits).map((scenario) => (quick ? shortened(scenario) : scenario));
   if (scenarios.length === 0) throw new Error(`nothing of the table fits ${JSON.stringify(values.only)}`);
   return {
-    scenarios, laps: positive('laps', values.laps, quick ? 1 : 3), seconds: positive('seconds', values.seconds, quick ? 1 : 2),
+    scenarios, laps: positive('laps', values.laps, quick ? 1 : 3), seconds: positive('seconds', values.seconds, quick ? 1 : 1.5),
     measures: values.report !== true, afresh: wanted === undefined && values.report !== true,
     readme: values.readme === true, room: quick ? QUICK_ROOM : ROOM,
   };

@@ -29,7 +29,7 @@ export interface Pace {
   readonly windowMs: number;
   readonly windows: number;
 }
-const PACE: Pace = { beginMs: 2000, windowMs: 500, windows: 10 };
+const PACE: Pace = { beginMs: 1000, windowMs: 500, windows: 8 };
 /** The two streams don't begin in the same moment, nor are windows read on time. */
 const SLACK_MS = 2000;
 const HOLD_BYTES = '16MiB';

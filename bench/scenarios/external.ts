@@ -77,7 +77,7 @@ const heldTcp = (windowMb: number, quick = false): Scenario => {
   const name = `held TCP, ${windowMb} MB window`;
   const share: readonly Demand[] = EPOCHS_MS.map((ms) => ({ variant: `${ms} ms epochs`, by: 'value', floor: 0.5, target: 0.9 }));
   return outward({
-    name, quick, quickVariants: ['plain', '5 ms epochs'], variants: BY_EPOCH, xLabel: 'epoch length, ms', warmUpLap: false,
+    name, quick, quickVariants: ['plain', '5 ms epochs'], variants: BY_EPOCH, xLabel: 'epoch length, ms', warmUpLap: false, lapsMax: 2,
     arguments: `iperf3 -C cubic, slow start left out (-O 1 to 3), tcp_wmem and tcp_rmem up to ${windowMb} MB, commit 5 ms after each cut`,
     quantities: [
       { key: 'gbps', name, unit: 'Gbit/s' },
@@ -163,7 +163,7 @@ export const external: readonly Scenario[] = [
   heldTcp(32, true),
   heldTcp(4),
   outward({
-    name: 'hold time', variants: [{ name: 'plain' }, { name: '25 ms epochs' }],
+    name: 'hold time', lapsMax: 2, variants: [{ name: 'plain' }, { name: '25 ms epochs' }],
     arguments: 'a frame of 60 bytes about every ms; epochs of 25 ms, commit 5 ms after the cut: hold times spread evenly over 5 to 30 ms are ideal',
     quantities: [
       { key: 'p50', name: 'hold time, p50', unit: 'ms', lowerIsBetter: true },
@@ -171,7 +171,7 @@ export const external: readonly Scenario[] = [
     ],
   }, holdTimes),
   outward({
-    name: 'echo by epoch length', variants: BY_EPOCH, xLabel: 'epoch length, ms',
+    name: 'echo by epoch length', lapsMax: 2, variants: BY_EPOCH, xLabel: 'epoch length, ms',
     arguments: 'ICMP echo from outside to a member, one at a time, pauses random over one epoch; commit 5 ms after each cut',
     quantities: [
       { key: 'p50', name: 'echo from outside, p50', unit: 'ms', lowerIsBetter: true },

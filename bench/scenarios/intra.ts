@@ -52,7 +52,7 @@ const demand = (floor: number, target: number) => [{ variant: 'group', by: 'rati
 const tcp = (streams: number, quick: boolean): Scenario => {
   const name = `intra-group TCP, ${streams} ${streams === 1 ? 'stream' : 'streams'}`;
   return between({
-    name, quick, warmUpLap: false, lapsMin: 5, ...(streams === 1 ? { variants: WITH_PCAP } : {}),
+    name, quick, warmUpLap: false, ...(streams === 1 ? { variants: WITH_PCAP } : {}),
     arguments: `iperf3 -C cubic -P ${streams} -O 1, both directions (-R), ends pinned to a core each`,
     quantities: [
       { key: 'forward', name, unit: 'Gbit/s' },

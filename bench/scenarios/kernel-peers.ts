@@ -8,6 +8,6 @@ const hasQueue = (): boolean => existsSync('/proc/net/netfilter/nfnetlink_queue'
 const hasPlug = (): boolean => hasQdisc('plug');
 
 export const kernelPeers: readonly Scenario[] = [
-  whereItCan(NFQUEUE_CARRIES, hasQueue), whereItCan(NFQUEUE_EXACT, hasQueue),
+  { ...whereItCan(NFQUEUE_CARRIES, hasQueue), lapsMax: 2 }, { ...whereItCan(NFQUEUE_EXACT, hasQueue), lapsMax: 2 },
   { ...whereItCan(PLUG_CARRIES, hasPlug), lapsMax: 1 }, { ...whereItCan(PLUG_EXACT, hasPlug), lapsMax: 1 },
 ];
