@@ -24,7 +24,7 @@
  * It decides nothing about epochs, and no frame waits for it.
  */
 import { NIC_FLAG } from './abi.ts';
-import { Cells, NO_PAIR } from './cells.ts';
+import { Cells, NO_LANES, NO_PAIR } from './cells.ts';
 import { bridgeRefusal, refusal, uplinkRefusal, wireRefusal } from './claims.ts';
 import { Performer } from './perform.ts';
 import { additions } from './plan.ts';
@@ -35,7 +35,7 @@ import { Roster, firstsOf } from './roster.ts';
 import type { Away, CellPair, NicEntry } from './roster.ts';
 import { Ledger } from './stats.ts';
 import type { DeviceStats } from './stats.ts';
-import { Upkeep } from './upkeep.ts';
+import { Upkeep, laneEnds } from './upkeep.ts';
 import type { GroupEntry } from './upkeep.ts';
 
 export type { GateEvent, Kernel } from './kernel.ts';
@@ -116,6 +116,37 @@ export class KernelGate {
     for (const { nic } of this.#nicsOf(id, member)) this.#cells.setFlags(nic, this.#cells.flags(nic) | NIC_FLAG.drain);
   }
 
+  /** Devices whose queues are the group's lanes, used from here on; the name of the one with the queues, '' where it is not attached. */
+  ensureLanes(id: number): Promise<string> {
+    return this.#inTurn(async () => {
+      const group = this.#groups.get(id);
+      if (group === undefined || this.#cells.holdIfindex(id) !== group.pair.holdIfindex) return '';
+      if (group.pair.laneIfindex !== 0) return group.pair.laneDevice;
+      const made = { ...group.pair, ...this.#kernel.ensureLanePair(id) };
+      group.pair = made;
+      const { failures } = await this.#upkeep.carryOut();
+      this.#reports.trouble(failures);
+      const own = failures.find(({ ifindex }) => laneEnds(made).includes(ifindex));
+      if (own !== undefined || group.pair !== made) {
+        this.#upkeep.endLanes(group);
+        throw new Error(own === undefined ? `${made.laneDevice} was lost as it was made` : messageOf(own.error), { cause: own?.error });
+      }
+      this.#cells.setHold(id, made);
+      return made.laneDevice;
+    });
+  }
+  /** None is in use. */
+  dropLanes(id: number): Promise<void> {
+    return this.#inTurn(async () => {
+      const group = this.#groups.get(id);
+      if (group === undefined) return;
+      this.#upkeep.endLanes(group);
+      this.#reports.trouble((await this.#upkeep.carryOut()).failures);
+      await this.#kernel.passed();
+      this.#kernel.deleteLanePair(id);
+    });
+  }
+
   // -------------------------------------------------------------------- watching and reporting
 
   onEvent(listener: (event: GateEvent) => void): void {
@@ -165,7 +196,8 @@ export class KernelGate {
     const tunnel = this.#upkeep.tunnelTrouble;
     const rings = [...this.#groups.values()].filter(({ ringLost }) => ringLost)
       .map(({ spec }) => `the hold pair of group ${spec.group} was lost and its ring is not open again: restart sluiced`);
-    const open = additions(this.#performer.picture(), wanted.picture).filter((action) => action.do !== 'wait');
+    const lanes = [...this.#groups.values()].flatMap(({ pair }) => laneEnds(pair)); // it holds without them
+    const open = additions(this.#performer.picture(), wanted.picture).filter((action) => action.do !== 'wait' && !(action.do === 'hook' && lanes.includes(action.hook.ifindex)));
     return [...missing, ...rings, ...(tunnel === undefined ? [] : [tunnel]), ...(open.length === 0 ? [] : [`${open.length} steps of attaching are not done`])];
   }
   /** Counters by device, those of devices that are gone included. */
@@ -193,7 +225,7 @@ export class KernelGate {
     const adopts = this.#roster.hasLeftovers(id, spec);
     this.#check(id, spec, wire, () => adopts);
     this.#kernel.pin();
-    const group: GroupEntry = { id, pair: this.#kernel.ensureHoldPair(id), spec, nics: [], leaving: [], ringLost: false, wire };
+    const group: GroupEntry = { id, pair: { ...this.#kernel.ensureHoldPair(id), ...NO_LANES }, spec, nics: [], leaving: [], ringLost: false, wire };
     this.#groups.set(id, group);
     try {
       // A pair that is new is not used before its programs are in place.
@@ -342,7 +374,7 @@ export class KernelGate {
   #attached(group: GroupEntry): Attached {
     const { id, pair } = group;
     return {
-      id, holdDevice: pair.holdDevice, ringDevice: pair.ringDevice, laneDevice: pair.laneDevice,
+      id, holdDevice: pair.holdDevice, ringDevice: pair.ringDevice,
       nics: group.nics.filter(({ remote }) => !remote).map(({ nic, member, port }) => ({ nic, member, port, ifindex: this.#cells.nic(nic).ifindex })),
     };
   }

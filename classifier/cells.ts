@@ -25,6 +25,7 @@ export interface PairCells {
   readonly laneIfindex: number;
   readonly exitIfindex: number;
 }
+export const NO_LANES = { laneDevice: '', laneIfindex: 0, exitIfindex: 0 };
 export const NO_PAIR: PairCells = { holdIfindex: 0, ringIfindex: 0, laneIfindex: 0, exitIfindex: 0 };
 export interface NicCell {
   readonly nic: number;
@@ -152,8 +153,12 @@ export class Cells {
   holdIfindex(group: number): number {
     return this.#groups[(group * GROUP.size + GROUP.holdIfindex) >> 2] ?? 0;
   }
+  laneIfindex(group: number): number {
+    return this.#groups[(group * GROUP.size + GROUP.laneIfindex) >> 2] ?? 0;
+  }
   /** Whoever may come out of a lane is known before anybody may go in. */
   setHold(group: number, { holdIfindex, ringIfindex, laneIfindex, exitIfindex }: PairCells): void {
+    if (laneIfindex === 0) this.#writeGroup(group, GROUP.laneIfindex, 0);
     this.#writeGroup(group, GROUP.exitIfindex, exitIfindex);
     this.#writeGroup(group, GROUP.laneIfindex, laneIfindex);
     this.#writeGroup(group, GROUP.ringIfindex, ringIfindex);

@@ -75,8 +75,11 @@ always int hold(struct origin *o, struct sluice_nic *nic, struct sluice_group *g
 	lane = lane_for(o->skb, group, o->group, o->colour);
 	if (!lane)
 		return bpf_redirect(o->holdIfindex, 0);
-	bpf_clone_redirect(o->skb, lane, 0);
-	return TC_ACT_SHOT;
+	if (bpf_clone_redirect(o->skb, lane, 0) >= 0)
+		return TC_ACT_SHOT;
+	/* Its device is gone or down: this one, and all that follow it, wait in the ring. */
+	give_up_lane(o->group, o->colour);
+	return bpf_redirect(o->holdIfindex, 0);
 }
 
 /* Holding ends (DRAIN): once the queue has left, new frames pass, unmarked. */

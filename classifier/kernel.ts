@@ -13,6 +13,9 @@ export interface Kernel {
   watch(listener: () => void): { close(): void };
   ensureHoldPair(id: number): HoldPair;
   deleteHoldPair(id: number): void;
+  /** Devices of the group's lanes, made or taken over. Throws where it can't be as it must. */
+  ensureLanePair(id: number): LanePair;
+  deleteLanePair(id: number): void;
   /** Name of the VXLAN device that groups by VXLAN share. */
   readonly tunnelDevice: string;
   /** Makes it, or takes over the one that was left; its ifindex. Throws where it can't be as it must. */
@@ -43,10 +46,12 @@ export interface Kernel {
 export interface HoldPair {
   readonly holdDevice: string;
   readonly ringDevice: string;
-  /** Empty, and 0: it has no lanes. */
-  readonly laneDevice: string;
   readonly holdIfindex: number;
   readonly ringIfindex: number;
+}
+export interface LanePair {
+  /** Empty, and 0: it has none. */
+  readonly laneDevice: string;
   readonly laneIfindex: number;
   readonly exitIfindex: number;
 }
@@ -84,7 +89,6 @@ export interface Attached {
   readonly id: number;
   readonly holdDevice: string;
   readonly ringDevice: string;
-  readonly laneDevice: string;
   readonly nics: readonly { readonly nic: number; readonly member: string; readonly port: string; readonly ifindex: number }[];
 }
 
@@ -96,6 +100,8 @@ export type GateEvent =
    * Back it is a new device of the same name: a ring on the old one must be opened again.
    */
   | { readonly kind: 'hold-lost' | 'hold-back'; readonly id: number }
+  /** Devices of its lanes are gone, and what was in them; held frames wait in the ring alone. */
+  | { readonly kind: 'lanes-lost'; readonly id: number }
   | { readonly kind: 'trouble'; readonly message: string };
 
 /** Makes the error that the caller's side understands; `fix` is one sentence, what to do. */

@@ -62,6 +62,14 @@ always __u32 lane_for(struct __sk_buff *skb, struct sluice_group *group, __u32 i
 	return 0;
 }
 
+always void give_up_lane(__u32 id, __u32 colour)
+{
+	struct sluice_lane *lane = lane_of(id, colour);
+
+	if (lane)
+		lane->full = SLUICE_LANE_UNFIT;
+}
+
 always __u32 now_us(void)
 {
 	return bpf_ktime_get_ns() / 1000;

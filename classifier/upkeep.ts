@@ -10,10 +10,10 @@
  * is. A path that needs guards opens only after everything was in place, and closes before.
  */
 import { NIC_FLAG } from './abi.ts';
-import { NO_PAIR } from './cells.ts';
+import { NO_LANES, NO_PAIR } from './cells.ts';
 import type { Cells } from './cells.ts';
 import { ipv4Parse } from './keys.ts';
-import type { HoldPair, Kernel, SpecView, WireView } from './kernel.ts';
+import type { HoldPair, Kernel, LanePair, SpecView, WireView } from './kernel.ts';
 import type { Failure, Performer } from './perform.ts';
 import { cautious, plan, want } from './plan.ts';
 import type { Action, Port, Want, WantedGroup, WantedNic } from './plan.ts';
@@ -25,7 +25,7 @@ import type { Ledger } from './stats.ts';
 /** A group as the gate keeps it. */
 export interface GroupEntry {
   readonly id: number;
-  pair: HoldPair;
+  pair: HoldPair & LanePair;
   spec: SpecView;
   nics: readonly NicEntry[];
   /** No longer of the group; their cells are freed when no program can reach them. */
@@ -140,27 +140,45 @@ export class Upkeep {
 
   // ------------------------------------------------------------------------------------ hold pairs
 
-  /** Makes lost pairs again. Until `usePairs` frames for them go nowhere. */
+  /** Makes lost pairs again: until `usePairs` frames for them go nowhere. Of lanes only the use ends: what they hold is not what the ring holds. */
   #renewPairs(ports: readonly Port[]): Failure[] {
     const there = new Set(ports.map(({ ifindex }) => ifindex));
+    const isLost = (ends: readonly number[]): boolean => !ends.every((ifindex) => there.has(ifindex));
     return [...this.#groups.values()].flatMap((group) => {
-      const { holdIfindex } = group.pair;
-      if (endsOf(group.pair).every((ifindex) => there.has(ifindex))) return [];
-      if (!group.ringLost || this.#cells.holdIfindex(group.id) !== 0) this.#reports.emit({ kind: 'hold-lost', id: group.id });
-      group.ringLost = true;
-      this.#cells.setHold(group.id, NO_PAIR);
-      try {
-        group.pair = this.#kernel.ensureHoldPair(group.id);
-        return [];
-      } catch (error) {
-        return [{ ifindex: holdIfindex, error }];
-      }
+      if (isLost(holdEnds(group.pair))) return this.#renewPair(group);
+      if (isLost(laneEnds(group.pair))) this.#loseLanes(group);
+      return [];
     });
   }
+  #renewPair(group: GroupEntry): Failure[] {
+    const { holdIfindex } = group.pair;
+    if (!group.ringLost || this.#cells.holdIfindex(group.id) !== 0) this.#reports.emit({ kind: 'hold-lost', id: group.id });
+    group.ringLost = true;
+    this.#cells.setHold(group.id, NO_PAIR);
+    try {
+      group.pair = { ...this.#kernel.ensureHoldPair(group.id), ...NO_LANES };
+      return [];
+    } catch (error) {
+      return [{ ifindex: holdIfindex, error }];
+    }
+  }
+  /** No frame goes into them from here on. */
+  endLanes(group: GroupEntry): void {
+    group.pair = { ...group.pair, ...NO_LANES };
+    if (this.#cells.holdIfindex(group.id) === group.pair.holdIfindex) this.#cells.setHold(group.id, group.pair);
+  }
+  #loseLanes(group: GroupEntry): void {
+    this.endLanes(group);
+    this.#reports.emit({ kind: 'lanes-lost', id: group.id });
+  }
+  /** Never lanes: those are used from when they are made until they are lost, or a colour would have frames before and behind its lane (I6). */
   #usePairs(failed: ReadonlySet<number>): void {
-    for (const { id, pair, ringLost } of this.#groups.values()) {
-      if (this.#cells.holdIfindex(id) === pair.holdIfindex || endsOf(pair).some((ifindex) => failed.has(ifindex))) continue;
-      this.#cells.setHold(id, pair);
+    const isFailed = (ends: readonly number[]): boolean => ends.some((ifindex) => failed.has(ifindex));
+    for (const group of this.#groups.values()) {
+      const { id, pair, ringLost } = group;
+      if (isFailed(laneEnds(pair)) && this.#cells.laneIfindex(id) !== 0) this.#loseLanes(group);
+      if (this.#cells.holdIfindex(id) === pair.holdIfindex || isFailed(holdEnds(pair))) continue;
+      this.#cells.setHold(id, { ...pair, ...NO_LANES });
       if (ringLost) this.#reports.emit({ kind: 'hold-back', id });
     }
   }
@@ -188,16 +206,17 @@ export class Upkeep {
       return [{ ifindex: NO_TUNNEL, error }];
     }
   }
-  /** What fails about these is no fault of group `id`. */
+  /** What fails about these is no fault of group `id`; without its lanes it is whole. */
   devicesOfOthers(id: number): ReadonlySet<number> {
+    const own = this.#groups.get(id);
     const others = [...this.#groups.values()].filter((group) => group.id !== id);
-    const isOther = this.#groups.get(id)?.wire?.vxlan === undefined;
-    return new Set([...(isOther ? [NO_TUNNEL] : []), ...others.flatMap(({ pair, nics }) => [...endsOf(pair), ...nics.map(({ nic }) => this.#cells.nic(nic).ifindex)])]);
+    const isOther = own?.wire?.vxlan === undefined;
+    return new Set([...(isOther ? [NO_TUNNEL] : []), ...(own === undefined ? [] : laneEnds(own.pair)), ...others.flatMap(({ pair, nics }) => [...holdEnds(pair), ...laneEnds(pair), ...nics.map(({ nic }) => this.#cells.nic(nic).ifindex)])]);
   }
 }
 
-const endsOf = ({ holdIfindex, ringIfindex, laneIfindex, exitIfindex }: HoldPair): readonly number[] =>
-  (laneIfindex === 0 ? [holdIfindex, ringIfindex] : [holdIfindex, ringIfindex, laneIfindex, exitIfindex]);
+const holdEnds = ({ holdIfindex, ringIfindex }: HoldPair): readonly number[] => [holdIfindex, ringIfindex];
+export const laneEnds = ({ laneIfindex, exitIfindex }: LanePair): readonly number[] => (laneIfindex === 0 ? [] : [laneIfindex, exitIfindex]);
 
 /** Stands for the VXLAN device where there is none. */
 const NO_TUNNEL = -1;

@@ -139,6 +139,9 @@ export function relayGate(control: Control, hub: EventHub, log: Logger): (event:
       case 'trouble':
         log.error({}, event.message);
         return;
+      case 'lanes-lost':
+        log.warn(groupOf(control, event.id), 'the devices of its lanes are gone, and what waited in them: the ring holds, and lanes are made again when they are wanted');
+        return;
       case 'hold-lost':
       case 'hold-back':
         if (event.kind === 'hold-lost') control.holdLost(event.id); // attaching again waits for the new pair

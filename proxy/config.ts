@@ -237,7 +237,7 @@ function assemble(given: Given): Config {
     log: { level: given.level ?? 'info', format: given.format ?? 'json' },
     pins: given.pins,
     attach: given.attach ?? 'auto',
-    lanes: given.lanes ?? 'off',
+    lanes: given.lanes ?? 'auto',
     mark: { mask: given.mask ?? 0x70000000 },
     pcap: assemblePcap(given),
     worker: { cpu: given.cpu },

@@ -75,7 +75,7 @@ function openEbpf(config: Config, pins: string): OpenPlane {
     pinDir: pins,
     alone: true,
     attach: config.attach,
-    ...(config.lanes === 'off' ? {} : { lanes: LANES }),
+    lanes: LANES,
     owner: `sluice ${pins}`,
     ...(config.vxlanPort === undefined ? {} : { vxlanPort: config.vxlanPort }),
   });
@@ -89,7 +89,14 @@ function openEbpf(config: Config, pins: string): OpenPlane {
     attach: kernel.attachMode,
     kept: pins,
     // The maps are pinned until `settle`.
-    start: () => new HoldLink({ cpu: config.worker.cpu ?? lastCpu(), lanes: config.lanes, pins: { groups: `${pins}/groups`, nics: `${pins}/nics`, lanes: `${pins}/lanes`, queues: `${pins}/queues` } }),
+    start: () => {
+      const link = new HoldLink({
+        cpu: config.worker.cpu ?? lastCpu(), lanes: { mode: config.lanes, ensure: (id) => keeper.ensureLanes(id), drop: (id) => keeper.dropLanes(id) },
+        pins: { groups: `${pins}/groups`, nics: `${pins}/nics`, lanes: `${pins}/lanes`, queues: `${pins}/queues` },
+      });
+      keeper.onEvent((event) => { if (event.kind === 'lanes-lost') link.lanesLost(event.id); });
+      return link;
+    },
     begin: () => Promise.resolve(),
     missing: () => bridges.missing(new Set(kernel.ports().filter(({ kind }) => kind === 'bridge').map(({ name }) => name))),
     lost: () => ({}),

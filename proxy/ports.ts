@@ -73,8 +73,6 @@ export interface AttachResult {
   readonly id: GroupId;
   readonly holdDevice: string; // slh<id>, the bridge's side
   readonly ringDevice: string; // slr<id>, the ring's side
-  /** slq<id>, whose queues are lanes; empty = held frames wait in the ring alone. */
-  readonly laneDevice: string;
   readonly nics: readonly NicPlace[];
 }
 
@@ -142,7 +140,6 @@ export interface GateMember {
 export interface HoldOptions {
   readonly holdDevice: string;
   readonly ringDevice: string;
-  readonly laneDevice: string;
   readonly bytes: number;
   readonly highWater: number;
   readonly colour: Colour;
@@ -239,7 +236,7 @@ export type PlaneFact =
   | { readonly kind: 'output-pending'; readonly id: GroupId; readonly epoch: Epoch }
   | { readonly kind: 'high-water'; readonly id: GroupId; readonly occupancy: number; readonly heldBytes: number }
   | { readonly kind: 'overflow'; readonly id: GroupId; readonly frames: number }
-  /** The kernel has no queues for lanes: held frames are copied. */
+  /** The group has no lanes, although its frames wanted some: they are copied into the ring. */
   | { readonly kind: 'no-lanes'; readonly id: GroupId; readonly reason: string }
   /** The loop stopped; nothing is released any more. The daemon must end. */
   | { readonly kind: 'dead'; readonly reason: string };

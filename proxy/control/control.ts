@@ -243,7 +243,7 @@ export class Control {
     }
     const group = this.#byId.get(fact.id);
     if (fact.kind === 'no-lanes') {
-      this.#options.trouble(group?.name ?? '', new EdgeError('plane_down', `lanes can't be used, held frames wait in the ring: ${fact.reason}`, 'modprobe sch_tbf (CONFIG_NET_SCH_TBF), or set lanes: off'));
+      this.#options.trouble(group?.name ?? '', new EdgeError('plane_down', `lanes can't be used, held frames wait in the ring: ${fact.reason}`, 'mend that, or set lanes: off; the ring is slower for large frames, not otherwise'));
       return;
     }
     if (group?.state === undefined) return;

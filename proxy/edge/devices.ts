@@ -150,7 +150,12 @@ export function deleteHoldPair(netlink: Netlink, names: HoldNames, owner: string
 /** The same for the pair of the lanes. No frame of it is described to us: all offloads stay. */
 export function ensureLanePair(netlink: Netlink, names: LaneNames, queues: number, owner: string): LanePair {
   const [lane, exit] = ensurePair(netlink, { name: names.lane, peer: names.exit, queues }, owner);
-  for (const end of [exit, lane]) prepare(netlink, end, owner, false);
+  try {
+    for (const end of [exit, lane]) prepare(netlink, end, owner, false);
+  } catch (error) {
+    netlink.deleteLink(lane.ifindex);
+    throw error;
+  }
   return { laneIfindex: lane.ifindex, exitIfindex: exit.ifindex };
 }
 export function deleteLanePair(netlink: Netlink, names: LaneNames, owner: string): void {

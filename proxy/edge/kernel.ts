@@ -23,7 +23,7 @@ import { close, view, mustMap, MAP_SHARED } from './ffi/libc.ts';
 import { LITTLE, fixedBytes } from './ffi/struct.ts';
 import { membarrier } from './ffi/sys.ts';
 import { claimPinDir, deleteHoldPair, deleteLanePair, deleteTunnel, ensureHoldPair, ensureLanePair, ensurePinDir, ensureTunnel, kernelAtLeast } from './devices.ts';
-import type { HoldNames, LaneNames } from './devices.ts';
+import type { HoldNames, HoldPair, LaneNames, LanePair } from './devices.ts';
 import { Near } from './near.ts';
 import { Netlink } from './netlink.ts';
 import type { Link, Watch } from './netlink.ts';
@@ -48,7 +48,7 @@ export interface KernelOptions<P extends string> {
   /** Nobody else may use that directory while this one does. Default: not asked. */
   readonly alone?: boolean;
   readonly attach: 'auto' | 'tcx' | 'clsact';
-  /** Lanes of a group, each a queue of the kernel's; 0 or absent = held frames go by the ring alone. */
+  /** Lanes of a group that has some, each a queue of the kernel's. */
   readonly lanes?: number;
   /** UDP port of frames between hosts by VXLAN; VXLAN_PORT unless given. */
   readonly vxlanPort?: number;
@@ -57,15 +57,12 @@ export interface KernelOptions<P extends string> {
 }
 
 /** Devices of one group. */
-export interface HoldPair {
+export interface HoldDevices extends HoldPair {
   readonly holdDevice: string;
   readonly ringDevice: string;
-  /** Empty, and 0: it has no lanes. */
+}
+export interface LaneDevices extends LanePair {
   readonly laneDevice: string;
-  readonly holdIfindex: number;
-  readonly ringIfindex: number;
-  readonly laneIfindex: number;
-  readonly exitIfindex: number;
 }
 
 const ATTACH_TYPE = { ingress: TCX_INGRESS, egress: TCX_EGRESS } as const;
@@ -130,19 +127,22 @@ export class Kernel<P extends string> {
   watch(listener: () => void): Watch {
     return this.#netlink.watch(listener);
   }
-  ensureHoldPair(id: number): HoldPair {
+  /** Lanes of an earlier life go with what they had: whoever wants some makes them. */
+  ensureHoldPair(id: number): HoldDevices {
     const names = holdNames(id);
-    const { owner, lanes = 0 } = this.#options;
-    if (lanes === 0) deleteLanePair(this.#netlink, names, owner); // of a life that had them
-    return {
-      holdDevice: names.hold, ringDevice: names.ring, laneDevice: lanes === 0 ? '' : names.lane,
-      ...ensureHoldPair(this.#netlink, names, owner),
-      ...(lanes === 0 ? { laneIfindex: 0, exitIfindex: 0 } : ensureLanePair(this.#netlink, names, lanes, owner)),
-    };
+    this.deleteLanePair(id);
+    return { holdDevice: names.hold, ringDevice: names.ring, ...ensureHoldPair(this.#netlink, names, this.#options.owner) };
   }
   deleteHoldPair(id: number): void {
-    deleteLanePair(this.#netlink, holdNames(id), this.#options.owner);
+    this.deleteLanePair(id);
     deleteHoldPair(this.#netlink, holdNames(id), this.#options.owner);
+  }
+  ensureLanePair(id: number): LaneDevices {
+    const names = holdNames(id);
+    return { laneDevice: names.lane, ...ensureLanePair(this.#netlink, names, this.#options.lanes ?? 0, this.#options.owner) };
+  }
+  deleteLanePair(id: number): void {
+    deleteLanePair(this.#netlink, holdNames(id), this.#options.owner);
   }
   readonly tunnelDevice = 'slx';
   ensureTunnel(): number {

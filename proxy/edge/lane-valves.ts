@@ -18,10 +18,10 @@
  *
  * A gate that has opened lets its frames go with the next one that comes: a filler, or the marker, which is
  * counted behind them (lane.bpf.h). An epoch costs a handful of system calls, some 50 us in all; a change waits
- * for the lock that all changes of devices share (RTNL), and every group's release with it.
+ * for the lock that all changes of devices share (RTNL), and every group's release with it: how long is told.
  *
  * Everything throws where the kernel refuses: it has no such qdisc, the device is gone, another tool took
- * the queues. It decides nothing.
+ * the queues. A kernel without sch_tbf says ENOENT. It decides nothing.
  */
 import * as libc from './ffi/libc.ts';
 import { LITTLE, Struct, fixedBytes } from './ffi/struct.ts';
@@ -53,6 +53,8 @@ const SEND_BUFFER_BYTES = 64 << 20;
 const SO_RCVTIMEO = 20;
 const TIMEOUT_SECONDS = 5;
 const RECEIVE_BYTES = 1 << 14;
+/** A change takes some 10 us: who waits so long, waits for somebody else. */
+const LONG_MS = 20;
 
 /** As the kernel's programs know what is sent into a lane (abi.h). */
 export const laneMarker = (group: number, lane: number, filler: boolean): number => (0x515 << 16) | (group << 8) | (filler ? 0x20 : 0) | lane;
@@ -82,16 +84,18 @@ export class LaneValves {
   readonly #shut: readonly Message[];
   readonly #messages: libc.NativeBlock;
   #sequence = 0;
+  #waitedMs = 0;
 
   constructor(device: string, group: number, lanes: number) {
     this.#group = group;
     this.#ifindex = libc.ifNametoindex(device);
-    this.#netlink = openSocket(0);
-    this.#messages = layOut();
     this.#open = Array.from({ length: lanes }, (_, lane) => bucket(this.#ifindex, lane, BATCH * (OVERHEAD + FILLER_BYTES)));
     this.#shut = Array.from({ length: lanes }, (_, lane) => bucket(this.#ifindex, lane, BUCKET));
-    this.#sender = libc.must(libc.socket(AF_PACKET, SOCK_RAW_CLOEXEC, 0), 'socket', 'AF_PACKET (needs CAP_NET_RAW)');
+    this.#netlink = openSocket(0);
+    this.#sender = libc.socket(AF_PACKET, SOCK_RAW_CLOEXEC, 0);
+    this.#messages = layOut();
     try {
+      libc.must(this.#sender, 'socket', 'AF_PACKET (needs CAP_NET_RAW)');
       this.#prepare(device);
     } catch (error) {
       this.close();
@@ -136,6 +140,11 @@ export class LaneValves {
   mark(lane: number): void {
     this.#send(lane, false, 1);
   }
+  waitedMs(): number {
+    const waited = this.#waitedMs;
+    this.#waitedMs = 0;
+    return waited;
+  }
   close(): void {
     libc.close(this.#sender);
     libc.close(this.#netlink);
@@ -148,6 +157,15 @@ export class LaneValves {
   }
 
   #ask(message: Message, about: string): void {
+    const sinceMs = performance.now();
+    try {
+      this.#exchange(message, about);
+    } finally {
+      const ms = performance.now() - sinceMs;
+      if (ms >= LONG_MS) this.#waitedMs += ms;
+    }
+  }
+  #exchange(message: Message, about: string): void {
     const bytes = message.finish(++this.#sequence);
     if (send(this.#netlink, bytes, bytes.length, 0) < 0) throw new libc.SystemError('netlink send', about, libc.errno());
     for (;;) {

@@ -61,15 +61,15 @@ export abstract class HoldDesk implements HoldPlane {
     this.#send({ op: 'receiver', id, nics, colour });
   }
   async drain(id: GroupId, nics: readonly NicIndex[] | undefined, held: HeldFate): Promise<number> {
-    return (await this.#ask({ op: 'drain', id, nics, fate: held === 'release' ? 1 : 2 })) as number;
+    return (await this.ask({ op: 'drain', id, nics, fate: held === 'release' ? 1 : 2 })) as number;
   }
   async held(id: GroupId): Promise<readonly HeldEpoch[]> {
-    return (await this.#ask({ op: 'held', id })) as readonly HeldEpoch[];
+    return (await this.ask({ op: 'held', id })) as readonly HeldEpoch[];
   }
   async *dump(id: GroupId, bytesMax: number): AsyncGenerator<readonly HeldFrame[], void, undefined> {
     let from: Dump['next'];
     for (let left = bytesMax; ; ) {
-      const piece = (await this.#ask({ op: 'dump', id, from, bytesMax: left })) as Dump;
+      const piece = (await this.ask({ op: 'dump', id, from, bytesMax: left })) as Dump;
       if (piece.rows.length > 0) yield framesOf(piece);
       if (piece.next === undefined || piece.rows.length === 0) return;
       left -= piece.bytes.length;
@@ -91,11 +91,11 @@ export abstract class HoldDesk implements HoldPlane {
     if (this.#state === 'running') this.post(request);
   }
 
-  #ask(asked: Asked): Promise<Answer> {
+  protected ask(asked: Asked): Promise<Answer> {
     return this.askWith((call) => { this.post({ ...asked, call }); });
   }
   async #tell(asked: Asked): Promise<void> {
-    await this.#ask(asked);
+    await this.ask(asked);
   }
   /** `post` sends what is answered under this number. */
   protected askWith(post: (call: number) => void): Promise<Answer> {
@@ -107,9 +107,13 @@ export abstract class HoldDesk implements HoldPlane {
     });
   }
 
+  protected tell(fact: PlaneFact): void {
+    for (const listener of this.#listeners) listener(fact);
+  }
+
   protected receive(message: Message): void {
     if (message.op === 'fact') {
-      for (const listener of this.#listeners) listener(message.fact);
+      this.tell(message.fact);
       return;
     }
     const call = this.#calls.get(message.call);
@@ -125,7 +129,7 @@ export abstract class HoldDesk implements HoldPlane {
     for (const call of this.#calls.values()) call.reject(this.#down());
     this.#calls.clear();
     if (this.#state !== 'dead') return;
-    for (const listener of this.#listeners) listener({ kind: 'dead', reason });
+    this.tell({ kind: 'dead', reason });
   }
 
   #down(): EdgeError {

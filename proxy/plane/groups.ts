@@ -14,7 +14,9 @@ import type { Meter } from './meter.ts';
 import { ADVANCE, RECEIVER, RELEASE } from './orders.ts';
 import { DUMP_ROW, clockMs } from './protocol.ts';
 import type { Answer, Dump, Request } from './protocol.ts';
+import type { Refusal } from './lane-supply.ts';
 import type { Lanes } from './lanes.ts';
+import type { Valves } from './valves.ts';
 import { NEVER } from './never.ts';
 import { Pump } from './pump.ts';
 
@@ -63,8 +65,10 @@ export interface GroupsOptions {
   readonly cells: { readonly groups: ArrayBuffer; readonly nics: ArrayBuffer };
   /** Throws what is wrong outside: a device that is gone, memory, privileges. */
   readonly openQueue: (id: GroupId, options: HoldOptions, retireMs: number) => HoldQueue;
-  /** Where its frames may wait in the kernel besides; undefined = nowhere. */
+  /** Where its frames may come to wait in the kernel besides; undefined = nowhere. */
   readonly openLanes?: (id: GroupId, options: HoldOptions) => Lanes | undefined;
+  /** Gates of a group's lanes that are queues of this device. May throw. */
+  readonly openValves?: (id: GroupId, device: string) => Valves;
   /** Frames of one block at most. */
   readonly blockFramesMax: number;
   readonly meterOf: (request: Extract<Request, { op: 'open' }>) => Meter;
@@ -186,7 +190,7 @@ export class Groups {
     this.#options.answer(call, undefined);
   }
 
-  #ask(group: OpenGroup, request: Extract<Request, { op: 'restore' | 'drain' | 'held' }>): void {
+  #ask(group: OpenGroup, request: Extract<Request, { op: 'restore' | 'drain' | 'held' | 'lanes' }>): void {
     const { answer } = this.#options;
     const { call } = request;
     group.dueMs = AT_ONCE;
@@ -200,6 +204,18 @@ export class Groups {
       case 'held':
         answer(call, held(group));
         break;
+      case 'lanes':
+        answer(call, this.#gates(group, request.device));
+    }
+  }
+
+  #gates({ id, pump }: OpenGroup, device: string): Refusal | undefined {
+    try {
+      pump.useGates(device === '' ? undefined : this.#options.openValves?.(id, device));
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof Error && 'errno' in error && typeof error.errno === 'number')) throw error;
+      return { errno: error.errno, reason: error.message };
     }
   }
 

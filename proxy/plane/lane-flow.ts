@@ -14,7 +14,8 @@
 import type { HoldRing } from '../ring/hold-ring.ts';
 import { diff } from '../ring/window.ts';
 import { LaneStuck } from './lanes.ts';
-import type { Ended, Lanes } from './lanes.ts';
+import type { Ended, Failing, Lanes } from './lanes.ts';
+import type { Valves } from './valves.ts';
 import { NEVER } from './never.ts';
 
 const LOOK_MS = 1;
@@ -79,9 +80,16 @@ export class LaneFlow {
     } catch (error) {
       const stuck = error instanceof LaneStuck;
       if (!stuck && !(error instanceof Error && error.name === 'SystemError')) throw error;
-      for (const ended of this.lanes.fail(nowMs, this.#ring.spilledSeen, stuck)) this.#settle(ended);
+      this.#fail(nowMs, stuck ? 'stuck' : 'refused');
       return true;
     }
+  }
+  use(valves: Valves | undefined, nowMs: number): void {
+    if (valves === undefined) this.#fail(nowMs, 'gone');
+    else this.lanes.use(valves);
+  }
+  #fail(nowMs: number, why: Failing): void {
+    for (const ended of this.lanes.fail(nowMs, this.#ring.spilledSeen, why)) this.#settle(ended);
   }
 
   #walk(nowMs: number): boolean {

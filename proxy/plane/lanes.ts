@@ -12,11 +12,17 @@
  *
  * Suspended, lanes that are free are not given out, and busy ones are not given out again. When a gate fails (another tool
  * took the queues, no memory) all are made anew at once, and where that fails once a second: what was in them is lost (I8).
+ *
+ * A group has no gates until somebody wants lanes for it. A gate is changed under a lock that all changes of devices
+ * share (RTNL); whoever waits there keeps all groups waiting. So a wait that was long puts the lanes of all to rest for
+ * some seconds, and the ring, which knows no lock, holds (Patience).
  */
 import { LANES } from '../ring/stamp.ts';
 import { LANE_STATE } from './lane-cells.ts';
 import type { LaneCells } from './lane-cells.ts';
 import { diff } from '../ring/window.ts';
+import { NO_VALVES } from './valves.ts';
+import type { Patience, Valves } from './valves.ts';
 
 const RENEW_EVERY_MS = 1000;
 const STALL_MS = 5;
@@ -31,19 +37,8 @@ export class LaneStuck extends Error {
   override readonly name = 'LaneStuck';
 }
 
-/** The gates; all of them may throw. */
-export interface Valves {
-  /** All made anew and shut, empty. */
-  setUp(): void;
-  /** For so many frames. */
-  readonly batch: number;
-  open(lane: number): void;
-  /** Lets them go. */
-  push(lane: number): void;
-  shut(lane: number): void;
-  mark(lane: number): void;
-  close(): void;
-}
+/** Why all lanes end at once: a gate refused, nothing comes out of them, their devices are gone. */
+export type Failing = 'refused' | 'stuck' | 'gone';
 
 /** What became of a lane's frames. */
 export interface Ended {
@@ -58,8 +53,9 @@ export interface Ended {
 
 export class Lanes {
   readonly cells: LaneCells;
-  readonly #valves: Valves;
   readonly #quietMs: number;
+  readonly #patience: Patience;
+  #valves = NO_VALVES;
   readonly #outBase = new Int32Array(LANES);
   readonly #spilledBase = new Int32Array(LANES);
   /** Frames that its gate has let go, at most. */
@@ -78,15 +74,31 @@ export class Lanes {
   readonly #trace = new Int32Array(LANES);
   readonly #sinceMs = new Float64Array(LANES);
   #suspended = false;
-  #broken = false;
-  #renewAtMs = 0;
+  #resting = false;
+  #broken = true;
+  #renewAtMs = Number.POSITIVE_INFINITY;
 
-  /** `cells` has begun, the gates are set up. */
-  constructor(cells: LaneCells, valves: Valves, quietMs: number) {
+  /** `cells` has begun. No lane is used before there are gates. */
+  constructor(cells: LaneCells, quietMs: number, patience: Patience) {
     this.cells = cells;
-    this.#valves = valves;
     this.#quietMs = quietMs;
-    this.resume();
+    this.#patience = patience;
+  }
+  /** Sets these gates up. They are closed with the lanes, and where that throws: then there are none. */
+  use(valves: Valves): void {
+    try {
+      if (this.#valves === NO_VALVES) valves.setUp();
+    } catch (error) {
+      valves.close();
+      throw error;
+    }
+    if (this.#valves !== NO_VALVES) {
+      valves.close(); // they have some
+      return;
+    }
+    this.#valves = valves;
+    this.#broken = false;
+    this.#offer();
   }
 
   /** Of all that are busy the one with the oldest colour; -1 = none is. */
@@ -249,23 +261,30 @@ export class Lanes {
 
   suspend(): void {
     this.#suspended = true;
-    for (let lane = 0; lane < LANES; lane++) this.cells.moved(lane, LANE_STATE.free, LANE_STATE.none);
+    this.#withdraw();
   }
   resume(): void {
     this.#suspended = false;
-    if (this.#broken) return;
-    for (let lane = 0; lane < LANES; lane++) this.cells.moved(lane, LANE_STATE.none, LANE_STATE.free);
+    this.#offer();
+  }
+  get #isInUse(): boolean {
+    return !this.#suspended && !this.#broken && !this.#resting;
+  }
+  #offer(): void {
+    if (this.#isInUse) for (let lane = 0; lane < LANES; lane++) this.cells.moved(lane, LANE_STATE.none, LANE_STATE.free);
+  }
+  #withdraw(): void {
+    for (let lane = 0; lane < LANES; lane++) this.cells.moved(lane, LANE_STATE.free, LANE_STATE.none);
   }
 
-  /** A gate failed, or is `stuck`: none is used, and what was in them ends here, oldest colour first. */
-  fail(nowMs: number, seen: Int32Array, stuck: boolean): Ended[] {
+  /** None is used, and what was in them ends here, oldest colour first. */
+  fail(nowMs: number, seen: Int32Array, why: Failing): Ended[] {
     this.#broken = true;
-    for (let lane = 0; lane < LANES; lane++) {
-      this.cells.moved(lane, LANE_STATE.free, LANE_STATE.none);
-      if (this.#isBusy(lane)) this.cells.setState(lane, LANE_STATE.spilling);
-    }
+    this.#withdraw();
+    for (let lane = 0; lane < LANES; lane++) if (this.#isBusy(lane)) this.cells.setState(lane, LANE_STATE.spilling);
     this.#renewAtMs = nowMs;
-    if (stuck) this.#rest(nowMs);
+    if (why === 'gone') this.#giveUp();
+    else if (why === 'stuck') this.#rest(nowMs);
     else this.maybeRenew(nowMs);
     const ends: Ended[] = [];
     for (let lane = this.oldest(); lane >= 0; lane = this.oldest()) {
@@ -274,6 +293,11 @@ export class Lanes {
       this.#forgetMarkers(lane); // with the queues
     }
     return ends;
+  }
+  #giveUp(): void {
+    this.#valves.close();
+    this.#valves = NO_VALVES;
+    this.#renewAtMs = Number.POSITIVE_INFINITY;
   }
   #rest(nowMs: number): void {
     this.#renewAtMs = nowMs + REST_MS;
@@ -285,8 +309,16 @@ export class Lanes {
   }
   /** When it wants to be asked again; Infinity = all is well. */
   maybeRenew(nowMs: number): number {
-    if (!this.#broken) return Number.POSITIVE_INFINITY;
-    if (nowMs < this.#renewAtMs) return this.#renewAtMs;
+    this.#patience.waited(this.#valves.waitedMs(), nowMs);
+    const rests = nowMs < this.#patience.untilMs;
+    if (rests !== this.#resting) {
+      this.#resting = rests;
+      if (rests) this.#withdraw();
+      else this.#offer();
+    }
+    if (!this.#broken) return rests ? this.#patience.untilMs : Number.POSITIVE_INFINITY;
+    const atMs = Math.max(this.#renewAtMs, this.#patience.untilMs);
+    if (nowMs < atMs) return atMs;
     this.#renewAtMs = nowMs + RENEW_EVERY_MS;
     try {
       this.#valves.setUp();
@@ -294,7 +326,7 @@ export class Lanes {
       return this.#renewAtMs; // the device is gone, or the kernel can't: held frames go by the ring
     }
     this.#broken = false;
-    if (!this.#suspended) this.resume();
+    this.#offer();
     return Number.POSITIVE_INFINITY;
   }
 
@@ -336,6 +368,6 @@ export class Lanes {
     else if (this.#owedUntilMs[lane] === 0) this.#owedUntilMs[lane] = nowMs + OWED_MS;
     this.#marked[lane] = 0;
     this.#pushed[lane] = 0;
-    cells.setState(lane, this.#suspended || this.#broken ? LANE_STATE.none : LANE_STATE.free);
+    cells.setState(lane, this.#isInUse ? LANE_STATE.free : LANE_STATE.none);
   }
 }

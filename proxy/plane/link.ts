@@ -16,8 +16,11 @@ import { LaneCells, withLanes } from './lane-cells.ts';
 import type { LaneMaps } from './lane-cells.ts';
 import { LaneChoice, mayHaveLane } from './lane-choice.ts';
 import type { LaneMode } from './lane-choice.ts';
+import { LaneSupply } from './lane-supply.ts';
+import type { LanePairs, Refusal } from './lane-supply.ts';
 import { Meter } from './meter.ts';
 import { ADVANCE, ASK, Orders, RECEIVER, RELEASE } from './orders.ts';
+import { clockMs } from './protocol.ts';
 import type { Message, Request, WorkerOptions } from './protocol.ts';
 import type { GroupId, HoldCounters, HoldOptions } from '../ports.ts';
 
@@ -26,8 +29,8 @@ export interface HoldLinkOptions {
   readonly cpu: number;
   /** Paths of the pinned maps. */
   readonly pins: WorkerOptions['pins'];
-  /** Which epochs use a lane, of groups that have some. */
-  readonly lanes: LaneMode;
+  /** Absent = all epochs wait in the ring. */
+  readonly lanes?: LanePairs & { /** Which epochs wait in a lane. */ readonly mode: LaneMode };
 }
 /** What this side keeps of a group. */
 interface Known {
@@ -37,6 +40,9 @@ interface Known {
   /** The newest colour that a frame may carry, and the newest of which none is here any more. */
   newest: Colour | undefined;
   released: Colour | undefined;
+  /** Counters of a Prometheus kind must not step back, as what goes from a lane to the ring is neither's for a moment. */
+  arrived: number;
+  arrivedBytes: number;
 }
 
 /** A thread runs compiled code, also when this file itself is run from its source (tests). */
@@ -49,6 +55,7 @@ export class HoldLink extends HoldDesk {
   readonly #bellFd: number;
   readonly #maps: LaneMaps;
   readonly #mode: LaneMode;
+  readonly #supply: LaneSupply | undefined;
   readonly #known = new Map<GroupId, Known>();
   readonly #gone: Promise<void>;
   readonly #atExit = (): void => { this.#sayEnd(); };
@@ -57,13 +64,14 @@ export class HoldLink extends HoldDesk {
 
   constructor(options: HoldLinkOptions) {
     super();
-    this.#mode = options.lanes;
+    this.#mode = options.lanes?.mode ?? 'off';
+    this.#supply = options.lanes === undefined || options.lanes.mode === 'off' ? undefined : this.#supplyOf(options.lanes);
     this.#maps = { lanes: mapCells(options.pins.lanes).buffer, queues: mapCells(options.pins.queues).buffer };
     this.#bellFd = libc.must(libc.eventfd(0, 0), 'eventfd', 'doorbell of the hold worker');
     this.onFact((fact) => { if (fact.kind === 'released') this.#of(fact.id).released = fact.colour; });
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
-    const data: WorkerOptions = { port: port2, bellFd: this.#bellFd, orders: this.#orders.memory, cpu: options.cpu, pins: options.pins };
+    const data: WorkerOptions = { port: port2, bellFd: this.#bellFd, orders: this.#orders.memory, cpu: options.cpu, pins: options.pins, mayHaveLanes: this.#supply !== undefined };
     this.#worker = new Worker(WORKER, {
       name: 'sluice-hold', workerData: data, transferList: [port2], execArgv: [],
     });
@@ -87,6 +95,7 @@ export class HoldLink extends HoldDesk {
     if (colourDiff(colour, known.newest ?? colour) > 0) {
       known.newest = colour;
       const byLane = this.#mode !== 'off' && known.choice.next(this.counters(id));
+      if (byLane) void this.#supply?.give(id);
       if (byLane && mayHaveLane(colour, known.released ?? colour)) known.cells.fill(colour);
     }
     super.advance(id, colour, epoch);
@@ -95,21 +104,48 @@ export class HoldLink extends HoldDesk {
     this.#of(id).newest = next;
     return super.restore(id, restored, next, epoch);
   }
-  override open(id: GroupId, options: HoldOptions): Promise<void> {
-    this.#learn(id, options.bytes, options.newest);
-    return super.open(id, options);
+  override async open(id: GroupId, options: HoldOptions): Promise<void> {
+    this.#supply?.opened(id);
+    const known = this.#learn(id, options.bytes, options.newest);
+    await super.open(id, options);
+    known.arrived = known.arrivedBytes = 0; // whoever read before that read an earlier life's
+    if (this.#mode === 'on') await this.#supply?.give(id);
+  }
+  override close(id: GroupId): Promise<void> {
+    this.#supply?.closed(id);
+    return super.close(id);
+  }
+  override stop(): Promise<void> {
+    this.#supply?.end();
+    return super.stop();
   }
   override counters(id: GroupId): HoldCounters {
-    const { cells, bytes } = this.#of(id);
-    return withLanes(super.counters(id), cells, bytes);
+    const known = this.#of(id);
+    const counters = withLanes(super.counters(id), known.cells, known.bytes);
+    known.arrived = Math.max(known.arrived, counters.arrived);
+    known.arrivedBytes = Math.max(known.arrivedBytes, counters.arrivedBytes);
+    return counters.arrived === known.arrived && counters.arrivedBytes === known.arrivedBytes ? counters : { ...counters, arrived: known.arrived, arrivedBytes: known.arrivedBytes };
+  }
+  #supplyOf(pairs: LanePairs): LaneSupply {
+    return new LaneSupply(pairs, {
+      use: async (id, device) => (await this.ask({ op: 'lanes', id, device })) as Refusal | undefined,
+      refused: (id, reason) => { this.tell({ kind: 'no-lanes', id, reason }); },
+      clockMs,
+    });
   }
   #of(id: GroupId): Known {
     return this.#known.get(id) ?? this.#learn(id, Infinity, undefined);
   }
   #learn(id: GroupId, bytes: number, newest: Colour | undefined): Known {
-    const known = { cells: this.#known.get(id)?.cells ?? new LaneCells(id, this.#maps), choice: new LaneChoice(this.#mode), bytes, newest, released: newest };
+    const cells = this.#known.get(id)?.cells ?? new LaneCells(id, this.#maps);
+    const known: Known = { cells, choice: new LaneChoice(this.#mode), bytes, newest, released: newest, arrived: 0, arrivedBytes: 0 };
     this.#known.set(id, known);
     return known;
+  }
+
+  /** Their devices are gone. They are made again when they are wanted again. */
+  lanesLost(id: GroupId): void {
+    void this.#supply?.lost(id);
   }
   protected override post(request: Request): void {
     const lazy = this.#write(request);

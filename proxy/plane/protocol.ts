@@ -10,6 +10,7 @@
 import type { MessagePort } from 'node:worker_threads';
 import type { GroupId, HeldEpoch, HoldOptions, NicIndex, PlaneFact } from '../ports.ts';
 import type { Place } from '../ring/tour.ts';
+import type { Refusal } from './lane-supply.ts';
 
 export interface WorkerOptions {
   readonly port: MessagePort;
@@ -20,6 +21,8 @@ export interface WorkerOptions {
   readonly cpu: number;
   /** Pinned maps. */
   readonly pins: { readonly groups: string; readonly nics: string; readonly lanes: string; readonly queues: string };
+  /** A group may come to have lanes. */
+  readonly mayHaveLanes: boolean;
 }
 
 export type Request =
@@ -30,6 +33,8 @@ export type Request =
   | { readonly op: 'restore'; readonly call: number; readonly id: GroupId; readonly restored: number; readonly next: number; readonly epoch: number }
   | { readonly op: 'receiver'; readonly id: GroupId; readonly nics: readonly NicIndex[]; readonly colour: number }
   | { readonly op: 'drain'; readonly call: number; readonly id: GroupId; readonly nics: readonly NicIndex[] | undefined; readonly fate: 1 | 2 }
+  /** Its lanes are queues of this device from here on; empty = it has none any more. Answered by a Refusal, or nothing. */
+  | { readonly op: 'lanes'; readonly call: number; readonly id: GroupId; readonly device: string }
   | { readonly op: 'held'; readonly call: number; readonly id: GroupId }
   | { readonly op: 'dump'; readonly call: number; readonly id: GroupId; readonly from: Place | undefined; readonly bytesMax: number };
 
@@ -46,7 +51,7 @@ export interface Dump {
 }
 export const DUMP_ROW = 5;
 
-export type Answer = number | readonly number[] | readonly HeldEpoch[] | Dump | undefined;
+export type Answer = number | readonly number[] | readonly HeldEpoch[] | Dump | Refusal | undefined;
 
 export type Message =
   | { readonly op: 'answer'; readonly call: number; readonly value: Answer }

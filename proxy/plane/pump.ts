@@ -28,6 +28,7 @@ import { diff } from '../ring/window.ts';
 import type { GroupCells } from './cells.ts';
 import { LaneFlow } from './lane-flow.ts';
 import type { Lanes } from './lanes.ts';
+import type { Valves } from './valves.ts';
 import type { Meter } from './meter.ts';
 import { NEVER } from './never.ts';
 import { NicBalance, ReleaseProgress, quietMsOf } from './progress.ts';
@@ -113,6 +114,7 @@ export class Pump {
   #refusedSinceMs = 0;
   #retryAtMs = 0;
   #wireFromMs = Number.NaN;
+  #askedUpTo: number;
   readonly #flow: LaneFlow | undefined;
   #at: Instant = { nowMs: 0, wallMs: 0 };
   #scanned = false;
@@ -133,14 +135,12 @@ export class Pump {
     this.#intake = intake;
     this.#batch = new Int32Array(sink.batchMax);
     this.meter = meter;
+    this.#askedUpTo = options.colour - 1;
     const { lanes } = options;
     this.ring = new HoldRing(options, source, lanes);
     this.#flow = lanes === undefined ? undefined : new LaneFlow(lanes, this.ring, {
       opened: () => { this.#onWire(); },
-      isClean: (colour) => {
-        this.#rise();
-        return diff(colour, this.#progress.reported) <= 0;
-      },
+      isClean: (colour) => (this.#rise(), diff(colour, this.#progress.reported) <= 0),
       wallOf: (ms) => this.#at.wallMs - (this.#at.nowMs - ms),
     });
     this.#progress = new ReleaseProgress(this.ring.store, cells, this.#quietMs);
@@ -152,9 +152,9 @@ export class Pump {
    * was ever here (it was sealed before this ring was made) the fact follows at once.
    */
   release(upTo: number, askedAtMs: number): void {
+    this.#askedUpTo = upTo | 0;
     const idle = this.ring.readyFrames === 0;
-    if (this.#flow === undefined) this.ring.release(upTo);
-    else this.#flow.release(upTo);
+    (this.#flow ?? this.ring).release(upTo);
     if (idle && (this.#flow !== undefined || this.ring.readyFrames > 0)) this.#wireFromMs = askedAtMs;
     if (diff(upTo | 0, this.#progress.reported) <= 0) this.#emit({ kind: 'released', id: this.#options.id, colour: colour(upTo) });
   }
@@ -180,6 +180,11 @@ export class Pump {
   gathered(then: () => void, stop = false): void {
     if (this.#flow === undefined) then();
     else this.#flow.after(then, stop);
+  }
+
+  /** Lanes behind these gates from here on; undefined = none any more, and what was in them is lost. What the gates throw is thrown, and there are none. */
+  useGates(valves: Valves | undefined): void {
+    this.#flow?.use(valves, this.#at.nowMs);
   }
 
   /** The group closes: what is held is dropped, and who waits is answered. */
@@ -324,6 +329,7 @@ export class Pump {
   #rise(): void {
     const risen = this.#progress.maybeRisen(this.#at.nowMs, this.#scanned);
     if (risen === undefined) return;
+    if (diff(risen, this.#askedUpTo) >= 0) this.#wireFromMs = Number.NaN; // it held nothing that could have been the first
     this.#publish();
     this.#emit({ kind: 'released', id: this.#options.id, colour: colour(risen) });
   }

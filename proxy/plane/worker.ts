@@ -22,6 +22,7 @@ import { LaneValves } from '../edge/lane-valves.ts';
 import { Groups } from './groups.ts';
 import { LaneCells } from './lane-cells.ts';
 import { Lanes } from './lanes.ts';
+import { Patience } from './valves.ts';
 import { Meter } from './meter.ts';
 import { ASK, ASLEEP, EXPECTANT, Order, Orders } from './orders.ts';
 import { clockMs } from './protocol.ts';
@@ -51,31 +52,18 @@ const post = (message: Message): void => { options.port.postMessage(message); };
 
 const laneMaps = { lanes: mapCells(options.pins.lanes).buffer, queues: mapCells(options.pins.queues).buffer };
 
-/** This kernel has no such queues: said once, and not asked for again, for it would look for its module each time. */
-let hasNoQueues = false;
+/** What all lanes learn of the kernel's lock. */
+const patience = new Patience();
 
-/** Where the kernel can't, held frames wait in the ring: slower, not otherwise. */
-function openLanes(id: GroupId, { laneDevice, bytes, highWater }: HoldOptions): Lanes | undefined {
+function openLanes(id: GroupId, { bytes, highWater }: HoldOptions): Lanes | undefined {
   const cells = new LaneCells(id, laneMaps);
-  cells.begin(0);
-  if (laneDevice === '' || hasNoQueues) return undefined;
-  let valves: LaneValves | undefined;
-  try {
-    valves = new LaneValves(laneDevice, id, LANES);
-    valves.setUp();
-  } catch (error) {
-    valves?.close();
-    if (!(error instanceof libc.SystemError)) throw error;
-    hasNoQueues = error.errno === libc.ENOENT;
-    post({ op: 'fact', fact: { kind: 'no-lanes', id, reason: error.message } });
-    return undefined;
-  }
   cells.begin(Math.min(LANE_BYTES_MAX, Math.floor(bytes * highWater)));
-  return new Lanes(cells, valves, LANE_QUIET_MS);
+  return options.mayHaveLanes ? new Lanes(cells, LANE_QUIET_MS, patience) : undefined;
 }
 
 const groups = new Groups({
   openLanes,
+  openValves: (id, device) => new LaneValves(device, id, LANES),
   cells: { groups: mapCells(options.pins.groups).buffer, nics: mapCells(options.pins.nics).buffer },
   blockFramesMax: BLOCK_FRAMES_MAX,
   openQueue: (_id, { ringDevice, bytes }, retireMs) => {

@@ -13,7 +13,7 @@
  * `pin` keeps the memory for the next life, `unpin` removes it.
  */
 import type { Hook, Port, TableName } from '../../classifier/plan.ts';
-import type { HoldPair, Kernel } from '../../classifier/kernel.ts';
+import type { HoldPair, Kernel, LanePair } from '../../classifier/kernel.ts';
 import { STATS } from '../../classifier/abi.ts';
 import { unshareMemory } from '../edge/shared-memory.ts';
 import { Netlink } from '../edge/netlink.ts';
@@ -83,6 +83,12 @@ export class SoftKernel implements Kernel {
   }
   deleteHoldPair(id: number): void {
     this.#pairs.delete(id);
+  }
+  ensureLanePair(): LanePair {
+    throw new Error('the portable plane has no lanes');
+  }
+  deleteLanePair(): void {
+    // there is none
   }
   /** No group of this plane is carried between hosts: the gate refuses it before. */
   readonly tunnelDevice = '';
@@ -173,5 +179,5 @@ const virtual = (ifindex: number, name: string, kind: string): Port => ({ ifinde
 
 function pairOf(id: number): HoldPair {
   const holdIfindex = HOLD_FIRST + 2 * id;
-  return { holdDevice: `slh${id}`, ringDevice: `slr${id}`, holdIfindex, ringIfindex: holdIfindex + 1, laneDevice: '', laneIfindex: 0, exitIfindex: 0 };
+  return { holdDevice: `slh${id}`, ringDevice: `slr${id}`, holdIfindex, ringIfindex: holdIfindex + 1 };
 }

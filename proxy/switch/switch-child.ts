@@ -129,7 +129,7 @@ function hear(): void {
 
 function handle(request: ToChild): void {
   switch (request.op) {
-    case 'open': case 'close': case 'advance': case 'release': case 'restore': case 'receiver': case 'drain': case 'held': case 'dump':
+    case 'open': case 'close': case 'advance': case 'release': case 'restore': case 'receiver': case 'drain': case 'held': case 'lanes': case 'dump':
       groups.handle(request satisfies Request);
       break;
     default:

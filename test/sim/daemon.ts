@@ -156,7 +156,7 @@ export class Daemon {
       else move();
     }
     const nics = spec.members.map(({ name }) => ({ nic: NICS.indexOf(name), member: name, port: portOf.get(name) ?? '', ifindex: NICS.indexOf(name) }));
-    return { id: 0, holdDevice: 'slh0', ringDevice: 'slr0', laneDevice: '', nics };
+    return { id: 0, holdDevice: 'slh0', ringDevice: 'slr0', nics };
   }
 
   /** What it leaves is closed, what it comes to is open. */

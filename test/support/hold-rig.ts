@@ -84,14 +84,14 @@ export class HoldRig {
     for (const [program, device] of [['sink', 'slr0'], ['release', 'slh0'], ['classify', 'mem0']] as const) {
       linkCreate(object.programs.get(program)!, ifNametoindex(device), TCX_INGRESS, true);
     }
-    this.plane = new HoldLink({ cpu: 1, lanes: 'off', pins: { groups: `${this.#pins}/groups`, nics: `${this.#pins}/nics`, lanes: `${this.#pins}/lanes`, queues: `${this.#pins}/queues` } });
+    this.plane = new HoldLink({ cpu: 1, pins: { groups: `${this.#pins}/groups`, nics: `${this.#pins}/nics`, lanes: `${this.#pins}/lanes`, queues: `${this.#pins}/queues` } });
     this.plane.onFact((fact) => this.facts.push(fact));
     this.outsider = new PacketPort({ namespace: HERE, device: 'out1' });
     this.member = new PacketPort({ namespace: HERE, device: 'mem1', bypass: true });
   }
 
   async open(bytes: number, highWater = 0.75): Promise<void> {
-    await this.plane.open(GROUP, { holdDevice: 'slh0', ringDevice: 'slr0', laneDevice: '', bytes, highWater, colour: colour(this.#open), epoch: epoch(1), newest: colour(this.#open) });
+    await this.plane.open(GROUP, { holdDevice: 'slh0', ringDevice: 'slr0', bytes, highWater, colour: colour(this.#open), epoch: epoch(1), newest: colour(this.#open) });
   }
   /** Seals the open colour and returns it. */
   cut(): number {

@@ -216,7 +216,7 @@ async function drain(rig: HoldRig): Promise<Figures> {
 async function fault(rig: HoldRig): Promise<Figures> {
   await rig.open(1 << 20);
   await assert.rejects(rig.plane.held(9), { code: 'plane_down', message: 'group 9 is not open' });
-  await assert.rejects(rig.plane.open(9, { holdDevice: 'none', ringDevice: 'none', laneDevice: '', bytes: 1 << 20, highWater: 0.75, colour: colour(1), epoch: epoch(1), newest: colour(1) }), { code: 'plane_down' });
+  await assert.rejects(rig.plane.open(9, { holdDevice: 'none', ringDevice: 'none', bytes: 1 << 20, highWater: 0.75, colour: colour(1), epoch: epoch(1), newest: colour(1) }), { code: 'plane_down' });
   assert.deepEqual(await rig.plane.held(0), []);
   rig.commit(rig.cut());
   await assert.rejects(rig.plane.restore(0, colour(-9), colour(99), epoch(1)), { code: 'plane_down', message: /behind a release/ });

@@ -12,7 +12,8 @@
 import type { GroupCells } from '../../proxy/plane/cells.ts';
 import { FRAME_COST, LANE_LAYOUT, LANE_STATE, LaneCells, OUT_OF_ROOM, QUEUE_LAYOUT } from '../../proxy/plane/lane-cells.ts';
 import { Lanes } from '../../proxy/plane/lanes.ts';
-import type { Valves } from '../../proxy/plane/lanes.ts';
+import { Patience } from '../../proxy/plane/valves.ts';
+import type { Valves } from '../../proxy/plane/valves.ts';
 import { Meter } from '../../proxy/plane/meter.ts';
 import { Pump } from '../../proxy/plane/pump.ts';
 import type { PlaneFact } from '../../proxy/ports.ts';
@@ -52,6 +53,10 @@ export class LaneWorld implements Valves {
   nowMs = 1000;
   /** The gates refuse to be changed. */
   refuses = false;
+  readonly patience = new Patience();
+  /** What the next change of a gate waits for the kernel's lock, ms. */
+  waits = 0;
+  #waitedMs = 0;
   /** What goes into a queue is gone, as where its device has no carrier. */
   swallows = false;
   commit: number;
@@ -72,7 +77,8 @@ export class LaneWorld implements Valves {
     this.commit = colour - 1;
     this.cells = new LaneCells(0, { lanes: this.#words.buffer, queues: this.#queueWords.buffer });
     this.cells.begin(bytesMax * 0.5);
-    const lanes = new Lanes(this.cells, this, 20);
+    const lanes = new Lanes(this.cells, 20, this.patience);
+    lanes.use(this);
     const options = { id: 0, framesMax: 4096, bytesMax, colour, epoch: 1, highWater: 0.5, originMs: 0, settleMs: 3, clockMs: () => this.nowMs, lanes };
     this.pump = new Pump(options, this.#source, this.#sink(), this.#counters(), new Intake(2048), new Meter(), (fact) => this.facts.push(fact));
   }
@@ -164,6 +170,11 @@ export class LaneWorld implements Valves {
     for (const queue of this.#queues) for (const what of queue.splice(0)) if (typeof what !== 'string') this.#lose(what);
     this.#tokens.fill(0);
   }
+  waitedMs(): number {
+    const waited = this.#waitedMs;
+    this.#waitedMs = 0;
+    return waited;
+  }
   open(lane: number): void {
     this.#change(lane, this.batch);
   }
@@ -185,6 +196,7 @@ export class LaneWorld implements Valves {
   }
   #change(lane: number, tokens: number): void {
     if (this.refuses) throw new Refused('no such queue');
+    this.#waitedMs = Math.max(this.#waitedMs, this.waits);
     this.#tokens[lane] = tokens;
   }
   #dequeue(lane: number): void {

@@ -31,6 +31,8 @@ function inside(path: string, kernel: Kernel<Program>): GateKernel {
     ports: () => at(() => kernel.ports()),
     watch: (listener) => at(() => kernel.watch(listener)),
     ensureHoldPair: (id) => at(() => kernel.ensureHoldPair(id)),
+    ensureLanePair: (id) => at(() => kernel.ensureLanePair(id)),
+    deleteLanePair: (id) => { at(() => { kernel.deleteLanePair(id); }); },
     deleteHoldPair: (id) => at(() => kernel.deleteHoldPair(id)),
     hooks: (ifindexes) => at(() => kernel.hooks(ifindexes)),
     hook: (hook) => at(() => kernel.hook(hook)),
@@ -90,7 +92,7 @@ export class WireHost {
     this.#pins = ownPins(`wire-${options.self}`);
     const path = namespacePath(options.namespace);
     this.gate = gateIn(path, this.#pins.dir);
-    this.#plane = inNamespace(path, () => new HoldLink({ cpu: 1, lanes: 'off', pins: { groups: `${this.#pins.dir}/groups`, nics: `${this.#pins.dir}/nics`, lanes: `${this.#pins.dir}/lanes`, queues: `${this.#pins.dir}/queues` } }));
+    this.#plane = inNamespace(path, () => new HoldLink({ cpu: 1, pins: { groups: `${this.#pins.dir}/groups`, nics: `${this.#pins.dir}/nics`, lanes: `${this.#pins.dir}/lanes`, queues: `${this.#pins.dir}/queues` } }));
   }
 
   get #wire(): WireView {
@@ -111,8 +113,8 @@ export class WireHost {
   async protect(spec: SpecView): Promise<void> {
     this.#attached = await this.gate.attach(GROUP, spec, this.#colour(this.open), this.#members(spec), this.#wire);
     this.gate.setCommit(GROUP, this.#colour(this.open - 1));
-    const { holdDevice, ringDevice, laneDevice } = this.#attached;
-    await this.#plane.open(GROUP, { holdDevice, ringDevice, laneDevice, bytes: RING_BYTES, highWater: 0.75, colour: colour(this.#colour(this.open)), epoch: epoch(this.open), newest: colour(this.#colour(this.open)) });
+    const { holdDevice, ringDevice } = this.#attached;
+    await this.#plane.open(GROUP, { holdDevice, ringDevice, bytes: RING_BYTES, highWater: 0.75, colour: colour(this.#colour(this.open)), epoch: epoch(this.open), newest: colour(this.#colour(this.open)) });
     this.#receivers();
     await this.gate.settle();
   }

@@ -77,7 +77,7 @@ class Ports {
   }
   #attached(id: number, spec: GroupSpec): AttachResult {
     const nics = spec.members.map(({ name }, i) => ({ nic: i + 1, member: name, port: `tap${name}`, ifindex: i + 1 }));
-    return { id, holdDevice: `slh${id}`, ringDevice: `slr${id}`, laneDevice: '', nics };
+    return { id, holdDevice: `slh${id}`, ringDevice: `slr${id}`, nics };
   }
   #gate(): Gate {
     const note = (name: string) => void this.calls.push(name);

@@ -45,7 +45,7 @@ class Loop {
       fail: (_call, error) => { throw error; },
     });
     for (let id: GroupId = 0; id < count; id++) {
-      const options = { bytes: 1 << 20, highWater: 0.9, colour: COLOUR, newest: COLOUR, epoch: epoch(1), holdDevice: `slh${id}`, ringDevice: `slr${id}`, laneDevice: '' };
+      const options = { bytes: 1 << 20, highWater: 0.9, colour: COLOUR, newest: COLOUR, epoch: epoch(1), holdDevice: `slh${id}`, ringDevice: `slr${id}` };
       this.groups.handle({ op: 'open', call: id, id, options, meter: new SharedArrayBuffer(0) });
     }
   }

@@ -4,66 +4,13 @@
  * committed leaves unless it was lost, and `released` is said of nothing that is still there (D8).
  */
 import { expect, test } from 'vitest';
-import { colour } from '../../proxy/core/types.ts';
-import type { Colour } from '../../proxy/core/types.ts';
 import { LANE_STATE } from '../../proxy/plane/lane-cells.ts';
-import { mayHaveLane } from '../../proxy/plane/lane-choice.ts';
 import { LANES } from '../../proxy/ring/stamp.ts';
-import { LaneWorld } from '../support/lane-world.ts';
+import { LaneGroup as Group } from '../support/lane-group.ts';
 import type { LaneFrame } from '../support/lane-world.ts';
 import { Seeded } from '../support/ring-fixture.ts';
 
 const ids = (frames: readonly LaneFrame[]): number[] => frames.map(({ id }) => id);
-
-/** A group over the world: its epochs are colours, `open` the newest. */
-class Group {
-  readonly world: LaneWorld;
-  readonly dead: LaneFrame[] = [];
-  readonly sent: LaneFrame[] = [];
-  readonly #first: number;
-  open: number;
-  committed: number;
-  /** Answers that are still to come. */
-  pending = 0;
-
-  constructor(first: number, bytesMax?: number) {
-    this.world = new LaneWorld(first, bytesMax);
-    this.#first = first;
-    this.open = first;
-    this.committed = first - 1;
-  }
-  send(nic: number, count = 1, length?: number): LaneFrame[] {
-    const frames = Array.from({ length: count }, () => this.world.send(nic, this.open, length));
-    this.sent.push(...frames);
-    return frames;
-  }
-  /** `byLane`: the new epoch's frames are such as would rather wait in a lane. */
-  cut(byLane = true): void {
-    this.open += 1;
-    if (byLane && mayHaveLane(colour(this.open), this.released)) this.world.cells.fill(this.open);
-    this.world.pump.ring.advance(this.open, this.open - this.#first + 1);
-  }
-  commitTo(upTo: number): void {
-    this.committed = upTo;
-    this.world.commit = upTo;
-    this.world.pump.release(upTo, this.world.nowMs);
-  }
-  /** As the plane said last. */
-  get released(): Colour {
-    const fact = this.world.facts.findLast(({ kind }) => kind === 'released');
-    return fact?.kind === 'released' ? fact.colour : colour(this.#first);
-  }
-  /** To this epoch; goes on three colours later. */
-  rollback(to: number): void {
-    this.dead.push(...this.sent.filter((frame) => frame.colour > to));
-    const next = this.open + 3;
-    this.open = next;
-    this.committed = next - 1;
-    this.world.commit = to;
-    this.pending += 1;
-    this.world.pump.restore(to, next, next - this.#first + 1, this.world.nowMs, () => void (this.pending -= 1));
-  }
-}
 
 test('an epoch waits in its lane, leaves by its gate, and the lane is used again', () => {
   const group = new Group(100);
@@ -165,6 +112,67 @@ test('a device that swallows everything: two seconds, then the lanes rest for a 
   group.cut();
   group.send(1, 4);
   expect(group.world.inLanes).toBe(4);
+});
+
+test('a change that waited long for the kernel puts the lanes of all groups to rest: those that fill leave, the ring holds, after five seconds they are back', () => {
+  const group = new Group(100);
+  group.cut();
+  const frames = group.send(1, 5);
+  group.world.waits = 30;
+  group.cut();
+  frames.push(...group.send(1, 5));
+  group.commitTo(101);
+  group.world.rest();
+  group.world.waits = 0;
+  expect(ids(group.world.left)).toEqual(ids(frames.slice(0, 5)));
+  group.world.breathe(1);
+  group.cut();
+  frames.push(...group.send(1, 5));
+  expect(group.world.inLanes, 'those of before').toBe(5);
+  group.cut();
+  group.commitTo(group.open - 1);
+  group.world.rest();
+  expect(ids(group.world.left)).toEqual(ids(frames));
+  group.world.breathe(5000);
+  group.cut();
+  group.send(1, 4);
+  expect(group.world.inLanes).toBe(4);
+});
+
+test('the devices of the lanes gone: what was in them is lost and counted, the ring holds, and new ones are used', () => {
+  const group = new Group(100);
+  group.cut();
+  group.send(1, 5);
+  group.world.pump.useGates(undefined);
+  group.world.setUp(); // as the kernel does with what waited
+  expect(group.world.cells.state(101 & (LANES - 1))).toBe(LANE_STATE.none);
+  const frames = group.send(1, 5);
+  expect(group.world.inLanes).toBe(0);
+  group.cut();
+  group.commitTo(101);
+  group.world.rest();
+  expect(ids(group.world.left)).toEqual(ids(frames));
+  expect(group.world.facts).toContainEqual({ kind: 'overflow', id: 0, frames: 5 });
+  group.world.breathe(100_000); // nobody looks for them
+  expect(group.world.cells.state(0)).toBe(LANE_STATE.none);
+  group.world.pump.useGates(group.world);
+  group.cut();
+  group.send(1, 4);
+  expect(group.world.inLanes).toBe(4);
+});
+
+test('gates that can\'t be set up: said, and the ring holds', () => {
+  const group = new Group(100);
+  group.world.pump.useGates(undefined);
+  group.world.refuses = true;
+  expect(() => group.world.pump.useGates(group.world)).toThrow('no queues');
+  group.cut();
+  const frames = group.send(1, 3);
+  expect(group.world.inLanes).toBe(0);
+  group.cut();
+  group.commitTo(101);
+  group.world.rest();
+  expect(ids(group.world.left)).toEqual(ids(frames));
 });
 
 test('a full lane: what comes then waits behind it in the ring, and high-water is said', () => {
