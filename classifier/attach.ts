@@ -116,23 +116,22 @@ export class KernelGate {
     for (const { nic } of this.#nicsOf(id, member)) this.#cells.setFlags(nic, this.#cells.flags(nic) | NIC_FLAG.drain);
   }
 
-  /** Devices whose queues are the group's lanes, used from here on; the name of the one with the queues, '' where it is not attached. */
-  ensureLanes(id: number): Promise<string> {
+  /** The device whose queues are the group's lanes, used from here on; 0 where the group is not attached. */
+  ensureLanes(id: number): Promise<number> {
     return this.#inTurn(async () => {
       const group = this.#groups.get(id);
-      if (group === undefined || this.#cells.holdIfindex(id) !== group.pair.holdIfindex) return '';
-      if (group.pair.laneIfindex !== 0) return group.pair.laneDevice;
-      const made = { ...group.pair, ...this.#kernel.ensureLanePair(id) };
-      group.pair = made;
+      if (group === undefined || this.#cells.holdIfindex(id) !== group.pair.holdIfindex) return 0;
+      if (group.pair.laneIfindex !== 0 && this.#cells.laneIfindex(id) === group.pair.laneIfindex) return group.pair.laneIfindex;
+      const made = group.pair = { ...group.pair, ...this.#kernel.ensureLanePair(id) };
       const { failures } = await this.#upkeep.carryOut();
       this.#reports.trouble(failures);
       const own = failures.find(({ ifindex }) => laneEnds(made).includes(ifindex));
       if (own !== undefined || group.pair !== made) {
         this.#upkeep.endLanes(group);
-        throw new Error(own === undefined ? `${made.laneDevice} was lost as it was made` : messageOf(own.error), { cause: own?.error });
+        throw new Error(own === undefined ? 'its devices were lost as they were made' : messageOf(own.error), { cause: own?.error });
       }
       this.#cells.setHold(id, made);
-      return made.laneDevice;
+      return made.laneIfindex;
     });
   }
   /** None is in use. */
@@ -309,9 +308,10 @@ export class KernelGate {
       if (member !== undefined) this.#cells.setMemberColour(entry.memberIndex, member.colour);
     }
     this.#cells.link(group.id, group.nics.map(({ nic }) => nic));
+    const others = [this.#upkeep.devicesOfOthers(group.id)];
     const { wanted, failures } = await this.#upkeep.carryOut();
-    const others = this.#upkeep.devicesOfOthers(group.id);
-    const own = failures.find(({ ifindex }) => !others.has(ifindex));
+    others.push(this.#upkeep.devicesOfOthers(group.id)); // lanes that failed are nobody's any more, pairs made again are new
+    const own = failures.find(({ ifindex }) => !others.some((set) => set.has(ifindex)));
     if (own !== undefined) throw own.error;
     this.#reports.trouble(failures);
     const placed = new Set(wanted.placed.map(({ nic }) => nic));

@@ -25,7 +25,7 @@ export interface PairCells {
   readonly laneIfindex: number;
   readonly exitIfindex: number;
 }
-export const NO_LANES = { laneDevice: '', laneIfindex: 0, exitIfindex: 0 };
+export const NO_LANES = { laneIfindex: 0, exitIfindex: 0 };
 export const NO_PAIR: PairCells = { holdIfindex: 0, ringIfindex: 0, laneIfindex: 0, exitIfindex: 0 };
 export interface NicCell {
   readonly nic: number;

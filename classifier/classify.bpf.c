@@ -77,7 +77,7 @@ always int hold(struct origin *o, struct sluice_nic *nic, struct sluice_group *g
 		return bpf_redirect(o->holdIfindex, 0);
 	if (bpf_clone_redirect(o->skb, lane, 0) >= 0)
 		return TC_ACT_SHOT;
-	/* Its device is gone or down: this one, and all that follow it, wait in the ring. */
+	/* Its device is gone: this one, and all that follow it, wait in the ring. */
 	give_up_lane(o->group, o->colour);
 	return bpf_redirect(o->holdIfindex, 0);
 }

@@ -49,8 +49,8 @@ export function board(t: Tables, place: Place, hash: number): Decision {
   if (isMarker(stamp)) return draft.end('next');
   const nic = t.nics.get(stampNic(stamp));
   const group = nic === undefined ? undefined : t.groups.get(nic.group);
-  if (stampClass(stamp) !== STAMP_CLASS.held || hash !== stamp || group === undefined || group.laneIfindex !== place.ifindex) return draft.end('drop');
-  return isLane(group, stamp, LANE_STATE.filling) ? draft.end('next') : draft.redirect(group.holdIfindex, false);
+  if (stampClass(stamp) !== STAMP_CLASS.held || hash !== stamp || group === undefined) return draft.end('drop');
+  return group.laneIfindex === place.ifindex && isLane(group, stamp, LANE_STATE.filling) ? draft.end('next') : draft.redirect(group.holdIfindex, false);
 }
 
 /** Out of a lane: on its way, if the lane is open and the colour committed; else into the ring. */

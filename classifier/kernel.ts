@@ -50,8 +50,7 @@ export interface HoldPair {
   readonly ringIfindex: number;
 }
 export interface LanePair {
-  /** Empty, and 0: it has none. */
-  readonly laneDevice: string;
+  /** 0: it has none. */
   readonly laneIfindex: number;
   readonly exitIfindex: number;
 }

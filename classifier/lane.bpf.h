@@ -110,8 +110,10 @@ int board(struct __sk_buff *skb)
 	group = group_of(id);
 	lane = lane_of(id, stamp & SLUICE_COLOUR_MASK);
 	queue = bpf_map_lookup_elem(&queues, &id);
-	if (!group || !lane || !queue || ONCE(group->laneIfindex) != skb->ifindex)
+	if (!group || !lane || !queue)
 		return TC_ACT_SHOT;
+	if (ONCE(group->laneIfindex) != skb->ifindex)
+		return bpf_redirect(ONCE(group->holdIfindex), 0); /* nobody goes in any more since it was sent here */
 	before = __sync_fetch_and_add(&lane->in, 1);
 	if (!is_filling(lane, stamp)) {
 		__sync_fetch_and_add(&lane->turned, 1);

@@ -61,9 +61,6 @@ export interface HoldDevices extends HoldPair {
   readonly holdDevice: string;
   readonly ringDevice: string;
 }
-export interface LaneDevices extends LanePair {
-  readonly laneDevice: string;
-}
 
 const ATTACH_TYPE = { ingress: TCX_INGRESS, egress: TCX_EGRESS } as const;
 const TC_POINT = { ingress: TC_INGRESS, egress: TC_EGRESS } as const;
@@ -137,9 +134,8 @@ export class Kernel<P extends string> {
     this.deleteLanePair(id);
     deleteHoldPair(this.#netlink, holdNames(id), this.#options.owner);
   }
-  ensureLanePair(id: number): LaneDevices {
-    const names = holdNames(id);
-    return { laneDevice: names.lane, ...ensureLanePair(this.#netlink, names, this.#options.lanes ?? 0, this.#options.owner) };
+  ensureLanePair(id: number): LanePair {
+    return ensureLanePair(this.#netlink, holdNames(id), this.#options.lanes ?? 0, this.#options.owner);
   }
   deleteLanePair(id: number): void {
     deleteLanePair(this.#netlink, holdNames(id), this.#options.owner);

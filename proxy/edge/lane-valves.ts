@@ -86,9 +86,9 @@ export class LaneValves {
   #sequence = 0;
   #waitedMs = 0;
 
-  constructor(device: string, group: number, lanes: number) {
+  constructor(ifindex: number, group: number, lanes: number) {
     this.#group = group;
-    this.#ifindex = libc.ifNametoindex(device);
+    this.#ifindex = ifindex;
     this.#open = Array.from({ length: lanes }, (_, lane) => bucket(this.#ifindex, lane, BATCH * (OVERHEAD + FILLER_BYTES)));
     this.#shut = Array.from({ length: lanes }, (_, lane) => bucket(this.#ifindex, lane, BUCKET));
     this.#netlink = openSocket(0);
@@ -96,30 +96,30 @@ export class LaneValves {
     this.#messages = layOut();
     try {
       libc.must(this.#sender, 'socket', 'AF_PACKET (needs CAP_NET_RAW)');
-      this.#prepare(device);
+      this.#prepare();
     } catch (error) {
       this.close();
       throw error;
     }
   }
 
-  #prepare(device: string): void {
+  #prepare(): void {
     libc.setOption(this.#netlink, SOL_SOCKET, SO_RCVTIMEO, [TIMEOUT_SECONDS, 0, 0, 0], 'netlink timeout');
     libc.setOption(this.#sender, SOL_SOCKET, SO_SNDBUFFORCE, [SEND_BUFFER_BYTES], 'SO_SNDBUFFORCE (needs CAP_NET_ADMIN)');
     const name = new DataView(new ArrayBuffer(20));
     name.setUint16(0, AF_PACKET, LITTLE);
     name.setInt32(4, this.#ifindex, LITTLE);
-    libc.bind(this.#sender, new Uint8Array(name.buffer), `sender to ${device}`);
+    libc.bind(this.#sender, new Uint8Array(name.buffer), `sender to device ${this.#ifindex}`);
   }
 
   /** Queues and gates made anew, all shut; what was in them is lost. */
   setUp(): void {
     const netlink = new Netlink();
     try {
-      netlink.setDown(this.#ifindex); // graft by graft an active device would wait for the kernel's readers
+      this.#timed(() => netlink.setDown(this.#ifindex)); // graft by graft an active device would wait for the kernel's readers
       this.#ask(new Message(TYPE.newQdisc, FLAG.ack | FLAG.create | FLAG.replace).traffic(this.#ifindex, MQ, ROOT_PARENT).text(TCA.kind, 'mq'), 'qdisc mq');
       for (const message of this.#shut) this.#ask(message, 'qdisc tbf');
-      netlink.setUp(this.#ifindex);
+      this.#timed(() => netlink.setUp(this.#ifindex));
     } finally {
       netlink.close();
     }
@@ -157,9 +157,12 @@ export class LaneValves {
   }
 
   #ask(message: Message, about: string): void {
+    this.#timed(() => { this.#exchange(message, about); });
+  }
+  #timed(job: () => void): void {
     const sinceMs = performance.now();
     try {
-      this.#exchange(message, about);
+      job();
     } finally {
       const ms = performance.now() - sinceMs;
       if (ms >= LONG_MS) this.#waitedMs += ms;

@@ -68,7 +68,7 @@ export interface GroupsOptions {
   /** Where its frames may come to wait in the kernel besides; undefined = nowhere. */
   readonly openLanes?: (id: GroupId, options: HoldOptions) => Lanes | undefined;
   /** Gates of a group's lanes that are queues of this device. May throw. */
-  readonly openValves?: (id: GroupId, device: string) => Valves;
+  readonly openValves?: (id: GroupId, ifindex: number) => Valves;
   /** Frames of one block at most. */
   readonly blockFramesMax: number;
   readonly meterOf: (request: Extract<Request, { op: 'open' }>) => Meter;
@@ -205,13 +205,13 @@ export class Groups {
         answer(call, held(group));
         break;
       case 'lanes':
-        answer(call, this.#gates(group, request.device));
+        answer(call, this.#gates(group, request.ifindex));
     }
   }
 
-  #gates({ id, pump }: OpenGroup, device: string): Refusal | undefined {
+  #gates({ id, pump }: OpenGroup, ifindex: number): Refusal | undefined {
     try {
-      pump.useGates(device === '' ? undefined : this.#options.openValves?.(id, device));
+      pump.useGates(ifindex === 0 ? undefined : this.#options.openValves?.(id, ifindex));
       return undefined;
     } catch (error) {
       if (!(error instanceof Error && 'errno' in error && typeof error.errno === 'number')) throw error;

@@ -86,7 +86,7 @@ export class LaneFlow {
   }
   use(valves: Valves | undefined, nowMs: number): void {
     if (valves === undefined) this.#fail(nowMs, 'gone');
-    else this.lanes.use(valves);
+    else this.lanes.use(valves, nowMs);
   }
   #fail(nowMs: number, why: Failing): void {
     for (const ended of this.lanes.fail(nowMs, this.#ring.spilledSeen, why)) this.#settle(ended);

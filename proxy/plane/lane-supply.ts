@@ -18,8 +18,8 @@ const WITHOUT_QUEUES = 2;
 
 /** Devices whose queues are lanes. */
 export interface LanePairs {
-  /** They are there, and held frames may go in from here on; the name of the one with the queues, empty where there is no such group. */
-  ensure(id: GroupId): Promise<string>;
+  /** They are there, and held frames may go in from here on; the ifindex of the one with the queues, 0 where there is no such group. */
+  ensure(id: GroupId): Promise<number>;
   /** None is in use. */
   drop(id: GroupId): Promise<void>;
 }
@@ -29,8 +29,8 @@ export interface Refusal {
   readonly reason: string;
 }
 export interface SupplyHooks {
-  /** The hold loop's lanes are queues of this device from here on; empty = there are none any more. */
-  readonly use: (id: GroupId, device: string) => Promise<Refusal | undefined>;
+  /** The hold loop's lanes are queues of this device from here on; 0 = there are none any more. */
+  readonly use: (id: GroupId, ifindex: number) => Promise<Refusal | undefined>;
   readonly refused: (id: GroupId, reason: string) => void;
   readonly clockMs: () => number;
 }
@@ -82,7 +82,7 @@ export class LaneSupply {
   }
 
   async #make(id: GroupId, one: Supply): Promise<void> {
-    const refusal = await this.#ask(id);
+    const refusal = await this.#ask(id, one);
     if (refusal === undefined) {
       this.#missed = 0;
       one.state = 'given';
@@ -91,13 +91,14 @@ export class LaneSupply {
     this.#missed = refusal.errno === ENOENT ? this.#missed + 1 : 0;
     this.#rest(one, LATER_MS);
     if (this.#groups.get(id) !== one) return; // closed meanwhile
-    this.#say(id, refusal.errno === ENOENT ? `${refusal.reason}, as of a kernel without sch_tbf: modprobe sch_tbf (CONFIG_NET_SCH_TBF)` : refusal.reason);
+    this.#say(id, refusal.errno === ENOENT ? `${refusal.reason}, as of a kernel without sch_tbf: modprobe sch_tbf (CONFIG_NET_SCH_TBF) and restart sluiced` : refusal.reason);
     await this.#pairs.drop(id).catch((error: unknown) => this.#say(id, textOf(error)));
   }
-  async #ask(id: GroupId): Promise<Refusal | undefined> {
+  async #ask(id: GroupId, one: Supply): Promise<Refusal | undefined> {
     try {
-      const device = await this.#pairs.ensure(id);
-      return device === '' ? { errno: 0, reason: 'the group is not attached' } : await this.#hooks.use(id, device);
+      const ifindex = await this.#pairs.ensure(id);
+      if (ifindex === 0 || this.#groups.get(id) !== one) return { errno: 0, reason: 'the group is not attached' };
+      return await this.#hooks.use(id, ifindex);
     } catch (error) {
       return { errno: 0, reason: textOf(error) };
     }
@@ -106,7 +107,7 @@ export class LaneSupply {
     if (one.state !== 'given') return;
     one.state = 'asked';
     try {
-      await this.#hooks.use(id, '');
+      await this.#hooks.use(id, 0);
     } catch {
       return; // nor is the group open any more, or the loop there
     }
@@ -117,8 +118,9 @@ export class LaneSupply {
     one.againMs = this.#hooks.clockMs() + ms;
   }
   #say(id: GroupId, reason: string): void {
-    if (this.#said.has(reason)) return;
-    this.#said.add(reason);
+    const what = `${id} ${reason}`;
+    if (this.#said.has(what)) return;
+    this.#said.add(what);
     this.#hooks.refused(id, reason);
   }
 }

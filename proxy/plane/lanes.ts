@@ -85,26 +85,32 @@ export class Lanes {
     this.#patience = patience;
   }
   /** Sets these gates up. They are closed with the lanes, and where that throws: then there are none. */
-  use(valves: Valves): void {
-    try {
-      if (this.#valves === NO_VALVES) valves.setUp();
-    } catch (error) {
-      valves.close();
-      throw error;
-    }
+  use(valves: Valves, nowMs: number): void {
     if (this.#valves !== NO_VALVES) {
       valves.close(); // they have some
       return;
     }
+    try {
+      valves.setUp();
+    } catch (error) {
+      this.#patience.waited(valves.waitedMs(), nowMs);
+      valves.close();
+      throw error;
+    }
     this.#valves = valves;
     this.#broken = false;
+    this.#forgetLate();
     this.#offer();
   }
 
+  /** Without gates nothing is in any of them, and nothing is to be looked at: that is most groups. */
+  get #count(): number {
+    return this.#valves === NO_VALVES ? 0 : LANES;
+  }
   /** Of all that are busy the one with the oldest colour; -1 = none is. */
   oldest(): number {
     let found = -1;
-    for (let lane = 0; lane < LANES; lane++) {
+    for (let lane = 0; lane < this.#count; lane++) {
       if (this.#isBusy(lane) && (found < 0 || diff(this.cells.colour(lane), this.cells.colour(found)) < 0)) found = lane;
     }
     return found;
@@ -126,19 +132,19 @@ export class Lanes {
     return this.cells.low(lane, 'spilled') !== this.#spilledBase[lane];
   }
   get anyFull(): boolean {
-    for (let lane = 0; lane < LANES; lane++) if (this.#isBusy(lane) && this.cells.isOutOfRoom(lane)) return true;
+    for (let lane = 0; lane < this.#count; lane++) if (this.#isBusy(lane) && this.cells.isOutOfRoom(lane)) return true;
     return false;
   }
   /** Frames in lanes, or on their way through them. */
   get frames(): number {
     let frames = 0;
-    for (let lane = 0; lane < LANES; lane++) if (this.#isBusy(lane)) frames += Math.max(0, this.cells.waiting(lane));
+    for (let lane = 0; lane < this.#count; lane++) if (this.#isBusy(lane)) frames += Math.max(0, this.cells.waiting(lane));
     return frames;
   }
   /** Colours whose lanes fill and have frames. */
   filling(): number[] {
     const colours: number[] = [];
-    for (let lane = 0; lane < LANES; lane++) if (this.isFilling(lane) && this.cells.waiting(lane) > 0) colours.push(this.cells.colour(lane));
+    for (let lane = 0; lane < this.#count; lane++) if (this.isFilling(lane) && this.cells.waiting(lane) > 0) colours.push(this.cells.colour(lane));
     return colours;
   }
 
@@ -283,15 +289,15 @@ export class Lanes {
     this.#withdraw();
     for (let lane = 0; lane < LANES; lane++) if (this.#isBusy(lane)) this.cells.setState(lane, LANE_STATE.spilling);
     this.#renewAtMs = nowMs;
-    if (why === 'gone') this.#giveUp();
-    else if (why === 'stuck') this.#rest(nowMs);
-    else this.maybeRenew(nowMs);
+    if (why === 'stuck') this.#rest(nowMs);
+    if (why === 'refused') this.maybeRenew(nowMs);
     const ends: Ended[] = [];
     for (let lane = this.oldest(); lane >= 0; lane = this.oldest()) {
       ends.push(this.#end(lane, seen[lane]!));
       this.#free(lane, nowMs);
       this.#forgetMarkers(lane); // with the queues
     }
+    if (why === 'gone') this.#giveUp();
     return ends;
   }
   #giveUp(): void {
@@ -326,8 +332,21 @@ export class Lanes {
       return this.#renewAtMs; // the device is gone, or the kernel can't: held frames go by the ring
     }
     this.#broken = false;
+    this.#forgetLate();
     this.#offer();
     return Number.POSITIVE_INFINITY;
+  }
+
+  /** What came out after it was given up, into the ring that drops it, and before the queues were made anew. */
+  #forgetLate(): void {
+    const { cells } = this;
+    for (let lane = 0; lane < LANES; lane++) {
+      const spilled = cells.low(lane, 'spilled');
+      this.#seen[lane] = (this.#seen[lane]! + spilled - this.#spilledBase[lane]!) | 0;
+      this.#spilledBase[lane] = spilled;
+      this.#outBase[lane] = cells.low(lane, 'out');
+      cells.settle(lane, cells.waiting(lane), cells.waitingBytes(lane));
+    }
   }
 
   close(): void {

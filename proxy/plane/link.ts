@@ -128,7 +128,7 @@ export class HoldLink extends HoldDesk {
   }
   #supplyOf(pairs: LanePairs): LaneSupply {
     return new LaneSupply(pairs, {
-      use: async (id, device) => (await this.ask({ op: 'lanes', id, device })) as Refusal | undefined,
+      use: async (id, ifindex) => (await this.ask({ op: 'lanes', id, ifindex })) as Refusal | undefined,
       refused: (id, reason) => { this.tell({ kind: 'no-lanes', id, reason }); },
       clockMs,
     });

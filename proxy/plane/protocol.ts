@@ -33,8 +33,8 @@ export type Request =
   | { readonly op: 'restore'; readonly call: number; readonly id: GroupId; readonly restored: number; readonly next: number; readonly epoch: number }
   | { readonly op: 'receiver'; readonly id: GroupId; readonly nics: readonly NicIndex[]; readonly colour: number }
   | { readonly op: 'drain'; readonly call: number; readonly id: GroupId; readonly nics: readonly NicIndex[] | undefined; readonly fate: 1 | 2 }
-  /** Its lanes are queues of this device from here on; empty = it has none any more. Answered by a Refusal, or nothing. */
-  | { readonly op: 'lanes'; readonly call: number; readonly id: GroupId; readonly device: string }
+  /** Its lanes are queues of this device from here on; 0 = it has none any more. Answered by a Refusal, or nothing. */
+  | { readonly op: 'lanes'; readonly call: number; readonly id: GroupId; readonly ifindex: number }
   | { readonly op: 'held'; readonly call: number; readonly id: GroupId }
   | { readonly op: 'dump'; readonly call: number; readonly id: GroupId; readonly from: Place | undefined; readonly bytesMax: number };
 

@@ -155,8 +155,9 @@ export class Pump {
     this.#askedUpTo = upTo | 0;
     const idle = this.ring.readyFrames === 0;
     (this.#flow ?? this.ring).release(upTo);
-    if (idle && (this.#flow !== undefined || this.ring.readyFrames > 0)) this.#wireFromMs = askedAtMs;
-    if (diff(upTo | 0, this.#progress.reported) <= 0) this.#emit({ kind: 'released', id: this.#options.id, colour: colour(upTo) });
+    const isOut = diff(upTo | 0, this.#progress.reported) <= 0;
+    if (idle && !isOut && (this.#flow !== undefined || this.ring.readyFrames > 0)) this.#wireFromMs = askedAtMs;
+    if (isOut) this.#emit({ kind: 'released', id: this.#options.id, colour: colour(upTo) });
   }
 
   restore(restored: number, next: number, label: number, askedAtMs: number, then: () => void): void {

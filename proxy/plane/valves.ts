@@ -8,7 +8,7 @@ export class Patience {
   untilMs = Number.NEGATIVE_INFINITY;
   /** `ms`: spent in waits that were long, since `nowMs`. */
   waited(ms: number, nowMs: number): void {
-    if (ms > 0) this.untilMs = nowMs + ms + CALM_MS;
+    if (ms > 0) this.untilMs = Math.max(this.untilMs, nowMs + ms + CALM_MS);
   }
 }
 

@@ -63,7 +63,7 @@ function openLanes(id: GroupId, { bytes, highWater }: HoldOptions): Lanes | unde
 
 const groups = new Groups({
   openLanes,
-  openValves: (id, device) => new LaneValves(device, id, LANES),
+  openValves: (id, ifindex) => new LaneValves(ifindex, id, LANES),
   cells: { groups: mapCells(options.pins.groups).buffer, nics: mapCells(options.pins.nics).buffer },
   blockFramesMax: BLOCK_FRAMES_MAX,
   openQueue: (_id, { ringDevice, bytes }, retireMs) => {

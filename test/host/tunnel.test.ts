@@ -22,7 +22,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('the VXLAN device', () => {
       const wire: WireView = { self: 'h1', vlan: 0, vxlan: { vni: 7, hosts: bed.roads() }, generation: 1, base: 1, closed: false };
       const members = [{ name: 'm', colour: 1, ready: true }];
 
-      const gate = gateIn(path, pins.dir, { deleteTunnel: () => { throw new Error('slx: Operation not permitted'); } });
+      const gate = gateIn(path, pins.dir, () => ({ deleteTunnel: () => { throw new Error('slx: Operation not permitted'); } }));
       const said: GateEvent[] = [];
       gate.onEvent((event) => said.push(event));
       await gate.attach(0, spec, 1, members, wire);

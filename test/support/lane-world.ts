@@ -78,7 +78,7 @@ export class LaneWorld implements Valves {
     this.cells = new LaneCells(0, { lanes: this.#words.buffer, queues: this.#queueWords.buffer });
     this.cells.begin(bytesMax * 0.5);
     const lanes = new Lanes(this.cells, 20, this.patience);
-    lanes.use(this);
+    lanes.use(this, this.nowMs);
     const options = { id: 0, framesMax: 4096, bytesMax, colour, epoch: 1, highWater: 0.5, originMs: 0, settleMs: 3, clockMs: () => this.nowMs, lanes };
     this.pump = new Pump(options, this.#source, this.#sink(), this.#counters(), new Intake(2048), new Meter(), (fact) => this.facts.push(fact));
   }

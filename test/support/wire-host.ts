@@ -9,7 +9,7 @@
 import { readFileSync } from 'node:fs';
 import { namespacePath } from '../../bench/bed/commands.ts';
 import { inNamespace } from '../../bench/bed/libc.ts';
-import { MAPS, MARK_MASK_DEFAULT, MARK_SHIFT_DEFAULT, PROGRAMS } from '../../classifier/abi.ts';
+import { LANES, MAPS, MARK_MASK_DEFAULT, MARK_SHIFT_DEFAULT, PROGRAMS } from '../../classifier/abi.ts';
 import type { Program } from '../../classifier/abi.ts';
 import { KernelGate } from '../../classifier/attach.ts';
 import type { Attached, Kernel as GateKernel, SpecView, WireView } from '../../classifier/kernel.ts';
@@ -56,13 +56,14 @@ function inside(path: string, kernel: Kernel<Program>): GateKernel {
   };
 }
 
-/** The real gate, at work in another namespace; what it pins is for the caller to remove. `broken`: what this kernel can't do. */
-export function gateIn(path: string, pinDir: string, broken: Partial<GateKernel> = {}): KernelGate {
+/** The real gate, at work in another namespace; what it pins is for the caller to remove. `broken`: what this kernel does otherwise. */
+export function gateIn(path: string, pinDir: string, broken: (kernel: GateKernel) => Partial<GateKernel> = () => ({})): KernelGate {
   const kernel = inNamespace(path, () => new Kernel<Program>({
     object: readFileSync('classifier/classify.bpf.o'), maps: MAPS, programs: PROGRAMS,
-    mark: { mask: MARK_MASK_DEFAULT, shift: MARK_SHIFT_DEFAULT }, pinDir, attach: 'auto', owner: `sluice test ${process.pid}`,
+    mark: { mask: MARK_MASK_DEFAULT, shift: MARK_SHIFT_DEFAULT }, pinDir, attach: 'auto', lanes: LANES, owner: `sluice test ${process.pid}`,
   }));
-  return new KernelGate({ ...inside(path, kernel), ...broken }, (code, message, fix, cause) => new EdgeError(code, message, fix, cause), 'uplink');
+  const there = inside(path, kernel);
+  return new KernelGate({ ...there, ...broken(there) }, (code, message, fix, cause) => new EdgeError(code, message, fix, cause), 'uplink');
 }
 
 export interface WireHostOptions {
