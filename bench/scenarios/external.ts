@@ -70,15 +70,18 @@ export function tcpBound(raw: string, sendBufferBytes: number): { boundGbps: num
   return { boundGbps: gbps.reduce((sum, one) => sum + one, 0) / gbps.length, roundTripMs: median(samples.map(({ rtt = 0 }) => rtt)) / 1e3 };
 }
 
-/** Slow start doubles once a round trip, which is an epoch and a half on average; to 32 MB that is a dozen. */
-const warmUpSecondsOf = (variant: string): number => 1 + Math.ceil((worldOf(variant).cadence?.intervalMs ?? 0) / 50);
+const intervalMsOf = (variant: string): number => worldOf(variant).cadence?.intervalMs ?? 0;
+/** A window opens by round trips, which are as long as an epoch: some 40 of them. */
+const warmUpSecondsOf = (variant: string): number => 1 + Math.ceil(intervalMsOf(variant) / 25);
+/** What the receiver counts lacks the window that is held when the run ends: a round trip's worth. */
+const secondsOf = (variant: string, seconds: number): number => seconds + intervalMsOf(variant) / 100;
 
 const heldTcp = (windowMb: number, quick = false): Scenario => {
   const name = `held TCP, ${windowMb} MB window`;
   const share: readonly Demand[] = EPOCHS_MS.map((ms) => ({ variant: `${ms} ms epochs`, by: 'value', floor: 0.5, target: 0.9 }));
   return outward({
     name, quick, quickVariants: ['plain', '5 ms epochs'], variants: BY_EPOCH, xLabel: 'epoch length, ms', warmUpLap: false, lapsMax: 2,
-    arguments: `iperf3 -C cubic, slow start left out (-O 1 to 3), tcp_wmem and tcp_rmem up to ${windowMb} MB, commit 5 ms after each cut`,
+    arguments: `iperf3 -C cubic, slow start left out (-O 1 to 5), tcp_wmem and tcp_rmem up to ${windowMb} MB, commit 5 ms after each cut`,
     quantities: [
       { key: 'gbps', name, unit: 'Gbit/s' },
       { key: 'ofBound', name: `${name}: share of min(bridge, window / round trip)`, unit: '', demands: share },
@@ -88,7 +91,7 @@ const heldTcp = (windowMb: number, quick = false): Scenario => {
   }, () => {
     let plainGbps = Infinity;
     return async (bed, lap, context) => {
-      const result = await iperf(bed, { from: bed.member(0), to: bed.outsider, seconds: lap.seconds, warmUpSeconds: warmUpSecondsOf(lap.variant), intervalSeconds: 0.2 });
+      const result = await iperf(bed, { from: bed.member(0), to: bed.outsider, seconds: secondsOf(lap.variant, lap.seconds), warmUpSeconds: warmUpSecondsOf(lap.variant), intervalSeconds: 0.2 });
       context.raw(lap, 'iperf3.json', result.raw);
       const { boundGbps, roundTripMs } = tcpBound(result.raw, windowMb * 2 ** 20);
       if (lap.variant === 'plain') {
