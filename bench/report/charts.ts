@@ -121,7 +121,8 @@ export async function lines({ scenario, result }: Outcome, unit: string): Promis
   if (new Set(points.map(({ x }) => x)).size < 2) return undefined; // no line through one point
   const base = quantities.flatMap(({ key }) => scenario.variants.filter(({ name, x }) => x === undefined && of(name, key).length > 0).map(({ name }) => ({ name, value: median(of(name, key)) })));
   const svg = await draw(lineSpec(points, base, { x: scenario.xLabel ?? '', y: unit === '' ? 'share' : unit }));
-  return { title: quantities.length === 1 ? (quantities[0]?.name ?? '') : scenario.name, svg, caption: `${scenario.arguments}. Band: the middle half of the laps${base.length > 0 ? '; dashed: plain bridge' : ''}.` };
+  const dashed = [...new Set(base.map(({ name }) => (name === 'plain' ? 'plain bridge' : name)))].join(', ');
+  return { title: quantities.length === 1 ? (quantities[0]?.name ?? '') : scenario.name, svg, caption: `${scenario.arguments}. Band: the middle half of the laps${dashed === '' ? '' : `; dashed: ${dashed}`}.` };
 }
 
 function lineSpec(points: readonly Point[], base: readonly { name: string; value: number }[], titles: { x: string; y: string }): TopLevelSpec {

@@ -173,6 +173,16 @@ describe('report', () => {
     expect(html).not.toMatch(/<script|src="http|href="http/);
   });
 
+  it('says what a dashed line is', async () => {
+    const scenario: Scenario = {
+      ...told({ 'own ledger': [1], '1 host': [2], '8 hosts': [3] }).scenario,
+      variants: [{ name: 'own ledger' }, { name: '1 host', x: 1 }, { name: '8 hosts', x: 8 }], xLabel: 'hosts', baseline: false,
+    };
+    const outcome = { scenario, result: await run(scenario, 1) };
+    const drawn = await charts([outcome], figuresOf(scenario, outcome.result));
+    expect(drawn.map(({ caption }) => caption).join()).toMatch(/; dashed: own ledger\.$/);
+  });
+
   it('replaces its own block of README and nothing else', () => {
     expect(withBlock('a\n<!-- bench: begin -->\nold\n<!-- bench: end -->\nz', 'new\n')).toBe('a\n<!-- bench: begin -->\nnew\n<!-- bench: end -->\nz');
     expect(() => withBlock('a', 'b')).toThrow('no block');
