@@ -120,29 +120,14 @@ export class KernelGate {
   ensureLanes(id: number): Promise<number> {
     return this.#inTurn(async () => {
       const group = this.#groups.get(id);
-      if (group === undefined || this.#cells.holdIfindex(id) !== group.pair.holdIfindex) return 0;
-      if (group.pair.laneIfindex !== 0 && this.#cells.laneIfindex(id) === group.pair.laneIfindex) return group.pair.laneIfindex;
-      const made = group.pair = { ...group.pair, ...this.#kernel.ensureLanePair(id) };
-      const { failures } = await this.#upkeep.carryOut();
-      this.#reports.trouble(failures);
-      const own = failures.find(({ ifindex }) => laneEnds(made).includes(ifindex));
-      if (own !== undefined || group.pair !== made) {
-        this.#upkeep.endLanes(group);
-        throw new Error(own === undefined ? 'its devices were lost as they were made' : messageOf(own.error), { cause: own?.error });
-      }
-      this.#cells.setHold(id, made);
-      return made.laneIfindex;
+      return group === undefined ? 0 : this.#upkeep.makeLanes(group);
     });
   }
   /** None is in use. */
   dropLanes(id: number): Promise<void> {
     return this.#inTurn(async () => {
       const group = this.#groups.get(id);
-      if (group === undefined) return;
-      this.#upkeep.endLanes(group);
-      this.#reports.trouble((await this.#upkeep.carryOut()).failures);
-      await this.#kernel.passed();
-      this.#kernel.deleteLanePair(id);
+      if (group !== undefined) await this.#upkeep.dropLanes(group);
     });
   }
 

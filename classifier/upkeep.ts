@@ -162,13 +162,36 @@ export class Upkeep {
       return [{ ifindex: holdIfindex, error }];
     }
   }
+  /** The device with the queues, used from here on; 0 where the hold pair is not. Throws what keeps it from being made. */
+  async makeLanes(group: GroupEntry): Promise<number> {
+    if (this.#cells.holdIfindex(group.id) !== group.pair.holdIfindex) return 0;
+    const inUse = this.#cells.laneIfindex(group.id);
+    if (inUse !== 0 && inUse === group.pair.laneIfindex) return inUse;
+    const made = { ...group.pair, ...this.#kernel.ensureLanePair(group.id) };
+    group.pair = made;
+    const { failures } = await this.carryOut();
+    this.#reports.trouble(failures);
+    const own = failures.find(({ ifindex }) => laneEnds(made).includes(ifindex));
+    if (own !== undefined || group.pair !== made) {
+      this.#endLanes(group);
+      throw new Error(own === undefined ? 'its devices were lost as they were made' : messageOf(own.error), { cause: own?.error });
+    }
+    this.#cells.setHold(group.id, made);
+    return made.laneIfindex;
+  }
+  async dropLanes(group: GroupEntry): Promise<void> {
+    this.#endLanes(group);
+    this.#reports.trouble((await this.carryOut()).failures);
+    await this.#kernel.passed();
+    this.#kernel.deleteLanePair(group.id);
+  }
   /** No frame goes into them from here on. */
-  endLanes(group: GroupEntry): void {
+  #endLanes(group: GroupEntry): void {
     group.pair = { ...group.pair, ...NO_LANES };
     if (this.#cells.holdIfindex(group.id) === group.pair.holdIfindex) this.#cells.setHold(group.id, group.pair);
   }
   #loseLanes(group: GroupEntry): void {
-    this.endLanes(group);
+    this.#endLanes(group);
     this.#reports.emit({ kind: 'lanes-lost', id: group.id });
   }
   /** Never lanes: those are used from when they are made until they are lost, or a colour would have frames before and behind its lane (I6). */

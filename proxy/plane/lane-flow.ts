@@ -54,6 +54,11 @@ export class LaneFlow {
     if (diff(upTo, this.#target) > 0) this.#target = upTo | 0;
   }
 
+  /** Nothing of what may leave is later than this colour. */
+  isThrough(colour: number): boolean {
+    return diff(colour, this.#target) >= 0;
+  }
+
   /** Runs `then` as soon as no lane has anything; `stop`: lanes stay out of use until `resume`. */
   after(then: () => void, stop = false): void {
     this.#stopped ||= stop;

@@ -8,11 +8,12 @@
  * Of one group this goes one after the other. Whatever is refused, the ring holds as ever. A kernel that has no such
  * queues is not asked for ever: each time it would look for its module.
  */
+import { constants } from 'node:os';
 import type { GroupId } from '../ports.ts';
 
 const AGAIN_MS = 1000;
 const LATER_MS = 60_000;
-const ENOENT = 2;
+const { ENOENT } = constants.errno;
 /** Where another tool deletes queues while they are made, the kernel says the same. */
 const WITHOUT_QUEUES = 2;
 
@@ -39,13 +40,14 @@ interface Supply {
   /** Giving and taking. */
   turn: Promise<void>;
   againMs: number;
+  /** Each reason once in a life of the group. */
+  readonly said: Set<string>;
 }
 
 export class LaneSupply {
   readonly #pairs: LanePairs;
   readonly #hooks: SupplyHooks;
   readonly #groups = new Map<GroupId, Supply>();
-  readonly #said = new Set<string>();
   #missed = 0;
 
   constructor(pairs: LanePairs, hooks: SupplyHooks) {
@@ -55,7 +57,7 @@ export class LaneSupply {
 
   /** Anew: the hold loop knows of no lanes of this group. */
   opened(id: GroupId): void {
-    this.#groups.set(id, { state: 'none', turn: Promise.resolve(), againMs: 0 });
+    this.#groups.set(id, { state: 'none', turn: Promise.resolve(), againMs: 0, said: new Set() });
   }
   closed(id: GroupId): void {
     this.#groups.delete(id);
@@ -91,8 +93,8 @@ export class LaneSupply {
     this.#missed = refusal.errno === ENOENT ? this.#missed + 1 : 0;
     this.#rest(one, LATER_MS);
     if (this.#groups.get(id) !== one) return; // closed meanwhile
-    this.#say(id, refusal.errno === ENOENT ? `${refusal.reason}, as of a kernel without sch_tbf: modprobe sch_tbf (CONFIG_NET_SCH_TBF) and restart sluiced` : refusal.reason);
-    await this.#pairs.drop(id).catch((error: unknown) => this.#say(id, textOf(error)));
+    this.#say(id, one, refusal.errno === ENOENT ? `${refusal.reason}, as of a kernel without sch_tbf: modprobe sch_tbf (CONFIG_NET_SCH_TBF) and restart sluiced` : refusal.reason);
+    await this.#pairs.drop(id).catch((error: unknown) => this.#say(id, one, textOf(error)));
   }
   async #ask(id: GroupId, one: Supply): Promise<Refusal | undefined> {
     try {
@@ -117,10 +119,9 @@ export class LaneSupply {
     one.state = 'none';
     one.againMs = this.#hooks.clockMs() + ms;
   }
-  #say(id: GroupId, reason: string): void {
-    const what = `${id} ${reason}`;
-    if (this.#said.has(what)) return;
-    this.#said.add(what);
+  #say(id: GroupId, { said }: Supply, reason: string): void {
+    if (said.has(reason)) return;
+    said.add(reason);
     this.#hooks.refused(id, reason);
   }
 }

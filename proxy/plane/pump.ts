@@ -114,7 +114,6 @@ export class Pump {
   #refusedSinceMs = 0;
   #retryAtMs = 0;
   #wireFromMs = Number.NaN;
-  #askedUpTo: number;
   readonly #flow: LaneFlow | undefined;
   #at: Instant = { nowMs: 0, wallMs: 0 };
   #scanned = false;
@@ -135,12 +134,14 @@ export class Pump {
     this.#intake = intake;
     this.#batch = new Int32Array(sink.batchMax);
     this.meter = meter;
-    this.#askedUpTo = options.colour - 1;
     const { lanes } = options;
     this.ring = new HoldRing(options, source, lanes);
     this.#flow = lanes === undefined ? undefined : new LaneFlow(lanes, this.ring, {
       opened: () => { this.#onWire(); },
-      isClean: (colour) => (this.#rise(), diff(colour, this.#progress.reported) <= 0),
+      isClean: (colour) => {
+        this.#rise();
+        return diff(colour, this.#progress.reported) <= 0;
+      },
       wallOf: (ms) => this.#at.wallMs - (this.#at.nowMs - ms),
     });
     this.#progress = new ReleaseProgress(this.ring.store, cells, this.#quietMs);
@@ -152,7 +153,6 @@ export class Pump {
    * was ever here (it was sealed before this ring was made) the fact follows at once.
    */
   release(upTo: number, askedAtMs: number): void {
-    this.#askedUpTo = upTo | 0;
     const idle = this.ring.readyFrames === 0;
     (this.#flow ?? this.ring).release(upTo);
     const isOut = diff(upTo | 0, this.#progress.reported) <= 0;
@@ -330,7 +330,7 @@ export class Pump {
   #rise(): void {
     const risen = this.#progress.maybeRisen(this.#at.nowMs, this.#scanned);
     if (risen === undefined) return;
-    if (diff(risen, this.#askedUpTo) >= 0) this.#wireFromMs = Number.NaN; // it held nothing that could have been the first
+    if (this.#flow?.isThrough(risen) === true) this.#wireFromMs = Number.NaN; // it held nothing that could have been the first
     this.#publish();
     this.#emit({ kind: 'released', id: this.#options.id, colour: colour(risen) });
   }

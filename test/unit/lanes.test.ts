@@ -12,6 +12,20 @@ import { Seeded } from '../support/ring-fixture.ts';
 
 const ids = (frames: readonly LaneFrame[]): number[] => frames.map(({ id }) => id);
 
+/** All that was sent has left by the next commit, in order. */
+function allLeaves(group: Group, frames: readonly LaneFrame[]): void {
+  group.cut();
+  group.commitTo(group.open - 1);
+  group.world.rest();
+  expect(ids(group.world.left)).toEqual(ids(frames));
+}
+function usesLanesAfter(group: Group, ms: number): void {
+  group.world.breathe(ms);
+  group.cut();
+  group.send(1, 4);
+  expect(group.world.inLanes).toBe(4);
+}
+
 test('an epoch waits in its lane, leaves by its gate, and the lane is used again', () => {
   const group = new Group(100);
   group.cut();
@@ -104,14 +118,8 @@ test('a device that swallows everything: two seconds, then the lanes rest for a 
   group.cut();
   const frames = group.send(1, 4);
   expect(group.world.inLanes).toBe(0);
-  group.cut();
-  group.commitTo(group.open - 1);
-  group.world.rest();
-  expect(ids(group.world.left)).toEqual(ids(frames));
-  group.world.breathe(60_000);
-  group.cut();
-  group.send(1, 4);
-  expect(group.world.inLanes).toBe(4);
+  allLeaves(group, frames);
+  usesLanesAfter(group, 60_000);
 });
 
 test('a change that waited long for the kernel puts the lanes of all groups to rest: those that fill leave, the ring holds, after five seconds they are back', () => {
@@ -129,14 +137,8 @@ test('a change that waited long for the kernel puts the lanes of all groups to r
   group.cut();
   frames.push(...group.send(1, 5));
   expect(group.world.inLanes, 'those of before').toBe(5);
-  group.cut();
-  group.commitTo(group.open - 1);
-  group.world.rest();
-  expect(ids(group.world.left)).toEqual(ids(frames));
-  group.world.breathe(5000);
-  group.cut();
-  group.send(1, 4);
-  expect(group.world.inLanes).toBe(4);
+  allLeaves(group, frames);
+  usesLanesAfter(group, 5000);
 });
 
 test('the devices of the lanes gone: what was in them is lost and counted, the ring holds, and new ones are used', () => {
