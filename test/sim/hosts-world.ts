@@ -64,7 +64,7 @@ interface Execution {
 interface Ringed extends Execution {
   readonly colour: Colour;
 }
-interface Host {
+export interface Host {
   readonly name: string;
   readonly machine: 'up' | 'daemon dead' | 'dead';
   /** In memory; of a dead daemon, what the kernel still has. */
@@ -361,12 +361,21 @@ function headMoves(rules: Rules, bounds: Bounds, world: World, host: Host, offer
       const view = currentView(world);
       const e = epoch(hostsOf(head.spec).reduce((least, one) => Math.min(least, view.acks[one] ?? head.start), Number.MAX_SAFE_INTEGER));
       const { swap } = rules.decideHead(view, { kind: 'takeover', generation: generation(head.generation + 1), epoch: e, members }, { life: nextLife(world), known: host.state });
-      if (swap === undefined) continue;
-      offer(`${host.name} takes over ${without ?? 'in place'}`, () => ({ ...world, swaps: [...world.swaps, swap], used: { ...world.used, takeovers: world.used.takeovers + 1 } }));
+      for (const asked of swap === undefined ? [] : witnessed(view, head, swap)) {
+        offer(`${host.name} takes over ${without ?? 'in place'}`, () => ({ ...world, swaps: [...world.swaps, asked], used: { ...world.used, takeovers: world.used.takeovers + 1 } }));
+      }
     }
   }
   if (world.used.lives >= bounds.lives) return;
   const command = head.phase === 'protected' ? ({ kind: 'unprotect', generation: head.generation, held: 'discard' } as const) : ({ kind: 'protect' } as const);
   const { swap } = rules.decideHead(currentView(world), command, { life: nextLife(world), known: host.state });
   if (swap !== undefined) offer(`${host.name} asks ${command.kind}`, () => ({ ...world, swaps: [...world.swaps, swap], used: { ...world.used, lives: world.used.lives + 1 } }));
+}
+
+/** Of hosts whose ack is R any may be the witness: the code takes the first by name, which is no part of the protocol. */
+function witnessed(view: LedgerView, head: Head, swap: Swap): readonly Swap[] {
+  const { witness } = swap;
+  if (witness === undefined) return [swap];
+  const atR = hostsOf(head.spec).filter((host) => (view.acks[host] ?? head.start) === witness.epoch);
+  return atR.map((host) => ({ ...swap, witness: { ...witness, host } }));
 }

@@ -28,19 +28,25 @@ const WIDE: Bounds = { hosts: 3, epochs: 10, takeovers: 6, crashes: 5, kills: 1,
 describe('hosts of a group', () => {
   const bounds: readonly (readonly [string, Bounds])[] = [
     ['two hosts, one epoch, one takeover', TWO],
+    ['three hosts, one epoch, one crash or power cut', { ...THREE, takeovers: 0, crashes: 1 }],
     ['two hosts, one epoch, the ledger brought back from a backup, protected again', BACKUP],
     ...(isLong ? [
       ['two hosts, one epoch, one takeover, one crash or power cut, one death', { ...TWO, crashes: 1, kills: 1 }],
-      ['three hosts, one epoch, no takeover, one crash', { ...THREE, takeovers: 0, crashes: 1 }],
       ['three hosts, one epoch, one takeover', THREE],
+      ['three hosts, one epoch, one takeover, one crash or power cut', { ...THREE, crashes: 1 }],
     ] as const : []),
   ];
   test.each(bounds)('%s: every state', (name, bound) => {
     const { states, moves, depth, whole, seen } = exhaust(bound, STATES);
     console.log(`${name}: ${states} states, ${moves} moves, ${depth} deep, ${whole ? 'exhaustive' : 'cut off'}: ${JSON.stringify(seen)}`);
-    expect(whole || bound !== TWO, 'the small bound is explored whole').toBe(true);
-    expect(states).toBeGreaterThan(1000);
-  }, 1_800_000);
+    expect(whole || (bound === BACKUP && !isLong), 'the bound is explored whole').toBe(true);
+    expect(states).toBeGreaterThan(400);
+  }, 3_600_000);
+
+  /** What counts as one state makes the bound smaller than the worlds it stands for; were it wrong, states would be missed. */
+  test.each([['two hosts, one takeover', TWO], ['three hosts, one crash', { ...THREE, takeovers: 0, crashes: 1 }]] as const)('%s: worlds that pass for one go on alike', (_name, bound) => {
+    expect(exhaust(bound, STATES, { doubted: true }).passed).toBeGreaterThan(900);
+  }, 3_600_000);
 
   test(`three hosts, crashes, deaths, takeovers, protection ended and begun: ${STEPS} steps from seed ${seed}`, () => {
     const { seen } = wander(WIDE, STEPS, seed);
@@ -48,7 +54,7 @@ describe('hosts of a group', () => {
     for (const kind of ['cuts', 'acks', 'write ack', 'takes over', 'swap to generation protected', 'swap to generation idle', 'opens generation at', 'crashes', 'loses power', 'dies', 'restarts', 'gives up its old VMs']) {
       expect(seen[kind] ?? 0, kind).toBeGreaterThan(0);
     }
-  }, 1_800_000);
+  }, 3_600_000);
 });
 
 const raised = (acks: Readonly<Record<string, Epoch>>): Record<string, Epoch> => {
