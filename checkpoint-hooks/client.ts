@@ -7,8 +7,8 @@
  */
 import type { Readable } from 'node:stream';
 import type { Type } from '../proxy/api/contract-typebox.ts';
-import { CommandReply, Figures, GroupList, GroupView, HeldView, Readiness, checker, problemText } from '../proxy/api/contract.ts';
-import type { AckBody, CutBody, EpochBody, GroupBody, MemberBody, ProtectBody, TakeoverBody, UnprotectBody } from '../proxy/api/contract.ts';
+import { CommandReply, CommandsReply, Figures, GroupList, GroupView, HeldView, Readiness, checker, problemText } from '../proxy/api/contract.ts';
+import type { AckBody, CutBody, EpochBody, EpochCommand, GroupBody, MemberBody, ProtectBody, TakeoverBody, UnprotectBody } from '../proxy/api/contract.ts';
 import { followEvents, followFigures } from './events.ts';
 import type { EventMessage, FollowOptions } from './events.ts';
 import { Refused, Transport } from './transport.ts';
@@ -33,6 +33,7 @@ function lazily<S extends Type.TSchema>(schema: S): (value: unknown, place: stri
   };
 }
 const asReply = lazily(CommandReply);
+const asAnswers = lazily(CommandsReply);
 const asGroup = lazily(GroupView);
 const asGroups = lazily(GroupList);
 const asHeld = lazily(HeldView);
@@ -94,6 +95,10 @@ export class SluiceClient {
   }
   unprotect(group: string, body: UnprotectBody): Promise<CommandReply> {
     return this.command('POST', `${groupPath(group)}/unprotect`, { body });
+  }
+  /** Commands of every epoch, of many groups at once; each answer is what it would have been alone. */
+  async commands(commands: readonly EpochCommand[]): Promise<CommandsReply['answers']> {
+    return asAnswers(await this.transport.ask('POST', '/v1/commands', { body: { commands } }), this.place).answers;
   }
   async held(group: string): Promise<HeldView> {
     return asHeld(await this.transport.ask('GET', `${groupPath(group)}/held`), this.place);

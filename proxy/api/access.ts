@@ -20,7 +20,7 @@ import { createHash } from 'node:crypto';
 import { TLSSocket } from 'node:tls';
 import type { Socket } from 'node:net';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { callerOf, everything, groupOf, may, rememberCallers, routeOf, setCaller } from './caller.ts';
+import { callerOf, commandsOf, everything, groupOf, may, rememberCallers, routeOf, setCaller } from './caller.ts';
 import type { Caller, Right } from './caller.ts';
 import type { App } from './commands.ts';
 import { Refused } from './refuse.ts';
@@ -106,6 +106,7 @@ const ROUTE_RIGHTS: Readonly<Record<string, Right | 'caller'>> = {
   'POST /v1/groups/:group/rollback': 'checkpoint',
   'POST /v1/groups/:group/takeover': 'checkpoint',
   'POST /v1/groups/:group/unprotect': 'checkpoint',
+  'POST /v1/commands': 'caller', // and "checkpoint" on each group that it names
   'GET /v1/groups/:group/held': 'observe',
   'GET /v1/groups/:group/held.pcapng': 'administer',
   'GET /v1/events': 'caller',
@@ -137,6 +138,7 @@ export function askForRights(app: App, access: Access): void {
     const { body } = request;
     const moves = routeOf(request).endsWith('/takeover') && typeof body === 'object' && body !== null && 'members' in body;
     if (moves) mustHave(request, 'administer', groupOf(request));
+    for (const { group } of commandsOf(request)) mustHave(request, 'checkpoint', group);
     done();
   });
 }

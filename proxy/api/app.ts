@@ -26,6 +26,7 @@ import type { ApiDeps } from './deps.ts';
 import { addObserveRoutes } from './observe.ts';
 import { addPageRoutes } from './page.ts';
 import { boundByAddress } from './crowd.ts';
+import { addSeveralRoute } from './several.ts';
 import { refuse, Refused } from './refuse.ts';
 import { EventStreams } from './sse.ts';
 import type { SseOptions } from './sse.ts';
@@ -50,6 +51,8 @@ export interface AppOptions extends SseOptions {
   readonly access: Access;
   readonly tls?: { readonly cert: string; readonly key: string; readonly clientCa: string | undefined };
   readonly requestsPerSecondMax?: number;
+  /** Of several in a request. */
+  readonly commandsPerSecondMax?: number;
   /** Connections of one address. */
   readonly perAddressMax?: number;
   /** Directory of the dashboard's files; none = no dashboard. */
@@ -83,6 +86,7 @@ export async function buildApp(deps: ApiDeps, options: AppOptions): Promise<App>
   options.access.onReplaced(() => streams.drop());
   app.addHook('preClose', () => Promise.resolve(streams.close()));
   addCommandRoutes(app, deps);
+  addSeveralRoute(app, deps, options.commandsPerSecondMax);
   addObserveRoutes(app, deps, streams);
   if (options.page !== undefined && !addPageRoutes(app, options.page)) deps.log.info({ page: options.page }, 'the dashboard was not built; make build');
   app.server.maxConnections = CONNECTIONS_MAX;

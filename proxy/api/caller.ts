@@ -2,6 +2,7 @@
  * Who asks: a name, and rights by group. Set once a request, by access.ts; nobody until then.
  */
 import type { FastifyRequest } from 'fastify';
+import type { CommandsBody, EpochCommand } from './contract.ts';
 
 export const RIGHTS = ['observe', 'checkpoint', 'administer'] as const;
 export type Right = (typeof RIGHTS)[number];
@@ -41,4 +42,10 @@ export function groupOf(request: FastifyRequest): string | undefined {
   const { params } = request;
   const has = typeof params === 'object' && params !== null && 'group' in params;
   return has && typeof params.group === 'string' ? params.group : undefined;
+}
+
+export const COMMANDS_ROUTE = '/v1/commands';
+/** Of a request of several commands; its body was checked. */
+export function commandsOf(request: FastifyRequest): readonly EpochCommand[] {
+  return request.routeOptions.url === COMMANDS_ROUTE ? (request.body as CommandsBody).commands : [];
 }

@@ -99,7 +99,7 @@ function addProtectionRoutes(app: App, deps: ApiDeps): void {
   }, ({ params, body }) => run(deps, params.group, { kind: 'unprotect', generation: generation(body.generation), held: body.held }));
 }
 
-const numbers = (body: EpochBody): { generation: ReturnType<typeof generation>; epoch: ReturnType<typeof epoch> } => ({
+export const numbers = (body: EpochBody): { generation: ReturnType<typeof generation>; epoch: ReturnType<typeof epoch> } => ({
   generation: generation(body.generation),
   epoch: epoch(body.epoch),
 });
@@ -109,7 +109,7 @@ function parsed<T>(result: Parsed<T>): T {
   return result.value;
 }
 
-async function run(deps: ApiDeps, group: string, command: Command): Promise<CommandReply> {
+export async function run(deps: ApiDeps, group: string, command: Command): Promise<CommandReply> {
   const before = command.kind === 'delete' ? deps.control.get(group) : undefined;
   const startedMs = performance.now();
   const { reply, state } = await deps.control.submit(group, command);

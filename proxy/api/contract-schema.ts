@@ -51,6 +51,8 @@ export const LIMITS = {
   holdBytesMax: 4 * 1024 * 1024 * 1024,
   holdBytesDefault: 64 * 1024 * 1024,
   highWaterDefault: 0.75,
+  /** In one request: two for each group that a daemon may have. */
+  commandsMax: 512,
 } as const;
 
 export const GroupName = Type.String({
@@ -170,6 +172,25 @@ export const TakeoverBody = Type.Object(
 );
 export const UnprotectBody = Type.Object({ generation: Generation, held: HeldFate }, { ...strict, description: '{ generation, held: "release" or "discard" }' });
 
+/** Commands of every epoch: what an engine says again and again, of one group or of many at once. */
+export const EPOCH_COMMANDS = ['cut', 'ack', 'commit'] as const;
+const EpochCommand = Type.Object(
+  {
+    group: GroupName,
+    command: Type.Enum([...EPOCH_COMMANDS], { description: '"cut", "ack" or "commit"' }),
+    generation: Generation,
+    epoch: Epoch,
+    member: CutBody.properties.member,
+    members: AckBody.properties.members,
+  },
+  { ...strict, description: 'a command: { group, command, generation, epoch, member? (of a cut), members? (of an ack) }' },
+);
+/** Body of POST /v1/commands. */
+export const CommandsBody = Type.Object(
+  { commands: Type.Array(EpochCommand, { minItems: 1, maxItems: LIMITS.commandsMax, description: 'a list of 1 to 512 commands' }) },
+  { ...strict, description: '{ commands: [ { group, command, generation, epoch, member?, members? } ] }' },
+);
+
 export const CommitQuery = Type.Object(
   {
     wait: Type.Optional(Type.Enum(['released'], { description: '"released": answer when the last frame of the epoch was handed to the kernel' })),
@@ -232,6 +253,10 @@ export const Refusal = Type.Object(
   },
   { description: 'why nothing was done' },
 );
+/** To each of several commands, in their order, what it would have been answered alone. */
+export const CommandsReply = Type.Object({
+  answers: Type.Array(Type.Union([CommandReply, Refusal], { description: 'the group\'s state, or, where there is a `code`, why nothing was done' })),
+});
 export const Health = Type.Object({ live: Type.Boolean() });
 export const Readiness = Type.Object({ ready: Type.Boolean(), missing: Type.Array(Type.String()) });
 
@@ -268,6 +293,9 @@ export type AckBody = Type.Static<typeof AckBody>;
 export type EpochBody = Type.Static<typeof EpochBody>;
 export type TakeoverBody = Type.Static<typeof TakeoverBody>;
 export type UnprotectBody = Type.Static<typeof UnprotectBody>;
+export type EpochCommand = Type.Static<typeof EpochCommand>;
+export type CommandsBody = Type.Static<typeof CommandsBody>;
+export type CommandsReply = Type.Static<typeof CommandsReply>;
 export type CommitQuery = Type.Static<typeof CommitQuery>;
 export type LeaveQuery = Type.Static<typeof LeaveQuery>;
 export type CommandReply = Type.Static<typeof CommandReply>;

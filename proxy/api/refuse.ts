@@ -45,24 +45,29 @@ function refusalOf(error: unknown): { code: ErrorCode; message: string } {
   return { code: 'internal', message: 'the daemon failed in a way it did not expect; its log has the cause' };
 }
 
-export function refuse(deps: ApiDeps, error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+/** What refused it, in the API's shape; counted, and said in the log. `about`: the group it was asked of. */
+export function refusalTo(deps: ApiDeps, error: unknown, request: FastifyRequest, about: string | undefined): Refusal {
   const { code, message } = refusalOf(error);
-  const group = groupOf(request);
   // What a group's state is, is for those who may see it: a refusal is no way around.
-  const state = group !== undefined && may(callerOf(request), 'observe', group) ? deps.control.get(group) : undefined;
+  const state = about !== undefined && may(callerOf(request), 'observe', about) ? deps.control.get(about) : undefined;
   const refusal: Refusal = {
     code,
     message,
-    ...(group === undefined ? {} : { group }),
+    ...(about === undefined ? {} : { group: about }),
     ...(state === undefined ? {} : { generation: state.generation, open: state.sealed + 1 }),
   };
   deps.metrics.refusal(code);
   // Without its query: whatever a client put there by mistake is not for the log.
   const path = request.url.split('?')[0]?.slice(0, PATH_CHARACTERS_MAX);
-  if (code === 'internal') deps.log.error({ err: error, path, group }, 'internal error');
+  if (code === 'internal') deps.log.error({ err: error, path, group: about }, 'internal error');
   else if (OFTEN.has(code)) deps.log.debug({ code, path }, message);
-  else deps.log.info({ code, path, group, generation: refusal.generation }, message);
+  else deps.log.info({ code, path, group: about, generation: refusal.generation }, message);
+  return refusal;
+}
+
+export function refuse(deps: ApiDeps, error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  const refusal = refusalTo(deps, error, request, groupOf(request));
   // Over the network, whoever floods has to connect anew for every request that is refused.
-  if (COSTLY.has(code) && isRemote(request)) void reply.header('connection', 'close');
-  return reply.code(ERROR_STATUS[code]).send(refusal);
+  if (COSTLY.has(refusal.code) && isRemote(request)) void reply.header('connection', 'close');
+  return reply.code(ERROR_STATUS[refusal.code]).send(refusal);
 }

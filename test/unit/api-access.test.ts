@@ -60,6 +60,7 @@ const TABLE: readonly (readonly ['GET' | 'PUT' | 'POST' | 'DELETE', string, obje
   ['POST', '/v1/groups/web/cut', epoch1, ENGINES],
   ['POST', '/v1/groups/web/ack', epoch1, ENGINES],
   ['POST', '/v1/groups/web/commit', epoch1, ENGINES],
+  ['POST', '/v1/commands', { commands: [{ command: 'cut', group: 'web', ...epoch1 }] }, ENGINES],
   ['POST', '/v1/groups/web/rollback', epoch1, ENGINES],
   ['POST', '/v1/groups/web/takeover', { generation: 2, epoch: 0 }, ENGINES],
   ['POST', '/v1/groups/web/takeover', { generation: 2, epoch: 0, members: [{ ...member(1), port: 'tap7' }, member(2)] }, ADMINS],

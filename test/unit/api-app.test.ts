@@ -257,7 +257,7 @@ test('the OpenAPI document covers every route, and every schema in it compiles',
   expect(listed).toEqual([
     'DELETE /v1/groups/{group}', 'DELETE /v1/groups/{group}/members/{member}', 'GET /healthz', 'GET /metrics', 'GET /openapi.json', 'GET /readyz',
     'GET /v1/events', 'GET /v1/figures', 'GET /v1/figures/live', 'GET /v1/groups', 'GET /v1/groups/{group}', 'GET /v1/groups/{group}/held', 'GET /v1/groups/{group}/held.pcapng',
-    'POST /v1/groups/{group}/ack', 'POST /v1/groups/{group}/commit', 'POST /v1/groups/{group}/cut', 'POST /v1/groups/{group}/protect',
+    'POST /v1/commands', 'POST /v1/groups/{group}/ack', 'POST /v1/groups/{group}/commit', 'POST /v1/groups/{group}/cut', 'POST /v1/groups/{group}/protect',
     'POST /v1/groups/{group}/rollback', 'POST /v1/groups/{group}/takeover', 'POST /v1/groups/{group}/unprotect', 'PUT /v1/groups/{group}',
     'PUT /v1/groups/{group}/members/{member}',
   ]);

@@ -36,6 +36,8 @@ describe('one method a route', () => {
     expect((await client.ack('web', { generation: 4, epoch: 1 })).acked).toBe(1);
     expect((await client.commit('web', { generation: 4, epoch: 1 })).committed).toBe(1);
     expect((await client.cut('web', { generation: 4, epoch: 2, member: 'front' })).open).toBe(2);
+    const [cut, refused] = await client.commands([{ group: 'web', command: 'cut', generation: 4, epoch: 2 }, { group: 'web', command: 'commit', generation: 4, epoch: 9 }]);
+    expect([cut, refused]).toMatchObject([{ outcome: 'accepted', open: 3 }, { code: 'epoch_out_of_order' }]);
     expect((await client.rollback('web', { generation: 4, epoch: 1 })).open).toBe(2);
     expect((await client.takeover('web', { generation: 5, epoch: 1 })).generation).toBe(5);
     expect((await client.held('web')).frames).toBe(0);

@@ -1,0 +1,69 @@
+/**
+ * Several commands in one request: for an engine that checkpoints many groups, whose time else goes
+ * into requests (a cut by itself is 0.1 ms of the daemon's main thread, most of it HTTP).
+ *
+ *     commands ─► all to their groups at once, each group's in the order given ─► answers, in that order
+ *
+ * Each is judged for itself and answered what it would have been answered alone: one that is refused
+ * stops no other. A request that is refused as a whole (its shape, a group that the caller has no
+ * right on, too many in a second) has done nothing.
+ */
+import type { Command } from '../core/types.ts';
+import { COMMANDS_ROUTE } from './caller.ts';
+import { numbers, replies, run } from './commands.ts';
+import type { App } from './commands.ts';
+import { CommandsBody, CommandsReply, NoQuery } from './contract.ts';
+import type { CommandReply, EpochCommand, Refusal } from './contract.ts';
+import type { ApiDeps } from './deps.ts';
+import { refusalTo, Refused } from './refuse.ts';
+
+/** Of one client, or of one address: 256 groups at 20 epochs a second are 10,240, a cut and an ack each. */
+const COMMANDS_PER_SECOND_MAX = 20_000;
+const SECOND_MS = 1000;
+
+export function addSeveralRoute(app: App, deps: ApiDeps, perSecondMax = COMMANDS_PER_SECOND_MAX): void {
+  const rate = new Rate(perSecondMax);
+  app.post(COMMANDS_ROUTE, {
+    schema: { summary: 'Commands of every epoch, of many groups', querystring: NoQuery, body: CommandsBody, response: replies(CommandsReply) },
+    serializerCompiler: () => JSON.stringify, // answers are of two shapes, and made by code that has types
+  }, async (request) => {
+    const commands = request.body.commands.map((one) => [one.group, commandOf(one)] as const);
+    if (!rate.admits(request.ip, commands.length)) throw new Refused('rate_limited', `more than ${perSecondMax} commands in a second; slow down`);
+    const answers = await Promise.all(commands.map(([group, command]) => run(deps, group, command)
+      .catch((error: unknown): CommandReply | Refusal => refusalTo(deps, error, request, group))));
+    return { answers };
+  });
+}
+
+function commandOf({ group, command, member, members, ...body }: EpochCommand): Command {
+  const at = numbers(body);
+  if (member !== undefined && command !== 'cut') throw new Refused('bad_request', `group ${group}: only a cut is of one "member"${command === 'ack' ? '; write members: ["…"]' : ''}`);
+  if (members !== undefined && command !== 'ack') throw new Refused('bad_request', `group ${group}: only an ack is of "members"${command === 'cut' ? '; write member: "…"' : ''}`);
+  switch (command) {
+    case 'cut': return { kind: 'cut', ...at, ...(member === undefined ? {} : { member }) };
+    case 'ack': return { kind: 'ack', ...at, ...(members === undefined ? {} : { members }) };
+    case 'commit': return { kind: 'commit', ...at };
+  }
+}
+
+/** Commands in the present second, by who sends them. */
+class Rate {
+  readonly #counts = new Map<string, number>();
+  readonly #max: number;
+  #sinceMs = -Infinity;
+
+  constructor(max: number) {
+    this.#max = max;
+  }
+
+  admits(from: string, commands: number): boolean {
+    const nowMs = performance.now();
+    if (nowMs - this.#sinceMs >= SECOND_MS) {
+      this.#counts.clear();
+      this.#sinceMs = nowMs;
+    }
+    const count = (this.#counts.get(from) ?? 0) + commands;
+    if (count <= this.#max) this.#counts.set(from, count);
+    return count <= this.#max;
+  }
+}
