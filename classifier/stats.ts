@@ -44,6 +44,14 @@ function sum(bytes: Uint8Array): Words {
   }
   return total;
 }
+/** One of them. */
+function summed(bytes: Uint8Array, offset: number): number {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  let total = 0;
+  for (let at = offset; at < bytes.length; at += STATS.size) total += Number(view.getBigUint64(at, LITTLE));
+  return total;
+}
+const ALARMING = [['leak-blocked', STATS.leakBlocked], ['unvetted', STATS.unvetted], ['refused', STATS.refused]] as const;
 const added = (a: Words, b: Words): Words => a.map((value, i) => value + (b[i] ?? 0));
 
 function shaped(device: string, words: Words): DeviceStats {
@@ -62,7 +70,8 @@ function shaped(device: string, words: Words): DeviceStats {
 export class Ledger {
   readonly #counters: (ifindex: number) => Uint8Array;
   readonly #retired = new Map<string, Words>();
-  readonly #alarmed = new Map<string, number>();
+  /** By device, as ALARMING has them. */
+  readonly #alarmed = new Map<string, readonly number[]>();
   #names = new Map<number, string>();
 
   constructor(counters: (ifindex: number) => Uint8Array) {
@@ -92,17 +101,23 @@ export class Ledger {
     }
     return [...totals].map(([device, words]) => shaped(device, words));
   }
-  /** What rose since the last call among the counters that should not move. */
+  /** What rose since the last call among the counters that should not move. Asked often, so it adds up these alone. */
   alarms(): Alarm[] {
-    const raised: Alarm[] = [];
-    for (const { device, counts } of this.read()) {
-      for (const [kind, value] of [['leak-blocked', counts.leakBlocked], ['unvetted', counts.unvetted], ['refused', counts.refused]] as const) {
-        const key = `${kind} ${device}`;
-        const before = this.#alarmed.get(key) ?? 0;
-        if (value > before) raised.push({ kind, device, frames: value - before });
-        this.#alarmed.set(key, value);
-      }
+    const totals = new Map([...this.#retired].map(([device, words]) => [device, ALARMING.map(([, offset]) => words[offset / 8] ?? 0)]));
+    for (const [ifindex, device] of this.#names) {
+      const bytes = this.#counters(ifindex);
+      if (bytes.length === 0) continue;
+      const before = totals.get(device);
+      totals.set(device, ALARMING.map(([, offset], i) => summed(bytes, offset) + (before?.[i] ?? 0)));
     }
-    return raised;
+    return [...totals].flatMap(([device, values]) => this.#risen(device, values));
+  }
+  #risen(device: string, values: readonly number[]): Alarm[] {
+    const before = this.#alarmed.get(device);
+    this.#alarmed.set(device, values);
+    return ALARMING.flatMap(([kind], i) => {
+      const frames = (values[i] ?? 0) - (before?.[i] ?? 0);
+      return frames > 0 ? [{ kind, device, frames }] : [];
+    });
   }
 }

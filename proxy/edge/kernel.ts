@@ -17,6 +17,7 @@ import {
   TCX_EGRESS, TCX_INGRESS, linkCreate, linkDetach, linkInfo, linkUpdate, mapDelete, mapInfo, mapKeys, mapLookup,
   mapUpdate, objectGet, objectPin, possibleCpus, programId, programName,
 } from './ffi/bpf.ts';
+import type { MapInfo } from './ffi/bpf.ts';
 import { MissingPart, TC_EGRESS, TC_INGRESS, clsactAttach, clsactDetach, clsactProgram, loadObject, pinnedAt } from './ffi/libbpf.ts';
 import type { LoadedObject } from './ffi/libbpf.ts';
 import { close, view, mustMap, MAP_SHARED } from './ffi/libc.ts';
@@ -88,6 +89,7 @@ export class Kernel<P extends string> {
   readonly #netlink = new Netlink();
   readonly #tcx: boolean;
   readonly #ours = new Map<number, P>();
+  readonly #shapes = new Map<number, MapInfo>();
   readonly #near: Near;
   #pinned = true;
   /** While the directory is there. */
@@ -238,7 +240,7 @@ export class Kernel<P extends string> {
   /** As the hash has them; the cells beside it (near.ts) are equal to it from then on. */
   entries(table: string): { readonly key: Uint8Array; readonly value: number }[] {
     const fd = this.#map(table);
-    const { keyBytes, entries } = mapInfo(fd);
+    const { keyBytes, entries } = this.#shape(fd);
     const value = fixedBytes(4);
     const rows = mapKeys(fd, keyBytes, entries).flatMap((key) =>
       mapLookup(fd, key, value) ? [{ key, value: new DataView(value.buffer).getUint32(0, LITTLE) }] : []);
@@ -255,18 +257,18 @@ export class Kernel<P extends string> {
   }
   counted(): number[] {
     const fd = this.#map('stats');
-    return mapKeys(fd, 4, mapInfo(fd).entries).map(asNumber);
+    return mapKeys(fd, 4, this.#shape(fd).entries).map(asNumber);
   }
   count(ifindex: number): void {
     const fd = this.#map('stats');
-    mapUpdate(fd, u32(ifindex), fixedBytes(mapInfo(fd).valueBytes * possibleCpus()));
+    mapUpdate(fd, u32(ifindex), fixedBytes(this.#shape(fd).valueBytes * possibleCpus()));
   }
   uncount(ifindex: number): void {
     mapDelete(this.#map('stats'), u32(ifindex));
   }
   counters(ifindex: number): Uint8Array {
     const fd = this.#map('stats');
-    const value = fixedBytes(mapInfo(fd).valueBytes * possibleCpus());
+    const value = fixedBytes(this.#shape(fd).valueBytes * possibleCpus());
     return mapLookup(fd, u32(ifindex), value) ? value : new Uint8Array(0);
   }
 
@@ -301,6 +303,12 @@ export class Kernel<P extends string> {
     this.#claim = undefined;
   }
 
+  /** A map's never changes. */
+  #shape(fd: number): MapInfo {
+    const known = this.#shapes.get(fd) ?? mapInfo(fd);
+    this.#shapes.set(fd, known);
+    return known;
+  }
   #map(name: string): number {
     const fd = this.#object.maps.get(name);
     if (fd === undefined) throw new Error(`no map ${name}`);
