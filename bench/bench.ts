@@ -3,8 +3,9 @@
  *
  *   node bench.js [--quick] [--only PATTERN] [--laps N] [--seconds S] [--report] [--readme]
  *
- *   --only     scenarios whose name or section contains it (repeatable); others keep the results of
- *              earlier runs in out/results, so that a long bench can be taken in pieces
+ *   --only     scenarios whose name or section contains it, by name also those that no whole run has
+ *              (repeatable); others keep the results of earlier runs in out/results, so that a long
+ *              bench can be taken in pieces
  *   --report   measures nothing: the report anew from out/results
  *   --readme   README's generated block is written too
  *
@@ -46,7 +47,7 @@ export function plan(args: readonly string[]): Plan {
   const quick = values.quick === true;
   const wanted = values.only?.map((pattern) => pattern.toLowerCase());
   const fits = (scenario: Scenario): boolean =>
-    (wanted === undefined || wanted.some((pattern) => scenario.name.toLowerCase().includes(pattern) || scenario.section === pattern))
+    (wanted === undefined ? scenario.byName !== true : wanted.some((pattern) => scenario.name.toLowerCase().includes(pattern) || (scenario.section === pattern && scenario.byName !== true)))
     && (!quick || scenario.quick === true);
   const scenarios = TABLE.filter(fits).map((scenario) => (quick ? shortened(scenario) : scenario));
   if (scenarios.length === 0) throw new Error(`nothing of the table fits ${JSON.stringify(values.only)}`);

@@ -63,6 +63,8 @@ export interface Scenario {
   readonly note?: string;
   /** Also in `make bench-quick`. */
   readonly quick?: boolean;
+  /** Measured only where `--only` says its name: it takes too long, or asks for too much, for every run. */
+  readonly byName?: boolean;
   /** README shows it unfolded, although the quick run leaves it out. */
   readonly shown?: boolean;
   /** Variants that `make bench-quick` takes; all unless told. */

@@ -8,6 +8,9 @@ import { connect, type Socket } from 'node:net';
 import { asGroup, mustSucceed, type GroupAnswer } from './api.ts';
 import { nowUs } from './libc.ts';
 
+/** Well below what a daemon allows to a connection before its first request. */
+const IDLE_MS_MAX = 5000;
+
 export interface Timed {
   readonly beginUs: number;
   readonly us: number;
@@ -25,7 +28,10 @@ export class WireClient {
   private constructor(socket: Socket) {
     this.#socket = socket;
     socket.on('error', (error) => (this.#gone ??= error));
-    socket.on('close', () => this.#failed?.(this.#gone ??= new Error('the daemon closed the connection')));
+    socket.on('close', () => {
+      this.#gone ??= new Error('the daemon closed the connection');
+      this.#failed?.(this.#gone);
+    });
     socket.on('data', (bytes) => {
       this.#received += bytes.toString('latin1');
       this.#maybeDone();
@@ -51,6 +57,9 @@ export class WireClient {
     return { beginUs, us: nowUs() - beginUs, status, body: answered };
   }
 
+  get isGone(): boolean {
+    return this.#gone !== undefined;
+  }
   close(): void {
     this.#socket.destroy();
   }
@@ -71,21 +80,31 @@ export class WireClient {
 
 /**
  * What an engine asks of the daemon, over a connection of its own: as an engine in C would, so that
- * a measurement's CPU is the daemon's and the traffic's. A call whose connection breaks throws; over
- * one that stays silent it waits for ever.
+ * a measurement's CPU is the daemon's and the traffic's. A call whose connection breaks throws. The
+ * daemon ends connections over which nothing is asked for long, so after a pause it connects anew.
+ * Over one that stays silent it waits for ever.
  */
 export class WireApi {
-  readonly #client: WireClient;
+  readonly #path: string;
+  #client: WireClient;
+  #lastMs = performance.now();
 
-  private constructor(client: WireClient) {
+  private constructor(path: string, client: WireClient) {
+    this.#path = path;
     this.#client = client;
   }
 
   static async open(path: string): Promise<WireApi> {
-    return new WireApi(await WireClient.open(path));
+    return new WireApi(path, await WireClient.open(path));
   }
 
   async must(method: 'GET' | 'PUT' | 'POST' | 'DELETE', path: string, body?: object): Promise<unknown> {
+    const nowMs = performance.now();
+    if (this.#client.isGone || nowMs - this.#lastMs > IDLE_MS_MAX) {
+      this.#client.close();
+      this.#client = await WireClient.open(this.#path);
+    }
+    this.#lastMs = nowMs;
     const call = await this.#client.call(method, path, body);
     return mustSucceed({ status: call.status, body: call.body === '' ? {} : JSON.parse(call.body) as unknown }, `${method} ${path}`);
   }

@@ -78,6 +78,10 @@ export class FarmGroup {
     await Promise.all(this.members.map((_, host) => this.cut(host)));
     this.open += 1;
   }
+  /** One of its commands as POST /v1/commands takes it: a cut of the open epoch, an ack of the one before. */
+  command(command: 'cut' | 'ack'): object {
+    return { group: this.name, command, generation: this.generation, epoch: command === 'cut' ? this.open : this.open - 1 };
+  }
   state(host: number): Promise<GroupAnswer> {
     return this.#call(host).group('GET', `/v1/groups/${this.name}`);
   }

@@ -143,4 +143,4 @@ const commit: Scenario = {
   },
 };
 
-export const hosts: readonly Scenario[] = [wire('tags'), wire('VXLAN'), commit, manyGroups];
+export const hosts: readonly Scenario[] = [wire('tags'), wire('VXLAN'), commit, ...manyGroups];
