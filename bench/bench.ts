@@ -47,7 +47,7 @@ export function plan(args: readonly string[]): Plan {
   const quick = values.quick === true;
   const wanted = values.only?.map((pattern) => pattern.toLowerCase());
   const fits = (scenario: Scenario): boolean =>
-    (wanted === undefined ? scenario.byName !== true : wanted.some((pattern) => scenario.name.toLowerCase().includes(pattern) || (scenario.section === pattern && scenario.byName !== true)))
+    (wanted === undefined ? scenario.byName !== true : wanted.some((pattern) => (pattern === scenario.section ? scenario.byName !== true : scenario.name.toLowerCase().includes(pattern))))
     && (!quick || scenario.quick === true);
   const scenarios = TABLE.filter(fits).map((scenario) => (quick ? shortened(scenario) : scenario));
   if (scenarios.length === 0) throw new Error(`nothing of the table fits ${JSON.stringify(values.only)}`);

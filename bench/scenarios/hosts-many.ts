@@ -13,8 +13,8 @@
  *   etcd       entries in its log a second beside acks a second: how many acks share a transaction; its CPU
  *   idle       what the machine's cores had left. Near 0 the commit's time is that of a queue for the cores
  *
- * All groups are driven for WARM_ALL_MS first: a daemon's code is compiled while it runs, and the
- * variant that comes first would pay for that.
+ * All groups are driven for WARM_ALL_MS first, half of it alone and half together: a daemon's code is
+ * compiled while it runs, and the variant that comes first would pay for that.
  *
  * Variant `one late`: one more group, which the last host never acks. Nobody waits for it.
  * 200 groups are by name only: to protect them all takes minutes, since the kernel attaches a program
@@ -85,11 +85,14 @@ async function openMany({ hosts, groups: count }: Size): Promise<Many> {
 }
 
 async function warm(many: Many): Promise<void> {
-  const run: Run = { isOver: false, groups: many.groups.length, ackedUs: new Map() };
-  const engines = together(many, run, many.groups, 0);
-  await sleep(WARM_ALL_MS);
-  run.isOver = true;
-  await engines;
+  const all = Array.from({ length: many.hosts }, (_, host) => host);
+  for (const isTogether of [false, true]) {
+    const run: Run = { isOver: false, groups: many.groups.length, ackedUs: new Map() };
+    const engines = isTogether ? [together(many, run, many.groups, 0)] : many.groups.map((group, g) => engine(many, run, g, group, false, all));
+    await sleep(WARM_ALL_MS / 2);
+    run.isOver = true;
+    await Promise.all(engines);
+  }
 }
 
 /** One engine of all groups, which says what is due of them in one request to each host. */

@@ -13,14 +13,15 @@
  *                  other ports, and the held frames' contents
  *
  * It is decided before anything of the request is parsed, so that a refusal says nothing about a
- * group that the caller may not see. A route that ROUTE_RIGHTS does not name asks for everything.
+ * group that the caller may not see. Two things are in the body, and asked for once it has its shape:
+ * members that a takeover moves, and the groups of several commands. A route that ROUTE_RIGHTS does not name asks for everything.
  * Secrets are kept as SHA-256 only: what is compared tells nothing by the time it takes.
  */
 import { createHash } from 'node:crypto';
 import { TLSSocket } from 'node:tls';
 import type { Socket } from 'node:net';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { callerOf, commandsOf, everything, groupOf, may, rememberCallers, routeOf, setCaller } from './caller.ts';
+import { COMMANDS_ROUTE, callerOf, commandsOf, everything, groupOf, may, mayAnywhere, rememberCallers, routeOf, setCaller } from './caller.ts';
 import type { Caller, Right } from './caller.ts';
 import type { App } from './commands.ts';
 import { Refused } from './refuse.ts';
@@ -129,6 +130,7 @@ export function askForRights(app: App, access: Access): void {
     if (request.routeOptions.url === undefined) return done(); // there is no such route, and that is all that is said
     const right = ROUTE_RIGHTS[routeOf(request)] ?? (PAGE.test(routeOf(request)) ? 'caller' : 'administer');
     if (right !== 'caller') mustHave(request, right, groupOf(request));
+    if (request.routeOptions.url === COMMANDS_ROUTE && !mayAnywhere(callerOf(request), 'checkpoint')) mustHave(request, 'checkpoint', undefined);
     const { query } = request;
     const asked = typeof query === 'object' && query !== null && 'group' in query ? query.group : undefined;
     if (typeof asked === 'string') mustHave(request, 'observe', asked);

@@ -51,7 +51,7 @@ export interface AppOptions extends SseOptions {
   readonly access: Access;
   readonly tls?: { readonly cert: string; readonly key: string; readonly clientCa: string | undefined };
   readonly requestsPerSecondMax?: number;
-  /** Of several in a request. */
+  /** Of several in a request; the same number unless told. */
   readonly commandsPerSecondMax?: number;
   /** Connections of one address. */
   readonly perAddressMax?: number;
@@ -69,7 +69,7 @@ export async function buildApp(deps: ApiDeps, options: AppOptions): Promise<App>
   readJson(app);
   await app.register(rateLimit, {
     global: false, // asked below, of every request: also of those that no route answers
-    max: options.requestsPerSecondMax ?? (options.access.isOpen ? REQUESTS_PER_SECOND_MAX : REMOTE_PER_SECOND_MAX),
+    max: options.requestsPerSecondMax ?? perSecondMax(options),
     timeWindow: 1000,
     keyGenerator: (request) => request.ip ?? 'unix', // a unix socket has no address
     addHeaders: { 'x-ratelimit-limit': false, 'x-ratelimit-remaining': false, 'x-ratelimit-reset': false },
@@ -86,7 +86,7 @@ export async function buildApp(deps: ApiDeps, options: AppOptions): Promise<App>
   options.access.onReplaced(() => streams.drop());
   app.addHook('preClose', () => Promise.resolve(streams.close()));
   addCommandRoutes(app, deps);
-  addSeveralRoute(app, deps, options.commandsPerSecondMax);
+  addSeveralRoute(app, deps, options.commandsPerSecondMax ?? perSecondMax(options));
   addObserveRoutes(app, deps, streams);
   if (options.page !== undefined && !addPageRoutes(app, options.page)) deps.log.info({ page: options.page }, 'the dashboard was not built; make build');
   app.server.maxConnections = CONNECTIONS_MAX;
@@ -94,6 +94,9 @@ export async function buildApp(deps: ApiDeps, options: AppOptions): Promise<App>
   await app.ready();
   return app;
 }
+
+/** Several commands in one request count like as many requests. */
+const perSecondMax = ({ access }: AppOptions): number => (access.isOpen ? REQUESTS_PER_SECOND_MAX : REMOTE_PER_SECOND_MAX);
 
 function serverOptions({ tls }: AppOptions): object {
   const bounds = { requestTimeout: REQUEST_MS_MAX };

@@ -26,6 +26,11 @@ export function may(caller: Caller, right: Right, group: string | undefined): bo
   return has(EVERY_GROUP) || (group !== undefined && has(group));
 }
 
+/** On some group, or on all. */
+export function mayAnywhere({ rights }: Caller, right: Right): boolean {
+  return [...rights.values()].some((one) => RIGHTS.indexOf(one) >= RIGHTS.indexOf(right));
+}
+
 const NOBODY: Caller = { name: 'nobody', rights: new Map() };
 const CALLER = 'caller';
 export const rememberCallers = (app: { decorateRequest(name: string): unknown }): void => void app.decorateRequest(CALLER);

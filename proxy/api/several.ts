@@ -5,7 +5,7 @@
  *     commands ─► all to their groups at once, each group's in the order given ─► answers, in that order
  *
  * Each is judged for itself and answered what it would have been answered alone: one that is refused
- * stops no other. A request that is refused as a whole (its shape, a group that the caller has no
+ * stops no other; the answer waits for the slowest. A request that is refused as a whole (its shape, a group that the caller has no
  * right on, too many in a second) has done nothing.
  */
 import type { Command } from '../core/types.ts';
@@ -17,11 +17,9 @@ import type { CommandReply, EpochCommand, Refusal } from './contract.ts';
 import type { ApiDeps } from './deps.ts';
 import { refusalTo, Refused } from './refuse.ts';
 
-/** Of one client, or of one address: 256 groups at 20 epochs a second are 10,240, a cut and an ack each. */
-const COMMANDS_PER_SECOND_MAX = 20_000;
 const SECOND_MS = 1000;
 
-export function addSeveralRoute(app: App, deps: ApiDeps, perSecondMax = COMMANDS_PER_SECOND_MAX): void {
+export function addSeveralRoute(app: App, deps: ApiDeps, perSecondMax: number): void {
   const rate = new Rate(perSecondMax);
   app.post(COMMANDS_ROUTE, {
     schema: { summary: 'Commands of every epoch, of many groups', querystring: NoQuery, body: CommandsBody, response: replies(CommandsReply) },
@@ -46,7 +44,7 @@ function commandOf({ group, command, member, members, ...body }: EpochCommand): 
   }
 }
 
-/** Commands in the present second, by who sends them. */
+/** Commands in the present second, by address; those of the unix socket are one. */
 class Rate {
   readonly #counts = new Map<string, number>();
   readonly #max: number;

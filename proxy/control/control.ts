@@ -10,7 +10,7 @@
  * who waits is answered, and nothing is taken any more: the process should end, the kernel holds.
  */
 import { randomBytes } from 'node:crypto';
-import type { Command, CoreEvent, GroupSpec, GroupState, HostProgress, NicSpec } from '../core/types.ts';
+import type { Command, CoreEvent, GroupState, HostProgress, NicSpec } from '../core/types.ts';
 import { deny, localOf } from '../core/watermarks.ts';
 import { EdgeError } from '../ports.ts';
 import type { AttachResult, GroupId, JournalRecord, PlaneFact } from '../ports.ts';
@@ -61,8 +61,8 @@ export class Control {
   readonly #byId = new Map<GroupId, Group>();
   /** port -> group, of all groups' specs and of what is just being applied. */
   readonly #claims = new Map<string, string>();
-  /** What a group's claims were made of: nearly no command changes it. */
-  readonly #claimedOf = new WeakMap<Group, GroupSpec | undefined>();
+  /** The same by group, and what it had once: all claims of many groups are too many to look through after each command. */
+  readonly #claimedBy = new Map<string, Set<string>>();
   readonly #eventListeners = new Set<(event: ControlEvent) => void>();
   readonly #fatalListeners = new Set<(reason: Error) => void>();
   readonly #hosts: Hosts | undefined;
@@ -209,11 +209,8 @@ export class Control {
    * Whether a MAC is free depends on bridge and VLAN, so the gate decides that when it attaches.
    */
   #claim(group: Group, command: Command): string | undefined {
-    const ports = this.#portsOf(command);
-    if (ports.length === 0) return undefined;
     const claimed = this.#claimed(group.name, command);
-    this.#claimedOf.delete(group);
-    if (claimed === undefined) for (const { port } of ports) this.#claims.set(port, group.name);
+    if (claimed === undefined) for (const { port } of this.#portsOf(command)) this.#take(port, group.name);
     return claimed;
   }
 
@@ -233,15 +230,18 @@ export class Control {
   }
 
   #reclaim(group: Group): void {
-    const spec = group.state?.spec;
-    if (this.#claimedOf.has(group) && this.#claimedOf.get(group) === spec) return;
-    this.#claimedOf.set(group, spec);
-    for (const [port, owner] of this.#claims) {
-      if (owner === group.name) this.#claims.delete(port);
+    for (const port of this.#claimedBy.get(group.name) ?? []) {
+      if (this.#claims.get(port) === group.name) this.#claims.delete(port);
     }
+    this.#claimedBy.delete(group.name);
     for (const { nics } of group.state === undefined ? [] : localOf(group.state)) {
-      for (const { port } of nics) this.#claims.set(port, group.name);
+      for (const { port } of nics) this.#take(port, group.name);
     }
+  }
+  #take(port: string, group: string): void {
+    this.#claims.set(port, group);
+    const ports = this.#claimedBy.get(group) ?? new Set();
+    this.#claimedBy.set(group, ports.add(port));
   }
 
   #fact(fact: PlaneFact): void {

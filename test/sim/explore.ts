@@ -26,7 +26,7 @@ function stateKey(state: GroupState | undefined): string {
 
 function hostKey(world: World, { machine, state, journal, disk, vm, ring, shown }: Host): string {
   const frames = ring.map((frame) => `${frame.generation}.${frame.epoch}@${state === undefined ? '' : colourDiff(frame.colour, state.colourBase)}`);
-  const lives = [state?.across?.life, vm?.life, ...ring.map(({ life }) => life)].map((life) => lifeKey(world, life)).join('');
+  const lives = [...[state, journal, disk].flatMap((one) => [one?.across?.life, one?.across?.pending?.life]), vm?.life, ...ring.map(({ life }) => life)].map((life) => lifeKey(world, life)).join('');
   return [machine.length, state === undefined ? shown : stateKey(state), journal === state ? '' : stateKey(journal), disk === state ? '' : stateKey(disk), vm === undefined ? '' : `${vm.generation}.${vm.epoch}`, frames.join(), lives].join('|');
 }
 
@@ -44,9 +44,9 @@ function nameKeys(world: World, name: string): string {
 function sharedKey(world: World, order: readonly number[]): string {
   const place = new Map(order.map((host, at) => [world.hosts[host]?.name, at]));
   const spread = (spec: GroupSpec): string => order.map((member) => place.get(spec.members[member]?.host)).join('');
-  const swaps = world.swaps.map(({ revision, head, witness }) => `${revision}:${head.generation}${head.phase}${head.start}${place.get(witness?.host)}.${spread(head.spec)}${lifeKey(world, head.life)}`);
+  const swaps = world.swaps.map(({ revision, head, witness }) => `${revision}:${head.serial}:${head.generation}${head.phase}${head.start}${place.get(witness?.host)}.${spread(head.spec)}${lifeKey(world, head.life)}`);
   const sent = world.sent.map((one) => `${one.generation}.${one.epoch}as${one.as.generation}.${one.as.epoch}${lifeKey(world, one.life)}`).sort();
-  const heads = world.heads.map((head) => `${head.phase}${head.start}${spread(head.spec)}${lifeKey(world, head.life)}`);
+  const heads = world.heads.map((head) => `${head.serial}${head.phase}${head.start}${spread(head.spec)}${lifeKey(world, head.life)}`);
   const { backup, left, used, store } = world;
   return JSON.stringify([store.revision, store.head?.serial, lifeKey(world, store.head?.life), backup?.revision, swaps, sent, heads, Object.entries(left).sort(), used]);
 }

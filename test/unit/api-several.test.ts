@@ -57,7 +57,7 @@ describe('several commands', () => {
     expect(together).toMatchObject([{ outcome: 'accepted' }, { outcome: 'ignored' }, { code: 'epoch_out_of_order', open: 2 }, { outcome: 'accepted' }, { outcome: 'accepted' }, { code: 'no_such_group' }, { code: 'fenced' }]);
   });
 
-  test('a journal that fails refuses each, and changes nothing', async () => {
+  test('a journal that fails refuses each', async () => {
     here.control.failure = new EdgeError('journal_failed', 'the disk is full', 'make room');
     expect(await answersTo([of('cut', 'web', 1), of('cut', 'db', 1)])).toMatchObject([{ code: 'journal_failed', group: 'web' }, { code: 'journal_failed', group: 'db' }]);
   });
@@ -97,6 +97,7 @@ describe('refused as a whole, and nothing is done', () => {
   test('a group that the caller has no right on, and it says no word of its state', async () => {
     await app.close();
     await start(guarded(`engine ${token('engine')} checkpoint:web`, `eye ${token('eye')} observe:*`));
+    expect((await several([], 'eye')).status).toBe(403); // before its body is looked at
     for (const [who, commands] of [['engine', [good, of('cut', 'db', 1)]], ['engine', [good, of('cut', 'none', 1)]], ['eye', [good]]] as const) {
       const { status, body } = await several(commands, who);
       expect(status).toBe(403);

@@ -1,4 +1,4 @@
-/** Which way a sync goes on a disk that is slow: the clock is the test's, so is what a sync takes of it. */
+/** Which way a sync goes on a disk that is slow, and what becomes of one that fails: the clock is the test's, so is what a sync takes of it. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import type * as Fs from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -10,11 +10,17 @@ import { epoch } from '../../proxy/core/types.ts';
 import { accept, specOf } from './core-world.ts';
 
 const SYNC_MS = 5;
-const world = vi.hoisted(() => ({ nowMs: 0, blocking: 0 }));
+const world = vi.hoisted(() => ({ nowMs: 0, blocking: 0, fails: false }));
 vi.mock('node:fs', async (real) => {
   const fs = await real<typeof Fs>();
   return {
     ...fs,
+    fdatasync: (fd: number, done: Fs.NoParamCallback): void => {
+      const fails = world.fails;
+      world.fails = false;
+      if (fails) setImmediate(() => done(new Error('EIO: i/o error')));
+      else fs.fdatasync(fd, done);
+    },
     fdatasyncSync: (fd: number): void => {
       fs.fdatasyncSync(fd);
       world.blocking += 1;
@@ -25,7 +31,7 @@ vi.mock('node:fs', async (real) => {
 
 let dir = '';
 beforeEach(() => {
-  Object.assign(world, { nowMs: 0, blocking: 0 });
+  Object.assign(world, { nowMs: 0, blocking: 0, fails: false });
   dir = mkdtempSync(join(tmpdir(), 'sluice-journal-'));
   vi.spyOn(performance, 'now').mockImplementation(() => world.nowMs);
 });
@@ -57,5 +63,23 @@ test('a generation that begins passes the pool by, commits do not, and many that
   vi.restoreAllMocks();
   const again = JournalFile.open(dir);
   expect(await again.load()).toHaveLength(22);
+  await again.close();
+});
+
+test('what a failed sync refused is not in the new file that another group asked for meanwhile', async () => {
+  const journal = JournalFile.open(dir, { bytesMin: 4096 });
+  await journal.load();
+  const first = begun('g0');
+  await journal.append({ id: 0, state: first }, true);
+  world.fails = true; // on the pool: the first was slow
+  const refused = journal.append({ id: 0, state: cut(first) }, true);
+  const members = Array.from({ length: 60 }, (_, i) => ({ name: `m${i}`, nics: [{ port: `tap${i}`, mac: `02:00:00:00:00:${(16 + i).toString(16)}`, vlan: 0 }] }));
+  const large = accept(undefined, { kind: 'apply', spec: { ...specOf(['a'], 'explicit', 'large'), members } }); // a line that the file has no room for
+  const other = journal.append({ id: 1, state: large }, true);
+  await expect(refused).rejects.toMatchObject({ code: 'journal_failed' });
+  await other;
+  await journal.close();
+  const again = JournalFile.open(dir);
+  expect((await again.load()).map(({ state }) => [state.spec.group, state.sealed, state.committed])).toEqual([['g0', 0, 0], ['large', 0, 0]]);
   await again.close();
 });
