@@ -14,8 +14,8 @@
  *
  * It is decided before anything of the request is parsed, so that a refusal says nothing about a
  * group that the caller may not see. Two things are in the body, and asked for once it has its shape:
- * members that a takeover moves, and the groups of several commands. A route that ROUTE_RIGHTS does not name asks for everything.
- * Secrets are kept as SHA-256 only: what is compared tells nothing by the time it takes.
+ * members that a takeover moves, and the groups of several commands. A route that ROUTE_RIGHTS does
+ * not name asks for everything. Secrets are kept as SHA-256 only: what is compared tells nothing by the time it takes.
  */
 import { createHash } from 'node:crypto';
 import { TLSSocket } from 'node:tls';

@@ -5,8 +5,8 @@
  *     commands ─► all to their groups at once, each group's in the order given ─► answers, in that order
  *
  * Each is judged for itself and answered what it would have been answered alone: one that is refused
- * stops no other; the answer waits for the slowest. A request that is refused as a whole (its shape, a group that the caller has no
- * right on, too many in a second) has done nothing.
+ * stops no other; the answer waits for the slowest. A request that is refused as a whole (its shape, a
+ * group that the caller has no right on, too many in a second) has done nothing.
  */
 import type { Command } from '../core/types.ts';
 import { COMMANDS_ROUTE } from './caller.ts';

@@ -51,6 +51,12 @@ beforeAll(async () => {
 });
 afterAll(() => bed?.close());
 
+/** Several commands on the caller's own group, which is not there: the request is answered, and each of them refused. */
+function onlyRefused(text: string): boolean {
+  const reply = text.startsWith('{"answers":') ? (JSON.parse(text) as { answers: { code?: string; group?: string }[] }) : { answers: [] };
+  return reply.answers.length > 0 && reply.answers.every(({ code, group }) => code === 'no_such_group' && group === 'other');
+}
+
 describe.skipIf(UNPRIVILEGED !== undefined)(`fuzz, seed ${SEED}`, () => {
   test('no 5xx, no change without the right, no leak', async () => {
     const document = (await api().must('GET', '/openapi.json')) as Document;
@@ -66,7 +72,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)(`fuzz, seed ${SEED}`, () => {
       const about = `seed ${SEED}, ${who}: ${asked.method} ${asked.path} ${asked.body ?? ''} -> ${status} ${text.slice(0, 300)}`;
       if (status >= 500) expect(text, about).toMatch(/"code":"plane_down"|"ready":false/);
       if (who !== 'eye') expect(text, about).not.toContain(CANARY);
-      if (asked.method !== 'GET' && who !== 'fuzz') expect(status, about).toBeGreaterThanOrEqual(400);
+      if (asked.method !== 'GET' && who !== 'fuzz' && !(who === 'other' && onlyRefused(text))) expect(status, about).toBeGreaterThanOrEqual(400);
       expect(text, about).not.toMatch(/secret-0123|node_modules|\bat .*\.js:\d/);
     };
     const CLIENTS = 8;
