@@ -96,7 +96,7 @@ bench-quick: setup dist/.built ## the figures with floors, under 3 minutes
 	@deploy/setup.sh bench
 	@node dist/bench/bench.js --quick $(BENCH)
 
-explore: dist/.built ## one host's control, 2,000,000 random steps; the protocol between hosts, every state to a bound and 1,000,000 steps beyond; half an hour, no root
+explore: dist/.built ## one host's control, 2,000,000 random steps; the protocol between hosts, every state to a bound and 1,000,000 steps beyond; up to an hour, no root
 	SLUICE_STEPS=2000000 node_modules/.bin/vitest run --project unit test/unit/simulation.test.ts
 	SLUICE_STATES=1000000 SLUICE_STEPS=1000000 node_modules/.bin/vitest run --project unit test/unit/hosts-explore.test.ts
 

@@ -7,13 +7,12 @@
  * Rounds are a tick apart or as long as the hosts need: the later they answer, the more is due in the
  * next. A group that is late begins its next epoch at once, and has never two at a time.
  */
+import { LIMITS } from '../../proxy/api/contract.ts';
 import type { Daemon } from '../bed/daemon.ts';
 import { WireApi } from '../bed/wire.ts';
 import type { FarmGroup } from './farm.ts';
 
 const TICK_MS = 4;
-/** What a daemon takes in one request. */
-const COMMANDS_MAX = 512;
 
 export interface Pace {
   readonly intervalMs: number;
@@ -47,7 +46,7 @@ export class Herd {
     const turns = groups.map((group, g): Turn => ({ group, next: 'cut', dueMs: beginMs + (g * pace.intervalMs) / groups.length, cutMs: 0 }));
     while (!pace.isOver() || turns.some(({ next }) => next === 'ack')) {
       const roundMs = performance.now();
-      const due = turns.filter(({ dueMs, next }) => dueMs <= roundMs && !(pace.isOver() && next === 'cut')).slice(0, COMMANDS_MAX);
+      const due = turns.filter(({ dueMs, next }) => dueMs <= roundMs && !(pace.isOver() && next === 'cut')).slice(0, LIMITS.commandsMax);
       if (due.length > 0) await this.#round(due, pace);
       const restMs = roundMs + TICK_MS - performance.now();
       if (restMs > 0) await new Promise((resolve) => setTimeout(resolve, restMs));
