@@ -151,7 +151,8 @@ struct sluice_group {
 	__u32 ringIfindex;  /* slr<g>, the ring's side of the pair; 0 = nothing leaves from there at once */
 	__u32 laneIfindex;  /* slq<g>, whose queues are the lanes; 0 = the group has none */
 	__u32 exitIfindex;  /* slo<g>, where what was in a lane comes out */
-	__u32 pad[2];
+	__u32 poolIfindex;  /* slrp, where what comes to slr<g> goes on to; 0 = the group's ring is at slr<g> */
+	__u32 pad;
 	__u64 heldIn[SLUICE_RESIDUES]; /* held frames, by ring or lane, by colour modulo RESIDUES */
 };
 

@@ -78,7 +78,7 @@ export type MapName = (typeof MAPS)[number];
 /** Offsets inside `struct sluice_group`. */
 export const GROUP = {
   size: 576, colour: 0, commit: 4, holdIfindex: 8, firstNic: 12, wire: 16, wireVlan: 24, uplink: 28, tunnel: 32, vni: 36, here: 40, ringIfindex: 44,
-  laneIfindex: 48, exitIfindex: 52, heldIn: 64,
+  laneIfindex: 48, exitIfindex: 52, poolIfindex: 56, heldIn: 64,
 } as const;
 
 /** Offsets inside `struct sluice_nic`. */

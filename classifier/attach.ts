@@ -24,7 +24,7 @@
  * It decides nothing about epochs, and no frame waits for it.
  */
 import { NIC_FLAG } from './abi.ts';
-import { Cells, NO_LANES, NO_PAIR } from './cells.ts';
+import { Cells, NO_PAIR } from './cells.ts';
 import { bridgeRefusal, refusal, uplinkRefusal, wireRefusal } from './claims.ts';
 import { Performer } from './perform.ts';
 import { additions } from './plan.ts';
@@ -58,6 +58,7 @@ export class KernelGate {
   readonly #upkeep: Upkeep;
   readonly #uplink: string | undefined;
   readonly #mayUse: (bridge: string) => boolean;
+  readonly #ringsMax: number;
   #queue: Promise<unknown> = Promise.resolve();
   /** A look that has not begun. */
   #look: Promise<void> | undefined;
@@ -65,8 +66,12 @@ export class KernelGate {
   #timer: NodeJS.Timeout | undefined;
   #looks = 0;
 
-  /** `uplink`: the port by which other hosts are reached; absent = groups of one host only. `mayUse`: of a bridge. */
-  constructor(kernel: Kernel, fail: Fail, uplink?: string, mayUse: (bridge: string) => boolean = () => true) {
+  /**
+   * `uplink`: the port by which other hosts are reached; absent = groups of one host only. `mayUse`: of a
+   * bridge. `ringsMax`: groups attached before that have rings of their own, those beyond it share one.
+   */
+  constructor(kernel: Kernel, fail: Fail, uplink?: string, mayUse: (bridge: string) => boolean = () => true, ringsMax = Number.POSITIVE_INFINITY) {
+    this.#ringsMax = ringsMax;
     this.#uplink = uplink;
     this.#mayUse = mayUse;
     this.#kernel = kernel;
@@ -209,11 +214,11 @@ export class KernelGate {
     const adopts = this.#roster.hasLeftovers(id, spec);
     this.#check(id, spec, wire, () => adopts);
     this.#kernel.pin();
-    const group: GroupEntry = { id, pair: { ...this.#kernel.ensureHoldPair(id), ...NO_LANES }, spec, nics: [], leaving: [], ringLost: false, wire };
+    const group: GroupEntry = { id, pair: this.#upkeep.makePair(id, this.#groups.size >= this.#ringsMax), spec, nics: [], leaving: [], ringLost: false, wire };
     this.#groups.set(id, group);
     try {
       // A pair that is new is not used before its programs are in place.
-      const inUse = this.#cells.holdIfindex(id) === group.pair.holdIfindex;
+      const inUse = this.#cells.holdIfindex(id) === group.pair.holdIfindex && this.#cells.poolIfindex(id) === group.pair.poolIfindex;
       this.#cells.openGroup(id, inUse ? group.pair : NO_PAIR, colour);
       group.nics = this.#roster.nicsFor(group, spec, members, this.#away(wire));
       if (adopts) await this.#unplace(this.#unmoved(group.nics));
@@ -359,7 +364,7 @@ export class KernelGate {
   #attached(group: GroupEntry): Attached {
     const { id, pair } = group;
     return {
-      id, holdDevice: pair.holdDevice, ringDevice: pair.ringDevice,
+      id, holdDevice: pair.holdDevice, ringDevice: pair.ringDevice, ...(pair.poolIfindex === 0 ? {} : { poolDevice: this.#kernel.poolDevice }),
       nics: group.nics.filter(({ remote }) => !remote).map(({ nic, member, port }) => ({ nic, member, port, ifindex: this.#cells.nic(nic).ifindex })),
     };
   }

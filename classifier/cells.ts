@@ -24,9 +24,12 @@ export interface PairCells {
   /** Of its lanes' pair; 0 = it has none. */
   readonly laneIfindex: number;
   readonly exitIfindex: number;
+  /** Where the ring is that its frames are taken from; 0 = at ringIfindex. */
+  readonly poolIfindex: number;
 }
 export const NO_LANES = { laneIfindex: 0, exitIfindex: 0 };
-export const NO_PAIR: PairCells = { holdIfindex: 0, ringIfindex: 0, laneIfindex: 0, exitIfindex: 0 };
+export const NO_POOL = { poolHoldIfindex: 0, poolIfindex: 0 };
+export const NO_PAIR: PairCells = { holdIfindex: 0, ringIfindex: 0, laneIfindex: 0, exitIfindex: 0, poolIfindex: 0 };
 export interface NicCell {
   readonly nic: number;
   readonly group: number;
@@ -153,14 +156,18 @@ export class Cells {
   holdIfindex(group: number): number {
     return this.#groups[(group * GROUP.size + GROUP.holdIfindex) >> 2] ?? 0;
   }
+  poolIfindex(group: number): number {
+    return this.#groups[(group * GROUP.size + GROUP.poolIfindex) >> 2] ?? 0;
+  }
   laneIfindex(group: number): number {
     return this.#groups[(group * GROUP.size + GROUP.laneIfindex) >> 2] ?? 0;
   }
   /** Whoever may come out of a lane is known before anybody may go in. */
-  setHold(group: number, { holdIfindex, ringIfindex, laneIfindex, exitIfindex }: PairCells): void {
+  setHold(group: number, { holdIfindex, ringIfindex, laneIfindex, exitIfindex, poolIfindex }: PairCells): void {
     if (laneIfindex === 0) this.#writeGroup(group, GROUP.laneIfindex, 0);
     this.#writeGroup(group, GROUP.exitIfindex, exitIfindex);
     this.#writeGroup(group, GROUP.laneIfindex, laneIfindex);
+    this.#writeGroup(group, GROUP.poolIfindex, poolIfindex);
     this.#writeGroup(group, GROUP.ringIfindex, ringIfindex);
     this.#writeGroup(group, GROUP.holdIfindex, holdIfindex);
   }

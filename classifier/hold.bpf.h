@@ -2,7 +2,7 @@
 /*
  * The programs of the hold pair: what may go in, and what may come out again, where to.
  *
- *   slh<g> egress: enter ═► slr<g> ingress: ring, sink
+ *   slh<g> egress: enter ═► slr<g> ingress: ring, sink ─► slrp ingress: the pool's ring, sink
  *   ring ─► slr<g> egress: express ═► slh<g> ingress: release        (express: most need not go further)
  *
  * What leaves `release` as committed carries the mark and, as its hash, a secret of this load: a mark
@@ -28,11 +28,20 @@ int enter(struct __sk_buff *skb)
 	return stamp >> SLUICE_CLASS_SHIFT && skb->hash == stamp ? TC_ACT_UNSPEC : TC_ACT_SHOT;
 }
 
-/* slr<g> ingress: the ring has its copy; the host stack must never answer a held frame. */
+/*
+ * slr<g> ingress: the ring has its copy; the host stack must never answer a held frame. A group without
+ * a ring of its own has none there: its frame goes on to the pool's, where this program is again (D102).
+ */
 SEC("tc")
 int sink(struct __sk_buff *skb)
 {
-	return TC_ACT_SHOT;
+	struct sluice_nic *nic = nic_of((skb->mark >> SLUICE_NIC_SHIFT) & SLUICE_NIC_MASK);
+	struct sluice_group *group = nic ? group_of(nic->group) : 0;
+	__u32 pool = 0;
+
+	if (group && ONCE(group->ringIfindex) == skb->ifindex)
+		pool = ONCE(group->poolIfindex);
+	return pool ? bpf_redirect(pool, BPF_F_INGRESS) : TC_ACT_SHOT;
 }
 
 always int refuse(struct __sk_buff *skb)

@@ -13,6 +13,11 @@ export interface Kernel {
   watch(listener: () => void): { close(): void };
   ensureHoldPair(id: number): HoldPair;
   deleteHoldPair(id: number): void;
+  /** The pair by which the frames of all groups without a ring of their own come, made or taken over; undefined = this kernel has none. */
+  ensurePool(): PoolPair | undefined;
+  deletePool(): void;
+  /** Name of its end with the ring. */
+  readonly poolDevice: string;
   /** Devices of the group's lanes, made or taken over. Throws where it can't be as it must. */
   ensureLanePair(id: number): LanePair;
   deleteLanePair(id: number): void;
@@ -48,6 +53,11 @@ export interface HoldPair {
   readonly ringDevice: string;
   readonly holdIfindex: number;
   readonly ringIfindex: number;
+}
+export interface PoolPair {
+  /** Nothing goes in here but what `enter` lets: it is the pool's as slh<g> is the group's. */
+  readonly poolHoldIfindex: number;
+  readonly poolIfindex: number;
 }
 export interface LanePair {
   /** 0: it has none. */
@@ -88,6 +98,8 @@ export interface Attached {
   readonly id: number;
   readonly holdDevice: string;
   readonly ringDevice: string;
+  /** Where the ring is that its frames are taken from; absent = at ringDevice. */
+  readonly poolDevice?: string;
   readonly nics: readonly { readonly nic: number; readonly member: string; readonly port: string; readonly ifindex: number }[];
 }
 

@@ -95,6 +95,9 @@ export interface WantedGroup {
   /** Of its lanes' pair; 0 = it has none. */
   readonly laneIfindex: number;
   readonly exitIfindex: number;
+  /** Of the pool's pair; 0 = it has a ring of its own. */
+  readonly poolHoldIfindex: number;
+  readonly poolIfindex: number;
   readonly nics: readonly WantedNic[];
   /** Of a group across hosts: its outer VLAN id, or its VNI and the VXLAN device, 0 = there is none. */
   readonly wire?: { readonly id: number; readonly vlan: number } | { readonly id: number; readonly vni: number; readonly tunnel: number };
@@ -208,7 +211,9 @@ function pictureOf(groups: readonly WantedGroup[], found: readonly Found[], home
   const wires = groups.flatMap(({ wire }) => wire ?? []);
   const tunnels = new Set(wires.flatMap((wire) => ('tunnel' in wire && wire.tunnel !== 0 ? [wire.tunnel] : [])));
   const hook = (ifindex: number, side: Side, program: Program): AttachedHook => ({ ifindex, side, program, fresh: true });
+  const pools = new Map(groups.filter(({ poolIfindex }) => poolIfindex !== 0).map(({ poolIfindex, poolHoldIfindex }) => [poolIfindex, poolHoldIfindex]));
   const hooks = [
+    ...[...pools].flatMap(([ring, hold]) => [hook(ring, 'ingress', 'sink'), hook(hold, 'egress', 'enter')]),
     ...groups.filter(({ laneIfindex }) => laneIfindex !== 0)
       .flatMap(({ laneIfindex, exitIfindex }) => [hook(exitIfindex, 'ingress', 'alight'), hook(laneIfindex, 'egress', 'board')]),
     ...groups.flatMap(({ holdIfindex, ringIfindex }) =>

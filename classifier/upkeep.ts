@@ -10,10 +10,10 @@
  * is. A path that needs guards opens only after everything was in place, and closes before.
  */
 import { NIC_FLAG } from './abi.ts';
-import { NO_LANES, NO_PAIR } from './cells.ts';
+import { NO_LANES, NO_PAIR, NO_POOL } from './cells.ts';
 import type { Cells } from './cells.ts';
 import { ipv4Parse } from './keys.ts';
-import type { HoldPair, Kernel, LanePair, SpecView, WireView } from './kernel.ts';
+import type { HoldPair, Kernel, LanePair, PoolPair, SpecView, WireView } from './kernel.ts';
 import type { Failure, Performer } from './perform.ts';
 import { cautious, plan, want } from './plan.ts';
 import type { Action, Port, Want, WantedGroup, WantedNic } from './plan.ts';
@@ -22,10 +22,11 @@ import type { Reports } from './reports.ts';
 import type { NicEntry } from './roster.ts';
 import type { Ledger } from './stats.ts';
 
+export type Pair = HoldPair & LanePair & PoolPair;
 /** A group as the gate keeps it. */
 export interface GroupEntry {
   readonly id: number;
-  pair: HoldPair & LanePair;
+  pair: Pair;
   spec: SpecView;
   nics: readonly NicEntry[];
   /** No longer of the group; their cells are freed when no program can reach them. */
@@ -102,7 +103,7 @@ export class Upkeep {
     this.#place(wanted);
     this.#route(ports);
     const undone = await this.#performer.perform(steps.filter((action) => !isNaming(action)));
-    const failures = [...unmade, ...unnamed, ...undone, ...this.#dropTunnel(ports)];
+    const failures = [...unmade, ...unnamed, ...undone, ...this.#dropTunnel(ports), ...this.#dropPool(ports)];
     this.#usePairs(new Set(failures.map(({ ifindex }) => ifindex)));
     if (failures.length === 0) this.#openPaths(wanted);
     return { wanted, failures };
@@ -150,13 +151,17 @@ export class Upkeep {
       return [];
     });
   }
+  /** Its hold pair, without lanes; `isPooled`: its frames are taken from the pool's ring, where the kernel has one. */
+  makePair(id: number, isPooled: boolean): Pair {
+    return { ...this.#kernel.ensureHoldPair(id), ...NO_LANES, ...((isPooled ? this.#kernel.ensurePool() : undefined) ?? NO_POOL) };
+  }
   #renewPair(group: GroupEntry): Failure[] {
     const { holdIfindex } = group.pair;
     if (!group.ringLost || this.#cells.holdIfindex(group.id) !== 0) this.#reports.emit({ kind: 'hold-lost', id: group.id });
     group.ringLost = true;
     this.#cells.setHold(group.id, NO_PAIR);
     try {
-      group.pair = { ...this.#kernel.ensureHoldPair(group.id), ...NO_LANES };
+      group.pair = this.makePair(group.id, group.pair.poolIfindex !== 0);
       return [];
     } catch (error) {
       return [{ ifindex: holdIfindex, error }];
@@ -229,6 +234,16 @@ export class Upkeep {
       return [{ ifindex: NO_TUNNEL, error }];
     }
   }
+  /** With its last group. */
+  #dropPool(ports: readonly Port[]): Failure[] {
+    if (!this.settled || [...this.#groups.values()].some(({ pair }) => pair.poolIfindex !== 0) || !ports.some(({ name }) => name === this.#kernel.poolDevice)) return [];
+    try {
+      this.#kernel.deletePool();
+      return [];
+    } catch (error) {
+      return [{ ifindex: NO_TUNNEL, error }];
+    }
+  }
   /** What fails about these is no fault of group `id`; without its lanes it is whole. */
   devicesOfOthers(id: number): ReadonlySet<number> {
     const own = this.#groups.get(id);
@@ -238,7 +253,9 @@ export class Upkeep {
   }
 }
 
-const holdEnds = ({ holdIfindex, ringIfindex }: HoldPair): readonly number[] => [holdIfindex, ringIfindex];
+/** All that must be there for its frames to be held. */
+const holdEnds = ({ holdIfindex, ringIfindex, poolHoldIfindex, poolIfindex }: HoldPair & PoolPair): readonly number[] =>
+  (poolIfindex === 0 ? [holdIfindex, ringIfindex] : [holdIfindex, ringIfindex, poolHoldIfindex, poolIfindex]);
 export const laneEnds = ({ laneIfindex, exitIfindex }: LanePair): readonly number[] => (laneIfindex === 0 ? [] : [laneIfindex, exitIfindex]);
 
 /** Stands for the VXLAN device where there is none. */

@@ -54,7 +54,8 @@ export interface Config {
   readonly ledger?: LedgerConfig;
   /** undefined = whether this host is cut off is not looked at. */
   readonly isolation?: IsolationConfig;
-  readonly worker: { readonly cpu: number | undefined };
+  /** undefined = chosen by the daemon. */
+  readonly worker: { readonly cpu: number | undefined; readonly rings: number | undefined };
   /** undefined = none. */
   readonly hooks?: HooksConfig;
 }
@@ -240,7 +241,7 @@ function assemble(given: Given): Config {
     lanes: given.lanes ?? 'auto',
     mark: { mask: given.mask ?? 0x70000000 },
     pcap: assemblePcap(given),
-    worker: { cpu: given.cpu },
+    worker: { cpu: given.cpu, rings: given.rings },
     ...(given.uplink === undefined ? {} : { uplink: given.uplink }),
     ...(given.vxlanPort === undefined ? {} : { vxlanPort: given.vxlanPort }),
     ...assembleLedger(given),

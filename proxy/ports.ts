@@ -73,6 +73,7 @@ export interface AttachResult {
   readonly id: GroupId;
   readonly holdDevice: string; // slh<id>, the bridge's side
   readonly ringDevice: string; // slr<id>, the ring's side
+  readonly poolDevice?: string; // where its ring is, which it shares; absent = its own, at ringDevice
   readonly nics: readonly NicPlace[];
 }
 
@@ -140,6 +141,8 @@ export interface GateMember {
 export interface HoldOptions {
   readonly holdDevice: string;
   readonly ringDevice: string;
+  /** Where its ring is, which it shares; absent = its own, at ringDevice. */
+  readonly poolDevice?: string;
   readonly bytes: number;
   readonly highWater: number;
   readonly colour: Colour;

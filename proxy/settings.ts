@@ -109,6 +109,8 @@ const ms = (key: string, least: number, most: number): Setting<number> =>
   setting(key, `milliseconds, ${least} to ${most}`, (text) => (/^[0-9]{1,6}$/.test(text) && Number(text) >= least && Number(text) <= most ? Number(text) : undefined));
 
 const CPUS_MAX = 4096;
+/** As many as there may be groups. */
+const RINGS_MAX = 256;
 const LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
 
 export const SETTINGS = {
@@ -152,6 +154,7 @@ export const SETTINGS = {
   lanes: choice('lanes', ['auto', 'off', 'on']),
   mask: setting('mark.mask', 'three adjacent bits, as 0x70000000', mask),
   cpu: setting('worker.cpu', 'the number of a CPU', (text) => (/^[0-9]{1,4}$/.test(text) && Number(text) < CPUS_MAX ? Number(text) : undefined)),
+  rings: setting('worker.rings', `how many groups may have a packet ring of their own, 0 to ${RINGS_MAX}; 4 when left out`, (text) => (/^[0-9]{1,3}$/.test(text) && Number(text) <= RINGS_MAX ? Number(text) : undefined)),
 } as const;
 
 export type SettingName = keyof typeof SETTINGS;

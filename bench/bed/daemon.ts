@@ -51,6 +51,8 @@ export class Daemon {
   readonly socket: string;
   readonly #config: string;
   readonly #options: DaemonOptions;
+  /** Groups that have rings of their own, from its next start on; undefined = the default. */
+  rings: number | undefined;
   #running: Running | undefined;
   #api: Api | undefined;
   #said = '';
@@ -79,7 +81,7 @@ export class Daemon {
     if (this.#running !== undefined) throw new Error('the daemon is running already');
     const running = startIn(this.#options.namespace, process.execPath, [
       join(repositoryRoot(), 'bin/sluiced'), '--config', this.#config,
-    ], this.#options.env);
+    ], { ...(this.rings === undefined ? {} : { SLUICE_WORKER_RINGS: String(this.rings) }), ...this.#options.env });
     this.#running = running;
     let gone: number | string | undefined;
     void running.ended.then((code) => (gone = code));

@@ -231,9 +231,9 @@ export class Executor {
     const { gate, plane } = this.#world;
     const attached = await gate.attach(this.id, state.spec, colour, gateMembers(state), wireOf(state));
     gate.setCommit(this.id, colourOf(state, state.committed));
-    const { holdDevice, ringDevice } = attached;
+    const { holdDevice, ringDevice, poolDevice } = attached;
     const { bytes, highWater } = state.spec.hold;
-    await plane.open(this.id, { holdDevice, ringDevice, bytes, highWater, colour, epoch, newest: newestOf(state, colour) });
+    await plane.open(this.id, { holdDevice, ringDevice, ...(poolDevice === undefined ? {} : { poolDevice }), bytes, highWater, colour, epoch, newest: newestOf(state, colour) });
     for (const member of state.members) {
       if (member.sealed > state.sealed) plane.advance(this.id, colourOf(state, openOf(member)), openOf(member));
     }

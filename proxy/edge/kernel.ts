@@ -136,6 +136,14 @@ export class Kernel<P extends string> {
     this.deleteLanePair(id);
     deleteHoldPair(this.#netlink, holdNames(id), this.#options.owner);
   }
+  readonly poolDevice = POOL.ring;
+  ensurePool(): { readonly poolHoldIfindex: number; readonly poolIfindex: number } {
+    const { holdIfindex, ringIfindex } = ensureHoldPair(this.#netlink, POOL, this.#options.owner);
+    return { poolHoldIfindex: holdIfindex, poolIfindex: ringIfindex };
+  }
+  deletePool(): void {
+    deleteHoldPair(this.#netlink, POOL, this.#options.owner);
+  }
   ensureLanePair(id: number): LanePair {
     return ensureLanePair(this.#netlink, holdNames(id), this.#options.lanes ?? 0, this.#options.owner);
   }
@@ -327,6 +335,8 @@ export class Kernel<P extends string> {
   }
 }
 
+/** The pair by which all groups' frames come that have no ring of their own. */
+const POOL: HoldNames = { hold: 'slhp', ring: 'slrp' };
 const holdNames = (id: number): HoldNames & LaneNames => ({ hold: `slh${id}`, ring: `slr${id}`, lane: `slq${id}`, exit: `slo${id}` });
 
 function usesTcx(attach: 'auto' | 'tcx' | 'clsact'): boolean {

@@ -22,7 +22,7 @@ export interface GroupCells {
 
 /** Layout of the maps: a mirror of the kernel's ABI header, proved equal by a unit test. */
 export const GROUP_LAYOUT = { size: 576, firstNic: 12, heldIn: 64 } as const;
-export const NIC_LAYOUT = { size: 80, group: 8, next: 16, heldIn: 32, heldOut: 40, earlyIn: 48, earlyOut: 56, heldGone: 64, earlyGone: 72 } as const;
+export const NIC_LAYOUT = { size: 80, member: 12, group: 8, next: 16, heldIn: 32, heldOut: 40, earlyIn: 48, earlyOut: 56, heldGone: 64, earlyGone: 72 } as const;
 
 export class KernelCells implements GroupCells {
   readonly #id: number;

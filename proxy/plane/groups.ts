@@ -24,14 +24,6 @@ import { Pump } from './pump.ts';
 const BYTES_PER_ROW = 256;
 const ROWS_MIN = 1 << 14;
 const ROWS_MAX = 1 << 21;
-/**
- * Every ring has a timer of the kernel's of its own, and an expiry costs what an interrupt costs (8 us
- * on a virtual machine), traffic or not. So a group keeps a block that is not full the longer, the more
- * were open before it, and none longer than the kernel's own default of 8 ms (D32).
- */
-const RETIRE = [{ groups: 2, ms: 1 }, { groups: 4, ms: 2 }, { groups: 8, ms: 4 }] as const;
-const RETIRE_MS_MAX = 8;
-export const retireMsOf = (groupsOpen: number): number => RETIRE.find(({ groups }) => groupsOpen < groups)?.ms ?? RETIRE_MS_MAX;
 const AT_ONCE = Number.NEGATIVE_INFINITY;
 const IDLE_MS_MAX = 1000;
 /** One piece of a capture: about half a millisecond of the loop. */
@@ -63,8 +55,8 @@ export interface OpenGroup {
 }
 export interface GroupsOptions {
   readonly cells: { readonly groups: ArrayBuffer; readonly nics: ArrayBuffer };
-  /** Throws what is wrong outside: a device that is gone, memory, privileges. */
-  readonly openQueue: (id: GroupId, options: HoldOptions, retireMs: number) => HoldQueue;
+  /** `groupsOpen` before it. Throws what is wrong outside: a device that is gone, memory, privileges. */
+  readonly openQueue: (id: GroupId, options: HoldOptions, groupsOpen: number) => HoldQueue;
   /** Where its frames may come to wait in the kernel besides; undefined = nowhere. */
   readonly openLanes?: (id: GroupId, options: HoldOptions) => Lanes | undefined;
   /** Gates of a group's lanes that are queues of this device. May throw. */
@@ -223,7 +215,7 @@ export class Groups {
     const { cells } = this.#options;
     const frames = Math.min(ROWS_MAX, Math.max(ROWS_MIN, Math.ceil(options.bytes / BYTES_PER_ROW)));
     const kernel = new KernelCells(id, cells.groups, cells.nics);
-    const queue = this.#options.openQueue(id, options, retireMsOf(this.open.size));
+    const queue = this.#options.openQueue(id, options, this.open.size);
     let lanes: Lanes | undefined;
     try {
       lanes = this.#options.openLanes?.(id, options);

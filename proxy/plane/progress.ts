@@ -83,16 +83,19 @@ export class NicBalance {
   readonly #store: FrameStore;
   readonly #cells: GroupCells;
   readonly #quietMs: number;
+  readonly #missed: (frames: number) => void;
   /** When lanes last had frames. */
   #lanesMs = Number.NEGATIVE_INFINITY;
   readonly #members = new Int32Array(256);
   readonly #trace = new Int32Array(NICS_MAX);
   readonly #sinceMs = new Float64Array(NICS_MAX);
 
-  constructor(store: FrameStore, cells: GroupCells, quietMs: number) {
+  /** `missed`: hears of frames that were lost on their way here. */
+  constructor(store: FrameStore, cells: GroupCells, quietMs: number, missed: (frames: number) => void = () => undefined) {
     this.#store = store;
     this.#cells = cells;
     this.#quietMs = quietMs;
+    this.#missed = missed;
   }
 
   /** Tells the kernel of frames that ended here. Before anything else looks at the cells. */
@@ -143,6 +146,7 @@ export class NicBalance {
     }
     if (!scanned || nowMs - this.#sinceMs[nic]! < this.#quietMs) return false;
     this.#cells.addGone(nic, held, early);
+    this.#missed(Math.max(0, held) + Math.max(0, early));
     return true;
   }
 }

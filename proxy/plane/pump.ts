@@ -145,7 +145,7 @@ export class Pump {
       wallOf: (ms) => this.#at.wallMs - (this.#at.nowMs - ms),
     });
     this.#progress = new ReleaseProgress(this.ring.store, cells, this.#quietMs);
-    this.#balance = new NicBalance(this.ring.store, cells, this.#quietMs);
+    this.#balance = new NicBalance(this.ring.store, cells, this.#quietMs, (frames) => source.missed?.(frames));
   }
 
   /**

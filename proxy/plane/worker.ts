@@ -17,15 +17,18 @@ import { writeFileSync } from 'node:fs';
 import { receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { mapCells } from '../edge/ffi/bpf.ts';
 import * as libc from '../edge/ffi/libc.ts';
-import { BLOCK_FRAMES_MAX, HoldSocket } from '../edge/packet-socket.ts';
+import { BLOCK_FRAMES_MAX, RingQueue } from '../edge/packet-ring.ts';
 import { LaneValves } from '../edge/lane-valves.ts';
 import { Groups } from './groups.ts';
+import type { HoldQueue } from './groups.ts';
 import { LaneCells } from './lane-cells.ts';
 import { Lanes } from './lanes.ts';
 import { Patience } from './valves.ts';
 import { Meter } from './meter.ts';
+import { POOLED_BLOCK_FRAMES_MAX, PacketPool, PooledQueue } from './packet-pool.ts';
 import { ASK, ASLEEP, EXPECTANT, Order, Orders } from './orders.ts';
 import { clockMs } from './protocol.ts';
+import { retireMsOf } from './queue-kind.ts';
 import type { Message, Request, WorkerOptions } from './protocol.ts';
 import { LANES } from '../ring/stamp.ts';
 import type { GroupId, HoldOptions } from '../ports.ts';
@@ -61,16 +64,47 @@ function openLanes(id: GroupId, { bytes, highWater }: HoldOptions): Lanes | unde
   return options.mayHaveLanes ? new Lanes(cells, LANE_QUIET_MS, patience) : undefined;
 }
 
+const cells = { groups: mapCells(options.pins.groups).buffer, nics: mapCells(options.pins.nics).buffer };
+
+/** One, but for a while two: where its device was lost, groups leave the old one as they are opened again. */
+const pools = new Set<PacketPool>();
+
+function openQueue(id: GroupId, { ringDevice, poolDevice, bytes }: HoldOptions, groupsOpen: number): HoldQueue {
+  if (poolDevice !== undefined) return openPooled(id, ringDevice, poolDevice, bytes);
+  const queue = new RingQueue(ringDevice, bytes, retireMsOf(groupsOpen));
+  libc.epollAdd(epoll, queue.fd, libc.EPOLLIN | libc.EPOLLET);
+  return queue;
+}
+function openPooled(id: GroupId, ringDevice: string, poolDevice: string, bytes: number): HoldQueue {
+  const pool = poolOn(poolDevice);
+  const leave = (): void => {
+    if (!pool.isEmpty) return;
+    pools.delete(pool);
+    pool.close();
+  };
+  try {
+    return new PooledQueue(id, ringDevice, bytes, pool, leave);
+  } catch (error) {
+    leave();
+    throw error;
+  }
+}
+function poolOn(device: string): PacketPool {
+  const ifindex = libc.ifNametoindex(device);
+  const known = [...pools].find(({ ring }) => ring.ifindex === ifindex);
+  if (known !== undefined) return known;
+  const pool = new PacketPool(device, cells.nics, BLOCK_FRAMES_MAX);
+  libc.epollAdd(epoll, pool.ring.fd, libc.EPOLLIN | libc.EPOLLET);
+  pools.add(pool);
+  return pool;
+}
+
 const groups = new Groups({
   openLanes,
   openValves: (id, ifindex) => new LaneValves(ifindex, id, LANES),
-  cells: { groups: mapCells(options.pins.groups).buffer, nics: mapCells(options.pins.nics).buffer },
-  blockFramesMax: BLOCK_FRAMES_MAX,
-  openQueue: (_id, { ringDevice, bytes }, retireMs) => {
-    const socket = new HoldSocket(ringDevice, bytes, retireMs);
-    libc.epollAdd(epoll, socket.ringFd, libc.EPOLLIN | libc.EPOLLET);
-    return socket;
-  },
+  cells,
+  blockFramesMax: Math.max(BLOCK_FRAMES_MAX, POOLED_BLOCK_FRAMES_MAX),
+  openQueue,
   meterOf: ({ meter }) => new Meter(meter),
   answer: (call, value) => { post({ op: 'answer', call, value }); },
   hand: (call, value) => {
@@ -103,11 +137,17 @@ function obey(): void {
   }
 }
 
-/** One breath of each group; returns when the loop is wanted again. */
+/** What the pool has to its groups, one breath of each; returns when the loop is wanted again. */
 function breathe(offsetMs: number): number {
   if (groups.open.size === 0) return Number.POSITIVE_INFINITY;
+  let anyLeft = false;
+  for (const pool of pools) {
+    pool.drain();
+    anyLeft ||= pool.ring.waiting;
+  }
   const wall = wallMs();
-  return groups.breathe(performance.now() + offsetMs, wall);
+  const againMs = groups.breathe(performance.now() + offsetMs, wall);
+  return anyLeft ? 0 : againMs;
 }
 
 function run(): void {

@@ -40,8 +40,10 @@ export interface FrameSource {
   giveBack(block: number): void;
   /** Moves bytes within the memory; the ranges do not overlap. */
   copy(to: number, from: number, bytes: number): void;
-  /** Frames the kernel dropped for want of room since the last call. */
+  /** Frames that were dropped for want of room since the last call. */
   drops(): number;
+  /** So many have been found missing: of a source whose `drops` can't know of all. */
+  missed?(frames: number): void;
 }
 
 /** Where frames go. */

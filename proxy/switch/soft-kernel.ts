@@ -84,6 +84,14 @@ export class SoftKernel implements Kernel {
   deleteHoldPair(id: number): void {
     this.#pairs.delete(id);
   }
+  /** Each group's frames are handed to it one by one here: no rings, and no pool of them. */
+  readonly poolDevice = '';
+  ensurePool(): undefined {
+    return undefined;
+  }
+  deletePool(): void {
+    // there is none
+  }
   ensureLanePair(): LanePair {
     throw new Error('the portable plane has no lanes');
   }

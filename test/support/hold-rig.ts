@@ -5,7 +5,7 @@
  *   member mem1 ═ mem0 ┐           ┌ out0 ═ out1 outsider
  *               classify└── br0 ───┘
  *                  │      ▲ release
- *                 slh0 ═ slr0 ── hold worker
+ *                 slh0 ═ slr0 ── hold worker      (slhp ═ slrp: the pool's)
  *
  * It plays the executor: a cut is a cell and a message, a commit is a cell and a message.
  */
@@ -34,9 +34,9 @@ const ip = (line: string): void => void execFileSync('ip', line.split(' '));
 function devices(): void {
   ip('link add br0 type bridge mcast_snooping 0');
   for (const name of ['mem', 'out']) ip(`link add ${name}0 type veth peer name ${name}1`);
-  ip('link add slh0 mtu 65535 type veth peer name slr0 mtu 65535');
+  for (const pair of ['0', 'p']) ip(`link add slh${pair} mtu 65535 type veth peer name slr${pair} mtu 65535`);
   for (const name of ['mem0', 'out0']) ip(`link set ${name} master br0`);
-  for (const name of ['br0', 'mem0', 'mem1', 'out0', 'out1', 'slh0', 'slr0']) {
+  for (const name of ['br0', 'mem0', 'mem1', 'out0', 'out1', 'slh0', 'slr0', 'slhp', 'slrp']) {
     ip(`link set ${name} addrgenmode none arp off`);
     ip(`link set ${name} up`);
   }
@@ -54,7 +54,11 @@ export class HoldRig {
   #open: number;
   readonly #first: number;
 
-  constructor(firstColour: number) {
+  readonly #pool: string | undefined;
+
+  /** `isPooled`: its frames are taken from the ring that groups share. */
+  constructor(firstColour: number, isPooled: boolean) {
+    this.#pool = isPooled ? 'slrp' : undefined;
     this.#first = this.#open = firstColour;
     devices();
     this.#pins = `/sys/fs/bpf/sl-${process.pid}-hold`;
@@ -72,7 +76,7 @@ export class HoldRig {
     this.nic = this.cells.newNic({ group: GROUP, member, vlan: 0, mac: MEMBER_MAC });
     this.cells.place(this.nic, ifNametoindex('mem0'), bridge);
     this.cells.link(GROUP, [this.nic]);
-    this.cells.openGroup(GROUP, { holdIfindex: ifNametoindex('slh0'), ringIfindex: ifNametoindex('slr0'), laneIfindex: 0, exitIfindex: 0 }, firstColour >>> 0);
+    this.cells.openGroup(GROUP, { holdIfindex: ifNametoindex('slh0'), ringIfindex: ifNametoindex('slr0'), laneIfindex: 0, exitIfindex: 0, poolIfindex: isPooled ? ifNametoindex('slrp') : 0 }, firstColour >>> 0);
     this.cells.setMemberColour(member, firstColour >>> 0);
     this.cells.setFlags(this.nic, NIC_FLAG.protected | NIC_FLAG.ready);
     mapUpdate(object.maps.get('ports')!, u32(ifNametoindex('mem0')), u32(this.nic));
@@ -81,7 +85,7 @@ export class HoldRig {
     key.set(u32(bridge));
     key.set(MEMBER, 6);
     mapUpdate(object.maps.get('macs')!, key, u32(this.nic));
-    for (const [program, device] of [['sink', 'slr0'], ['release', 'slh0'], ['classify', 'mem0']] as const) {
+    for (const [program, device] of [['sink', 'slr0'], ['sink', 'slrp'], ['release', 'slh0'], ['classify', 'mem0']] as const) {
       linkCreate(object.programs.get(program)!, ifNametoindex(device), TCX_INGRESS, true);
     }
     this.plane = new HoldLink({ cpu: 1, pins: { groups: `${this.#pins}/groups`, nics: `${this.#pins}/nics`, lanes: `${this.#pins}/lanes`, queues: `${this.#pins}/queues` } });
@@ -91,7 +95,7 @@ export class HoldRig {
   }
 
   async open(bytes: number, highWater = 0.75): Promise<void> {
-    await this.plane.open(GROUP, { holdDevice: 'slh0', ringDevice: 'slr0', bytes, highWater, colour: colour(this.#open), epoch: epoch(1), newest: colour(this.#open) });
+    await this.plane.open(GROUP, { holdDevice: 'slh0', ringDevice: 'slr0', ...(this.#pool === undefined ? {} : { poolDevice: this.#pool }), bytes, highWater, colour: colour(this.#open), epoch: epoch(1), newest: colour(this.#open) });
   }
   /** Seals the open colour and returns it. */
   cut(): number {

@@ -1,11 +1,11 @@
 /**
- * Scenarios of the hold plane over the real kernel: `unshare --net node --import tsx THIS name`.
+ * Scenarios of the hold plane over the real kernel: `unshare --net node --import tsx THIS ring|pool name`.
  * Each checks for itself and ends with one line of JSON: its figures.
  */
 import assert from 'node:assert/strict';
 import { HoldRig, MEMBER, OUTSIDER, frameOf, sleep, until } from './hold-rig.ts';
 import * as bed from '../../bench/bed/libc.ts';
-import { BLOCK_FRAMES_MAX, HoldSocket } from '../../proxy/edge/packet-socket.ts';
+import { BLOCK_FRAMES_MAX, RingQueue } from '../../proxy/edge/packet-ring.ts';
 import { ifNametoindex } from '../../proxy/edge/ffi/libc.ts';
 import { colour, epoch } from '../../proxy/core/types.ts';
 import { WIRE_BUCKETS_MS } from '../../proxy/ports.ts';
@@ -87,7 +87,7 @@ function vnetSender(device: string): number {
 async function gso(rig: HoldRig): Promise<Figures> {
   await rig.open(8 << 20);
   const fd = vnetSender('mem1');
-  const receiver = new HoldSocket('out1', 4 << 20);
+  const receiver = new RingQueue('out1', 4 << 20);
   receiver.bind();
   const frames = [superFrame(60_000, []), superFrame(20_000, [0x8100_0064]), superFrame(1448, []), superFrame(63_000, [0x88a8_0007])];
   for (const frame of frames) assert.equal(bed.send(fd, frame, frame.length, 0), frame.length);
@@ -98,7 +98,7 @@ async function gso(rig: HoldRig): Promise<Figures> {
   await until('all super-frames are out', () => {
     const block = receiver.take(intake);
     if (block < 0) return got.length >= frames.length;
-    for (let i = 0; i < intake.count; i++) got.push(receiver.read(intake.offset[i]! - 10, intake.length[i]! + 10));
+    for (let i = 0; i < intake.count; i++) got.push(receiver.memory.read(intake.offset[i]! - 10, intake.length[i]! + 10));
     receiver.giveBack(block);
     return got.length >= frames.length;
   });
@@ -226,10 +226,11 @@ async function fault(rig: HoldRig): Promise<Figures> {
 }
 
 const SCENARIOS = { exact, gso, rollback, overflow, million, drain, fault };
-const name = process.argv[2] as keyof typeof SCENARIOS;
+const kind = process.argv[2] as 'ring' | 'pool';
+const name = process.argv[3] as keyof typeof SCENARIOS;
 const FIRST = { exact: 1, gso: 2 ** 14 - 1, rollback: 2 ** 32 - 2, overflow: 2 ** 31 - 1, million: 2 ** 32 - 500, drain: 7, fault: 50 };
 if (OUTSIDER.length !== MEMBER.length) throw new Error('addresses differ in length');
-const rig = new HoldRig(FIRST[name]);
+const rig = new HoldRig(FIRST[name], kind === 'pool');
 try {
   console.log(JSON.stringify(await SCENARIOS[name](rig)));
 } catch (error) {

@@ -27,7 +27,7 @@ const messageOf = (run: () => unknown): string => {
 test('without anything, the documented defaults', () => {
   expect(config([])).toMatchObject({
     control: { socket: '/run/sluice/control.sock', group: 'sluice', tcp: undefined }, state: '/var/lib/sluice', log: { level: 'info', format: 'json' },
-    pins: undefined, attach: 'auto', mark: { mask: 0x70000000 }, worker: { cpu: undefined },
+    pins: undefined, attach: 'auto', mark: { mask: 0x70000000 }, worker: { cpu: undefined, rings: undefined },
   });
 });
 
@@ -110,6 +110,7 @@ describe('a wrong file: its line, the key, and what to write instead', () => {
     ['mask, apart', 'mark: { mask: 0xb }', /three adjacent bits/],
     ['mask, too wide', 'mark: { mask: 0x1c0000000 }', /three adjacent bits/],
     ['cpu', 'worker: { cpu: -1 }', /the number of a CPU/],
+    ['rings', 'worker: { rings: 257 }', /how many groups may have a packet ring of their own, 0 to 256/],
     ['pins elsewhere', 'pins: /tmp/x', /below \/sys\/fs\/bpf/],
     ['pins, up', 'pins: /sys/fs/bpf/..', /below \/sys\/fs\/bpf/],
     ['port', 'control: { tcp: { listen: "127.0.0.1:0" } }', /as 127\.0\.0\.1:7443/],

@@ -4,6 +4,7 @@ import { GROUP_LAYOUT, NIC_LAYOUT } from '../../proxy/plane/cells.ts';
 import { Groups } from '../../proxy/plane/groups.ts';
 import { Meter } from '../../proxy/plane/meter.ts';
 import { ADVANCE, RELEASE } from '../../proxy/plane/orders.ts';
+import { retireMsOf } from '../../proxy/plane/queue-kind.ts';
 import { SOFT_BLOCK_FRAMES_MAX, SoftQueue } from '../../proxy/plane/soft-queue.ts';
 import type { GroupId } from '../../proxy/ports.ts';
 import type { Intake } from '../../proxy/ring/frames.ts';
@@ -24,7 +25,6 @@ class WatchedQueue extends SoftQueue {
 /** Groups over queues of the portable plane; time is the test's. */
 class Loop {
   readonly queues: WatchedQueue[] = [];
-  readonly retireMs: number[] = [];
   readonly out: number[] = [];
   readonly heldIn: BigUint64Array;
   readonly groups: Groups;
@@ -35,10 +35,9 @@ class Loop {
     this.heldIn = new BigUint64Array(cells.groups);
     this.groups = new Groups({
       cells, blockFramesMax: SOFT_BLOCK_FRAMES_MAX,
-      openQueue: (id, { bytes }, retireMs) => {
+      openQueue: (id, { bytes }) => {
         const queue = new WatchedQueue(bytes, () => this.out.push(id), () => undefined);
         this.queues.push(queue);
-        this.retireMs.push(retireMs);
         return queue;
       },
       meterOf: () => new Meter(), answer: () => undefined, hand: () => undefined, fact: () => undefined,
@@ -64,8 +63,8 @@ class Loop {
   }
 }
 
-test('the first groups have blocks of 1 ms, those after them of 2 and 4, those beyond of 8 ms', () => {
-  expect(new Loop(10).retireMs).toEqual([1, 1, 2, 2, 4, 4, 4, 4, 8, 8]);
+test('the first rings have blocks of 1 ms, those after them of 2 and 4, those beyond of 8 ms', () => {
+  expect(Array.from({ length: 10 }, (_, open) => retireMsOf(open))).toEqual([1, 1, 2, 2, 4, 4, 4, 4, 8, 8]);
 });
 
 test('a group that wants nothing is passed over until it has frames, an order, or its time has come', () => {

@@ -17,7 +17,7 @@ const PORTS: readonly Port[] = [
 const NONE: Entries = new Map();
 const mac = (n: number): string => `02:00:00:00:00:0${n}`;
 const nic = (n: number, name: string) => ({ nic: n, port: name, mac: mac(n), vlan: 0, lastBridge: 0, lastIfindex: 0 });
-const group = (id: number, ...nics: WantedGroup['nics']): WantedGroup => ({ holdIfindex: 100 + id, ringIfindex: 200 + id, laneIfindex: 0, exitIfindex: 0, nics });
+const group = (id: number, ...nics: WantedGroup['nics']): WantedGroup => ({ holdIfindex: 100 + id, ringIfindex: 200 + id, laneIfindex: 0, exitIfindex: 0, poolHoldIfindex: 0, poolIfindex: 0, nics });
 
 /** What the kernel would show after the actions. */
 function carryOut(picture: Picture, actions: readonly Action[]): Picture {
@@ -329,7 +329,7 @@ describe('cells', () => {
   });
   test('a group releases nothing before its first commit', () => {
     const place = memory();
-    new Cells(place).openGroup(3, { holdIfindex: 50, ringIfindex: 51, laneIfindex: 52, exitIfindex: 53 }, 10);
+    new Cells(place).openGroup(3, { holdIfindex: 50, ringIfindex: 51, laneIfindex: 52, exitIfindex: 53, poolIfindex: 0 }, 10);
     const view = new DataView(place.groups);
     expect((view.getUint32(3 * GROUP.size + GROUP.colour, true) - view.getUint32(3 * GROUP.size + GROUP.commit, true)) | 0).toBeGreaterThan(1024);
   });

@@ -117,7 +117,7 @@ describe('the plan', () => {
   const nic = (index: number, port: string, remote: boolean): WantedGroup['nics'][number] =>
     ({ nic: index, port, mac: mac(index), vlan: 0, lastBridge: 0, lastIfindex: 0, remote, peer: remote ? 7 : 0 });
   const groups = (tunnel: number): WantedGroup[] => [0, 1].map((id) =>
-    ({ holdIfindex: 100 + id, ringIfindex: 200 + id, laneIfindex: 0, exitIfindex: 0, nics: id === 0 ? [nic(1, 'tap', false), nic(2, 'uplink', true)] : [nic(3, 'uplink', true)], wire: { id, vni: 70 + id, tunnel } }));
+    ({ holdIfindex: 100 + id, ringIfindex: 200 + id, laneIfindex: 0, exitIfindex: 0, poolHoldIfindex: 0, poolIfindex: 0, nics: id === 0 ? [nic(1, 'tap', false), nic(2, 'uplink', true)] : [nic(3, 'uplink', true)], wire: { id, vni: 70 + id, tunnel } }));
 
   test('two groups share one device; its programs stand before a VNI is known, and go after it is forgotten', () => {
     const wanted = want(groups(30), PORTS, new Map()).picture;

@@ -1,0 +1,14 @@
+/**
+ * Which groups have a packet ring of their own, and how long its blocks wait.
+ *
+ * Every ring has a timer of the kernel's of its own, and an expiry costs what an interrupt costs (8 us
+ * on a virtual machine), traffic or not; and all of its memory is the kernel's from the start. So a
+ * host's first groups have rings, whose blocks wait the longer, the more were open before (D32), and
+ * all further ones share one (D102). Who wants more rings than that has them, none of which waits
+ * longer than the kernel's own default of 8 ms.
+ */
+export const RINGS_MAX = 4;
+
+const RETIRE = [{ groups: 2, ms: 1 }, { groups: 4, ms: 2 }, { groups: 8, ms: 4 }] as const;
+const RETIRE_MS_MAX = 8;
+export const retireMsOf = (groupsOpen: number): number => RETIRE.find(({ groups }) => groupsOpen < groups)?.ms ?? RETIRE_MS_MAX;
