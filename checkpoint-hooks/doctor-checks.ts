@@ -177,7 +177,7 @@ function daemonState({ daemon }: Facts): readonly Verdict[] {
 /** Protection outlives the daemon on purpose: what it left is only wrong when nobody wants it back. */
 function leftovers({ daemon, links, pins, options }: Facts): readonly Verdict[] {
   if (daemon.kind !== 'unreachable') return [];
-  const devices = links.kind === 'seen' ? links.value.filter((link) => /^sl[hrqo]\d+$/.test(link.name)).map((link) => link.name) : [];
+  const devices = links.kind === 'seen' ? links.value.filter((link) => /^sl([hrqo]\d+|[hr]p)$/.test(link.name)).map((link) => link.name) : [];
   const pinned = pins.kind === 'seen' ? pins.value.filter((name) => name.startsWith('sluice')) : [];
   const verdicts: Verdict[] = [];
   if (pins.kind === 'hidden') verdicts.push(unseen(`pins in ${options.bpffs}`, pins.reason));

@@ -148,7 +148,7 @@ struct sluice_group {
 	__u32 tunnel;       /* ifindex of the VXLAN device where wireVlan is 0; 0 = there is none */
 	__u32 vni;
 	__u32 here;         /* this host's own address there, IPv4 */
-	__u32 ringIfindex;  /* slr<g>, the ring's side of the pair; 0 = nothing leaves from there at once */
+	__u32 ringIfindex;  /* slr<g>, the ring's side of the pair; 0 = nothing leaves from there at once, nor goes on to the pool */
 	__u32 laneIfindex;  /* slq<g>, whose queues are the lanes; 0 = the group has none */
 	__u32 exitIfindex;  /* slo<g>, where what was in a lane comes out */
 	__u32 poolIfindex;  /* slrp, where what comes to slr<g> goes on to; 0 = the group's ring is at slr<g> */

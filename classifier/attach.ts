@@ -26,6 +26,7 @@
 import { NIC_FLAG } from './abi.ts';
 import { Cells, NO_PAIR } from './cells.ts';
 import { bridgeRefusal, refusal, uplinkRefusal, wireRefusal } from './claims.ts';
+import { Paced } from './paced.ts';
 import { Performer } from './perform.ts';
 import { additions } from './plan.ts';
 import type { Attached, Fail, GateEvent, Kernel, MemberView, SpecView, WireView } from './kernel.ts';
@@ -41,8 +42,10 @@ import type { GroupEntry } from './upkeep.ts';
 export type { GateEvent, Kernel } from './kernel.ts';
 
 const ALARMS_MS = 500;
-/** Every so many looks at the alarms everything is compared, event or not. */
-const RECONCILE_LOOKS = 10;
+const ALARMS_MS_MAX = 5000;
+/** So often everything is compared, event or not; with hundreds of devices less often. */
+const RECONCILE_MS = 5000;
+const RECONCILE_MS_MAX = 60_000;
 
 export class KernelGate {
   readonly #kernel: Kernel;
@@ -58,20 +61,19 @@ export class KernelGate {
   readonly #upkeep: Upkeep;
   readonly #uplink: string | undefined;
   readonly #mayUse: (bridge: string) => boolean;
-  readonly #ringsMax: number;
   #queue: Promise<unknown> = Promise.resolve();
   /** A look that has not begun. */
   #look: Promise<void> | undefined;
   #watch: { close(): void } | undefined;
   #timer: NodeJS.Timeout | undefined;
-  #looks = 0;
+  readonly #alarms = new Paced(0, ALARMS_MS_MAX, 'at once');
+  readonly #whole = new Paced(RECONCILE_MS, RECONCILE_MS_MAX, 'later');
 
   /**
    * `uplink`: the port by which other hosts are reached; absent = groups of one host only. `mayUse`: of a
-   * bridge. `ringsMax`: groups attached before that have rings of their own, those beyond it share one.
+   * bridge. `ringsMax`: so many groups have rings of their own, those beyond share one.
    */
   constructor(kernel: Kernel, fail: Fail, uplink?: string, mayUse: (bridge: string) => boolean = () => true, ringsMax = Number.POSITIVE_INFINITY) {
-    this.#ringsMax = ringsMax;
     this.#uplink = uplink;
     this.#mayUse = mayUse;
     this.#kernel = kernel;
@@ -83,7 +85,7 @@ export class KernelGate {
     this.#performer = new Performer(kernel, this.#ledger, adopted.length > 0);
     this.#roster = new Roster(this.#cells, adopted);
     this.#upkeep = new Upkeep(
-      { kernel, cells: this.#cells, ledger: this.#ledger, performer: this.#performer, reports: this.#reports, groups: this.#groups, uplink },
+      { kernel, cells: this.#cells, ledger: this.#ledger, performer: this.#performer, reports: this.#reports, groups: this.#groups, uplink, ringsMax },
       adopted.length === 0,
     );
   }
@@ -174,9 +176,10 @@ export class KernelGate {
   }
   /** Looks at the counters that should not move, and now and then at everything. */
   async inspect(): Promise<void> {
-    for (const alarm of this.#ledger.alarms()) this.#reports.emit(alarm);
-    this.#looks += 1;
-    if (this.#looks % RECONCILE_LOOKS === 0) await this.reconcile();
+    await this.#alarms.maybe(() => {
+      for (const alarm of this.#ledger.alarms()) this.#reports.emit(alarm);
+    });
+    await this.#whole.maybe(() => this.reconcile());
   }
   /** What is not in place, a sentence each; empty = ready. */
   ready(): string[] {
@@ -214,7 +217,7 @@ export class KernelGate {
     const adopts = this.#roster.hasLeftovers(id, spec);
     this.#check(id, spec, wire, () => adopts);
     this.#kernel.pin();
-    const group: GroupEntry = { id, pair: this.#upkeep.makePair(id, this.#groups.size >= this.#ringsMax), spec, nics: [], leaving: [], ringLost: false, wire };
+    const group: GroupEntry = { id, pair: this.#upkeep.makePair(id), spec, nics: [], leaving: [], ringLost: false, wire };
     this.#groups.set(id, group);
     try {
       // A pair that is new is not used before its programs are in place.

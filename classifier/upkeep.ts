@@ -47,6 +47,8 @@ export interface UpkeepParts {
   readonly groups: ReadonlyMap<number, GroupEntry>;
   /** The port by which other hosts are reached. */
   readonly uplink: string | undefined;
+  /** So many groups have rings of their own. */
+  readonly ringsMax: number;
 }
 
 export class Upkeep {
@@ -57,6 +59,7 @@ export class Upkeep {
   readonly #reports: Reports;
   readonly #groups: ReadonlyMap<number, GroupEntry>;
   readonly #uplink: string | undefined;
+  readonly #ringsMax: number;
   /** Every group of the journal is attached: from here on what is too much is removed. */
   settled: boolean;
   /** The device that groups by VXLAN share; 0 = there is none, and what would go by it is lost. */
@@ -72,6 +75,7 @@ export class Upkeep {
     this.#reports = parts.reports;
     this.#groups = parts.groups;
     this.#uplink = parts.uplink;
+    this.#ringsMax = parts.ringsMax;
     this.settled = settled;
   }
 
@@ -151,9 +155,13 @@ export class Upkeep {
       return [];
     });
   }
-  /** Its hold pair, without lanes; `isPooled`: its frames are taken from the pool's ring, where the kernel has one. */
-  makePair(id: number, isPooled: boolean): Pair {
-    return { ...this.#kernel.ensureHoldPair(id), ...NO_LANES, ...((isPooled ? this.#kernel.ensurePool() : undefined) ?? NO_POOL) };
+  /** A new group's hold pair, without lanes; its frames are taken from the pool's ring where others have all rings, and the kernel has a pool. */
+  makePair(id: number): Pair {
+    return this.#pair(id, [...this.#groups.values()].filter(({ pair }) => pair.poolIfindex === 0).length >= this.#ringsMax);
+  }
+  #pair(id: number, isPooled: boolean): Pair {
+    const pool = (isPooled ? this.#kernel.ensurePool() : undefined) ?? NO_POOL; // first: nobody deletes a pair of no group
+    return { ...this.#kernel.ensureHoldPair(id), ...NO_LANES, ...pool };
   }
   #renewPair(group: GroupEntry): Failure[] {
     const { holdIfindex } = group.pair;
@@ -161,7 +169,7 @@ export class Upkeep {
     group.ringLost = true;
     this.#cells.setHold(group.id, NO_PAIR);
     try {
-      group.pair = this.makePair(group.id, group.pair.poolIfindex !== 0);
+      group.pair = this.#pair(group.id, group.pair.poolIfindex !== 0);
       return [];
     } catch (error) {
       return [{ ifindex: holdIfindex, error }];
@@ -241,7 +249,7 @@ export class Upkeep {
       this.#kernel.deletePool();
       return [];
     } catch (error) {
-      return [{ ifindex: NO_TUNNEL, error }];
+      return [{ ifindex: POOL_GONE, error }];
     }
   }
   /** What fails about these is no fault of group `id`; without its lanes it is whole. */
@@ -249,7 +257,9 @@ export class Upkeep {
     const own = this.#groups.get(id);
     const others = [...this.#groups.values()].filter((group) => group.id !== id);
     const isOther = own?.wire?.vxlan === undefined;
-    return new Set([...(isOther ? [NO_TUNNEL] : []), ...(own === undefined ? [] : laneEnds(own.pair)), ...others.flatMap(({ pair, nics }) => [...holdEnds(pair), ...laneEnds(pair), ...nics.map(({ nic }) => this.#cells.nic(nic).ifindex)])]);
+    const shared = own === undefined ? [] : holdEnds(own.pair); // the pool's are its own, too
+    const theirs = others.flatMap(({ pair, nics }) => [...holdEnds(pair), ...laneEnds(pair), ...nics.map(({ nic }) => this.#cells.nic(nic).ifindex)]);
+    return new Set([POOL_GONE, ...(isOther ? [NO_TUNNEL] : []), ...(own === undefined ? [] : laneEnds(own.pair)), ...theirs.filter((ifindex) => !shared.includes(ifindex))]);
   }
 }
 
@@ -260,6 +270,8 @@ export const laneEnds = ({ laneIfindex, exitIfindex }: LanePair): readonly numbe
 
 /** Stands for the VXLAN device where there is none. */
 const NO_TUNNEL = -1;
+/** For the pool's pair, when it is to go. */
+const POOL_GONE = -2;
 
 /** Says which nic a MAC is. */
 const isNaming = (action: Action): boolean => action.do === 'put' && action.table === 'macs';

@@ -10,7 +10,7 @@
  * who waits is answered, and nothing is taken any more: the process should end, the kernel holds.
  */
 import { randomBytes } from 'node:crypto';
-import type { Command, CoreEvent, GroupState, HostProgress, NicSpec } from '../core/types.ts';
+import type { Command, CoreEvent, GroupSpec, GroupState, HostProgress, NicSpec } from '../core/types.ts';
 import { deny, localOf } from '../core/watermarks.ts';
 import { EdgeError } from '../ports.ts';
 import type { AttachResult, GroupId, JournalRecord, PlaneFact } from '../ports.ts';
@@ -63,6 +63,8 @@ export class Control {
   readonly #claims = new Map<string, string>();
   /** The same by group, and what it had once: all claims of many groups are too many to look through after each command. */
   readonly #claimedBy = new Map<string, Set<string>>();
+  /** By what spec a group has its claims; absent: they are to be looked at anew. */
+  readonly #claimedFor = new Map<string, GroupSpec>();
   readonly #eventListeners = new Set<(event: ControlEvent) => void>();
   readonly #fatalListeners = new Set<(reason: Error) => void>();
   readonly #hosts: Hosts | undefined;
@@ -210,8 +212,12 @@ export class Control {
    */
   #claim(group: Group, command: Command): string | undefined {
     const claimed = this.#claimed(group.name, command);
-    if (claimed === undefined) for (const { port } of this.#portsOf(command)) this.#take(port, group.name);
-    return claimed;
+    if (claimed !== undefined) return claimed;
+    for (const { port } of this.#portsOf(command)) {
+      this.#take(port, group.name);
+      this.#claimedFor.delete(group.name);
+    }
+    return undefined;
   }
 
   #claimed(name: string, command: Command): string | undefined {
@@ -230,6 +236,10 @@ export class Control {
   }
 
   #reclaim(group: Group): void {
+    const spec = group.state?.spec;
+    if (spec !== undefined && spec === this.#claimedFor.get(group.name)) return;
+    if (spec === undefined) this.#claimedFor.delete(group.name);
+    else this.#claimedFor.set(group.name, spec);
     for (const port of this.#claimedBy.get(group.name) ?? []) {
       if (this.#claims.get(port) === group.name) this.#claims.delete(port);
     }
@@ -239,6 +249,8 @@ export class Control {
     }
   }
   #take(port: string, group: string): void {
+    const before = this.#claims.get(port);
+    if (before !== undefined && before !== group) this.#claimedFor.delete(before); // its next command takes it back
     this.#claims.set(port, group);
     const ports = this.#claimedBy.get(group) ?? new Set();
     this.#claimedBy.set(group, ports.add(port));

@@ -180,9 +180,9 @@ export class Executor {
     attach: ({ colour, epoch }, state) => this.#attach(colour, epoch, mustHave(state)),
     detach: () => this.#detach(),
     reattach: (_effect, state) => this.#reattach(mustHave(state)),
-    cutGroup: async ({ colour, epoch }, state) => {
-      await this.#world.gate.caughtUp?.();
-      this.#cutGroup(colour, epoch, mustHave(state));
+    cutGroup: ({ colour, epoch }, state) => {
+      const cut = (): void => { this.#cutGroup(colour, epoch, mustHave(state)); };
+      return this.#world.gate.caughtUp === undefined ? cut() : this.#world.gate.caughtUp().then(cut);
     },
     cutMember: async ({ member, colour, epoch }, state) => {
       await this.#world.gate.caughtUp?.();

@@ -12,7 +12,7 @@ import { colourDiff } from '../core/types.ts';
 import type { Command, CoreEvent, Fact, GroupState, HostProgress, Input, Reply } from '../core/types.ts';
 import { progressOf } from '../core/hosts.ts';
 import { resume } from '../core/resume.ts';
-import { step } from '../core/step.ts';
+import { decide, step } from '../core/step.ts';
 import { deny } from '../core/watermarks.ts';
 import { EdgeError } from '../ports.ts';
 import type { AttachResult, GroupId } from '../ports.ts';
@@ -130,7 +130,11 @@ export class Group {
     this.#view = view;
     if (view.view.head === undefined) return; // somebody removed it: that takes nothing back
     this.#headed = view;
-    this.#mailbox.tell(view);
+    if (!this.#isNothingNew(view)) this.#mailbox.tell(view);
+  }
+  /** As its step would find: two of three views of a group on three hosts bring an ack that commits nothing yet. */
+  #isNothingNew(view: View): boolean {
+    return this.idle && this.#behind === undefined && this.owes === undefined && decide(this.#state, view).outcome === 'ignored';
   }
   /** The same, waited for until nothing of it is left to do. */
   async take(view: View): Promise<GroupState | undefined> {
@@ -173,7 +177,7 @@ export class Group {
 
   async #serve(command: Command | View | Settle): Promise<Answer> {
     try {
-      await this.#executor.settle();
+      if (this.owes !== undefined) await this.#executor.settle();
       if (command.kind === 'settle') return { reply: { outcome: 'accepted' }, state: this.#state };
       return await this.#take(command);
     } catch (error) {
@@ -222,7 +226,7 @@ export class Group {
   /** What kept this host from taking the step; said once, and tried again. */
   async #heedNow(note: Note): Promise<EdgeError | undefined> {
     if (note.kind === 'holdLost') this.#executor.reopen(this.#state);
-    await this.#executor.settle();
+    if (this.owes !== undefined) await this.#executor.settle();
     if (note.kind === 'settle' || note.kind === 'holdLost') return undefined;
     const taken = step(this.#state, note);
     if (taken.reply.outcome !== 'accepted') return undefined;

@@ -27,8 +27,14 @@ export type HeadCommand = CommandOf<'apply' | 'delete' | 'protect' | 'takeover' 
 export const isHeadCommand = (command: Command): command is HeadCommand =>
   command.kind === 'apply' || command.kind === 'delete' || command.kind === 'protect' || command.kind === 'takeover' || command.kind === 'unprotect';
 
+/** A spec does not change, and who its hosts are is asked with each ack. */
+const hosts = new WeakMap<GroupSpec, readonly string[]>();
 /** In the order of their names, each once. */
-export const hostsOf = (spec: GroupSpec): readonly string[] => [...new Set(spec.members.flatMap(({ host }) => (host === undefined ? [] : [host])))].sort();
+export function hostsOf(spec: GroupSpec): readonly string[] {
+  const known = hosts.get(spec) ?? [...new Set(spec.members.flatMap(({ host }) => (host === undefined ? [] : [host])))].sort();
+  hosts.set(spec, known);
+  return known;
+}
 
 /** How far a host is, as this view knows: never less than where its generation began. */
 const ackOf = (head: Head, view: LedgerView, host: string): Epoch => epoch(Math.max(head.start, view.acks[host] ?? head.start));

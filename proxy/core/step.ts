@@ -22,12 +22,18 @@ import { ACCEPTED, IGNORED, deny } from './watermarks.ts';
 import type { Change, CommandOf, FactOf } from './watermarks.ts';
 
 export function step(state: GroupState | undefined, input: Input): Step {
-  const reply = decide(state, input);
-  const change: Change = reply.outcome === 'accepted' ? apply(state, input) : { state, effects: [], onFailure: 'forward' };
-  const taken: Step = { ...change, reply };
+  const taken = input.kind === 'ledger' ? follow(state, heed(state, input)) : takeUp(state, input);
   checkStep(state, taken, !isFact(input));
   return taken;
 }
+
+/** A view of the ledger is decided by what it changes. */
+const follow = (state: GroupState | undefined, change: Change | undefined): Step => ({ ...(change ?? unchanged(state)), reply: change === undefined ? IGNORED : ACCEPTED });
+function takeUp(state: GroupState | undefined, input: Exclude<Input, FactOf<'ledger'>>): Step {
+  const reply = decide(state, input);
+  return { ...(reply.outcome === 'accepted' ? apply(state, input) : unchanged(state)), reply };
+}
+const unchanged = (state: GroupState | undefined): Change => ({ state, effects: [], onFailure: 'forward' });
 
 /** The state to go on with when a step that may go back failed: as before, its colours used up. */
 export function steppedBack(before: GroupState | undefined, failed: GroupState | undefined): GroupState | undefined {
@@ -104,13 +110,7 @@ function mustHave(state: GroupState | undefined): GroupState {
   return state;
 }
 
-function mustChange(change: Change | undefined): Change {
-  if (change === undefined) throw new TypeError('a view was accepted that changes nothing');
-  return change;
-}
-
-function apply(maybe: GroupState | undefined, input: Input): Change {
-  if (input.kind === 'ledger') return mustChange(heed(maybe, input));
+function apply(maybe: GroupState | undefined, input: Exclude<Input, FactOf<'ledger'>>): Change {
   if (input.kind === 'apply') return applyApply(maybe, input);
   const state = mustHave(maybe);
   switch (input.kind) {

@@ -3,7 +3,7 @@
  * Pure; every function is total on a state that satisfies `invariants.ts`.
  */
 import { colour, colourDiff, epoch } from './types.ts';
-import type { Colour, Command, Denial, DenialCode, Effect, Epoch, Fact, GroupState, MemberSpec, MemberState, Reply } from './types.ts';
+import type { Colour, Command, Denial, DenialCode, Effect, Epoch, Fact, GroupSpec, GroupState, MemberSpec, MemberState, Reply } from './types.ts';
 
 /** What an accepted input does: the state after it and what the world must be told, in order. */
 export interface Change {
@@ -50,8 +50,16 @@ export const levelled = (state: GroupState, sealed: Epoch, acked: Epoch): readon
   localOf(state).map(({ name }) => ({ name, sealed, acked, ready: true, joinedAt: epoch(0) }));
 
 /** Those of the spec that live here. */
-export const localOf = ({ spec, across }: GroupState): readonly MemberSpec[] =>
-  across === undefined ? spec.members : spec.members.filter(({ host }) => host === across.self);
+export function localOf({ spec, across }: Pick<GroupState, 'spec' | 'across'>): readonly MemberSpec[] {
+  if (across === undefined) return spec.members;
+  const known = locals.get(spec);
+  if (known?.self === across.self) return known.members;
+  const members = spec.members.filter(({ host }) => host === across.self);
+  locals.set(spec, { self: across.self, members });
+  return members;
+}
+/** A spec does not change, and every step asks. */
+const locals = new WeakMap<GroupSpec, { readonly self: string; readonly members: readonly MemberSpec[] }>();
 
 /** With `commit: acks` the commit follows the acks; the effects come after a durable persist. */
 export function followAcks(state: GroupState): { readonly state: GroupState; readonly effects: readonly Effect[] } {

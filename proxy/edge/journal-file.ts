@@ -7,7 +7,8 @@
  *
  * Lines go into space that is allocated and written already, so a sync flushes data and no
  * metadata: 0.13 ms here (0.19 when the file grows with each line). All appends that arrive in one
- * turn or during a sync share the next, whichever group they are of. One alone is synced by a
+ * turn are one write, and share the next sync with those that come during one, whichever group they
+ * are of. One alone is synced by a
  * blocking call: two hops to the thread pool cost as much as the disk, and on an idle machine four
  * times that. Several share one sync on the pool, and so does one alone for a while after a
  * blocking sync was slow, so that a slow disk delays commits and not the API. A generation that
@@ -34,6 +35,7 @@ import type { GroupSpec } from '../core/types.ts';
 import { lockExclusively } from './ffi/flock.ts';
 import { FORMAT, JournalDamage, encode, parse } from './journal-format.ts';
 import type { Entry } from './journal-format.ts';
+import { Turn } from './journal-turn.ts';
 
 const aOpen = promisify(open);
 const aClose = promisify(close);
@@ -73,8 +75,10 @@ export class JournalFile implements Journal {
   #file: File | undefined;
   /** undefined inside: it could not be made. */
   #spare: Promise<File | undefined> | undefined;
+  /** Where the next line goes, and its number; those of this turn, not written yet, are counted. */
   #pos = 0;
   #seq = 0;
+  readonly #turn = new Turn(() => this.#flush());
   #synced = -1;
   /** The present file takes no more lines. */
   #suspect = true;
@@ -200,9 +204,11 @@ export class JournalFile implements Journal {
       await this.#renew();
       return;
     }
-    this.#writeLine(file, line);
+    this.#pos += line.length;
+    this.#seq += 1;
+    await this.#turn.add(line);
     if (durable && begins) this.#maybePastPool();
-    if (durable) await this.#sync();
+    if (durable) await (this.#renewing ?? this.#sync()); // a new file has it in its snapshot
   }
 
   /** A generation that begins is waited for by VMs that stand still, and comes rarely: no hops to the pool. */
@@ -213,15 +219,20 @@ export class JournalFile implements Journal {
     this.#pooled = 0;
   }
 
-  #writeLine(file: File, line: Buffer): void {
+  /** Everything that was added is written when it returns, or has been refused. */
+  #flush(): void {
+    const file = this.#file;
+    const lines = file === undefined ? undefined : this.#turn.take();
+    if (file === undefined || lines === undefined) return;
+    const { bytes, settle } = lines;
     try {
-      const written = writeSync(file.fd, line, 0, line.length, this.#pos);
-      if (written !== line.length) throw new Error(`only ${written} of ${line.length} bytes were written`);
+      const written = writeSync(file.fd, bytes, 0, bytes.length, this.#pos - bytes.length);
+      if (written !== bytes.length) throw new Error(`only ${written} of ${bytes.length} bytes were written`);
     } catch (error) {
-      throw this.#suspects(failed(`cannot write ${this.#path('journal')}`, error, 'look at the disk (dmesg)'));
+      settle(this.#suspects(failed(`cannot write ${this.#path('journal')}`, error, 'look at the disk (dmesg)')));
+      return;
     }
-    this.#pos += line.length;
-    this.#seq += 1;
+    settle(undefined);
     if (this.#pos > file.bytes / 2) this.#spare ??= this.#makeSpare(file.bytes).catch(() => undefined);
   }
 
@@ -243,6 +254,7 @@ export class JournalFile implements Journal {
   async #syncAll(): Promise<void> {
     await Promise.resolve(); // what is appended in the same turn shares this sync
     while (this.#waiters.length > 0 && this.#file !== undefined) {
+      this.#flush();
       const waiters = this.#waiters;
       this.#waiters = [];
       const upTo = this.#seq - 1;
@@ -279,6 +291,7 @@ export class JournalFile implements Journal {
   }
 
   async #makeNew(): Promise<void> {
+    this.#flush();
     await this.#syncing;
     await nextTurn(); // who was refused by a write or sync that failed has taken its record back: it must not be in the snapshot
     this.#suspect = true;

@@ -56,7 +56,7 @@ export class PacketRing {
   readonly fd: number;
   readonly memory: HoldMemory;
   readonly #device: string;
-  readonly #drops = new Drops();
+  readonly #drops: Drops;
   /** Blocks we have not given back still say "yours": the kernel comes round to them. */
   readonly #taken: Uint8Array;
   #nextBlock = 0;
@@ -71,6 +71,7 @@ export class PacketRing {
     this.originSec = Math.floor(Date.now() / 1000);
     this.#device = device;
     this.fd = openRing(device, this.ringBlocks, retireMs);
+    this.#drops = new Drops();
     const ringBytes = this.ringBlocks * BLOCK_BYTES;
     try {
       this.memory = new HoldMemory(arena ? 2 * ringBytes : ringBytes, { fd: this.fd, bytes: ringBytes });
@@ -135,6 +136,9 @@ export class PacketRing {
     return this.#drops.since(this.fd);
   }
 
+  get isClosed(): boolean {
+    return this.#closed;
+  }
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -171,6 +175,7 @@ export class RingQueue extends PacketRing {
     this.memory.readInto(into, at, offset, length);
   }
   override close(): void {
+    if (this.isClosed) return;
     super.close();
     this.#sender.close();
   }

@@ -55,8 +55,8 @@ export interface OpenGroup {
 }
 export interface GroupsOptions {
   readonly cells: { readonly groups: ArrayBuffer; readonly nics: ArrayBuffer };
-  /** `groupsOpen` before it. Throws what is wrong outside: a device that is gone, memory, privileges. */
-  readonly openQueue: (id: GroupId, options: HoldOptions, groupsOpen: number) => HoldQueue;
+  /** Throws what is wrong outside: a device that is gone, memory, privileges. */
+  readonly openQueue: (id: GroupId, options: HoldOptions) => HoldQueue;
   /** Where its frames may come to wait in the kernel besides; undefined = nowhere. */
   readonly openLanes?: (id: GroupId, options: HoldOptions) => Lanes | undefined;
   /** Gates of a group's lanes that are queues of this device. May throw. */
@@ -117,6 +117,8 @@ export class Groups {
       }
       againMs = Math.min(againMs, group.dueMs);
     }
+    // One that was passed over may have been handed frames since, by another that took what they share.
+    for (const { queue } of this.open.values()) if (queue.waiting) return Math.min(againMs, nowMs);
     return againMs;
   }
 
@@ -215,7 +217,7 @@ export class Groups {
     const { cells } = this.#options;
     const frames = Math.min(ROWS_MAX, Math.max(ROWS_MIN, Math.ceil(options.bytes / BYTES_PER_ROW)));
     const kernel = new KernelCells(id, cells.groups, cells.nics);
-    const queue = this.#options.openQueue(id, options, this.open.size);
+    const queue = this.#options.openQueue(id, options);
     let lanes: Lanes | undefined;
     try {
       lanes = this.#options.openLanes?.(id, options);

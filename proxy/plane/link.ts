@@ -124,7 +124,7 @@ export class HoldLink extends HoldDesk {
     const counters = withLanes(super.counters(id), known.cells, known.bytes);
     known.arrived = Math.max(known.arrived, counters.arrived);
     known.arrivedBytes = Math.max(known.arrivedBytes, counters.arrivedBytes);
-    return counters.arrived === known.arrived && counters.arrivedBytes === known.arrivedBytes ? counters : { ...counters, arrived: known.arrived, arrivedBytes: known.arrivedBytes };
+    return counters.arrived === known.arrived && counters.arrivedBytes === known.arrivedBytes ? counters : atLeast(counters, known);
   }
   #supplyOf(pairs: LanePairs): LaneSupply {
     return new LaneSupply(pairs, {
@@ -193,3 +193,12 @@ export class HoldLink extends HoldDesk {
     libc.close(this.#bellFd);
   }
 }
+
+/** The same with these two; the histograms are still read when they are asked for. */
+const atLeast = (counters: HoldCounters, { arrived, arrivedBytes }: { readonly arrived: number; readonly arrivedBytes: number }): HoldCounters => ({
+  ...counters, arrived, arrivedBytes,
+  get holdHistogram() { return counters.holdHistogram; },
+  get holdSumMs() { return counters.holdSumMs; },
+  get wireHistogram() { return counters.wireHistogram; },
+  get wireSumMs() { return counters.wireSumMs; },
+});

@@ -67,20 +67,56 @@ export class Meter {
 
   /** `oldestMs` is kept as the wall-clock time of arrival (0 = none) and read as an age. */
   read(wallMs: number): HoldCounters {
-    const cells = this.#cells;
-    const cell = (name: Cell): number => cells[AT[name]]!;
-    const oldest = cell('oldestMs');
-    return {
-      heldFrames: cell('heldFrames'), heldBytes: cell('heldBytes'),
-      oldestMs: oldest === 0 ? 0 : Math.max(0, wallMs - oldest),
-      occupancy: cell('occupancy'), arrived: cell('arrived'), arrivedBytes: cell('arrivedBytes'),
-      releasedFrames: cell('releasedFrames'), releasedBytes: cell('releasedBytes'),
-      discardedFrames: cell('discardedFrames'), overflowFrames: cell('overflowFrames'), refusedFrames: cell('refusedFrames'),
-      earlyFrames: cell('earlyFrames'), lateRecorded: cell('lateRecorded'), redelivered: cell('redelivered'),
-      get holdHistogram() { return [...cells.subarray(HOLD_AT, HOLD_SUM_AT)]; }, // the replies of every epoch want none of this
-      get holdSumMs() { return cells[HOLD_SUM_AT]!; },
-      get wireHistogram() { return [...cells.subarray(WIRE_AT, WIRE_SUM_AT)]; },
-      get wireSumMs() { return cells[WIRE_SUM_AT]!; },
-    };
+    return new Reading(this.#cells, wallMs);
+  }
+}
+
+/** As it was at one moment, but for the histograms: those are read when they are asked for, which the replies of every epoch do not. */
+class Reading implements HoldCounters {
+  readonly #cells: Float64Array;
+  readonly heldFrames: number;
+  readonly heldBytes: number;
+  readonly oldestMs: number;
+  readonly occupancy: number;
+  readonly arrived: number;
+  readonly arrivedBytes: number;
+  readonly releasedFrames: number;
+  readonly releasedBytes: number;
+  readonly discardedFrames: number;
+  readonly overflowFrames: number;
+  readonly refusedFrames: number;
+  readonly earlyFrames: number;
+  readonly lateRecorded: number;
+  readonly redelivered: number;
+
+  constructor(cells: Float64Array, wallMs: number) {
+    const oldest = cells[AT.oldestMs]!;
+    this.#cells = cells;
+    this.heldFrames = cells[AT.heldFrames]!;
+    this.heldBytes = cells[AT.heldBytes]!;
+    this.oldestMs = oldest === 0 ? 0 : Math.max(0, wallMs - oldest);
+    this.occupancy = cells[AT.occupancy]!;
+    this.arrived = cells[AT.arrived]!;
+    this.arrivedBytes = cells[AT.arrivedBytes]!;
+    this.releasedFrames = cells[AT.releasedFrames]!;
+    this.releasedBytes = cells[AT.releasedBytes]!;
+    this.discardedFrames = cells[AT.discardedFrames]!;
+    this.overflowFrames = cells[AT.overflowFrames]!;
+    this.refusedFrames = cells[AT.refusedFrames]!;
+    this.earlyFrames = cells[AT.earlyFrames]!;
+    this.lateRecorded = cells[AT.lateRecorded]!;
+    this.redelivered = cells[AT.redelivered]!;
+  }
+  get holdHistogram(): number[] {
+    return [...this.#cells.subarray(HOLD_AT, HOLD_SUM_AT)];
+  }
+  get holdSumMs(): number {
+    return this.#cells[HOLD_SUM_AT]!;
+  }
+  get wireHistogram(): number[] {
+    return [...this.#cells.subarray(WIRE_AT, WIRE_SUM_AT)];
+  }
+  get wireSumMs(): number {
+    return this.#cells[WIRE_SUM_AT]!;
   }
 }

@@ -11,7 +11,7 @@
  *
  * Bounds: POOL_BYTES of ring for all of them, for as long as the loop is kept off its CPU; what a group
  * holds is in blocks of its own, so that one which is full costs the others nothing. Frames that the
- * pool's ring had no room for are nobody's by name: their groups find them missing (`missed`).
+ * pool's ring had no room for are nobody's by name: who finds frames missing claims them (`missed`).
  */
 import { BLOCK_BYTES, BLOCK_SHIFT, HoldMemory, Sender, VNET_BYTES, blocksOf } from '../edge/packet-socket.ts';
 import type { Rows } from '../edge/packet-socket.ts';
@@ -20,14 +20,14 @@ import * as libc from '../edge/ffi/libc.ts';
 import type { GroupId } from '../ports.ts';
 import { BlockFill } from '../ring/block-fill.ts';
 import { Intake } from '../ring/frames.ts';
-import { stampNic } from '../ring/stamp.ts';
+import { CLASS_EARLY, CLASS_HELD, LEAD_NOTICE, stampClass, stampLead, stampNic } from '../ring/stamp.ts';
 import { NIC_LAYOUT } from './cells.ts';
 import type { HoldQueue } from './groups.ts';
 
 const POOL_BYTES = 32 << 20;
 const RETIRE_MS = 1;
-/** Of one drain: the loop has others to look after. */
-const BLOCKS_MAX = 8;
+/** Of one turn of the loop: it has others to look after. */
+export const DRAIN_BLOCKS_MAX = 8;
 const GROUP_BLOCKS_MIN = 64;
 /** Before a frame: its place's header, and what moves with it. */
 const LEAD_BYTES = 32;
@@ -43,6 +43,10 @@ export class PacketPool {
   readonly #nics: Int32Array;
   readonly #intake: Intake;
   readonly #queues = new Map<GroupId, PooledQueue>();
+  /** Blocks that were taken of it: the number of the next. */
+  block = 0;
+  /** Frames it had no room for that nobody has missed. */
+  #unclaimed = 0;
 
   /** `nics`: the kernel's map of them. Throws what is wrong outside. */
   constructor(device: string, nics: ArrayBuffer, blockFramesMax: number) {
@@ -67,26 +71,51 @@ export class PacketPool {
     if (this.#queues.get(id) === queue) this.#queues.delete(id);
   }
 
-  /** Some blocks to their groups. False: there was none. */
-  drain(): boolean {
-    for (let blocks = 0; blocks < BLOCKS_MAX; blocks++) {
+  /** So many blocks at most to their groups; returns how many there were. */
+  drain(blocksMax: number): number {
+    for (let blocks = 0; blocks < blocksMax; blocks++) {
       const block = this.ring.take(this.#intake);
-      if (block < 0) return blocks > 0;
+      if (block < 0) return blocks;
       for (let i = 0; i < this.#intake.count; i++) this.#hand(i);
       this.ring.giveBack(block);
+      this.block++;
     }
-    return true;
+    return blocksMax;
   }
+  /** A nic that is being freed loses its group before it is free: read again, so that no other group gets its frame. */
   #hand(i: number): void {
     const { stamp, offset, length, arrivedMs } = this.#intake;
     const cell = (stampNic(stamp[i]!) * NIC_LAYOUT.size) >> 2;
+    const group = this.#nics[cell + (NIC_LAYOUT.group >> 2)]!;
     if (this.#nics[cell + (NIC_LAYOUT.member >> 2)] === 0) return;
-    this.#queues.get(this.#nics[cell + (NIC_LAYOUT.group >> 2)]!)?.push(stamp[i]!, offset[i]!, length[i]!, arrivedMs[i]!);
+    this.#queues.get(group)?.push(stamp[i]!, offset[i]!, length[i]!, arrivedMs[i]!);
+  }
+
+  /** How many of so many missing frames its ring had no room for; each is claimed once. */
+  claim(frames: number): number {
+    this.#unclaimed += this.ring.drops();
+    const claimed = Math.min(frames, this.#unclaimed);
+    this.#unclaimed -= claimed;
+    return claimed;
   }
 
   close(): void {
     this.ring.close();
   }
+}
+
+/** Records and words of a lane are in no count of the kernel's. */
+const isMissed = (stamp: number): boolean => stampClass(stamp) === CLASS_EARLY || (stampClass(stamp) === CLASS_HELD && (stampLead(stamp) & LEAD_NOTICE) === 0);
+
+export interface PooledQueueOptions {
+  readonly id: GroupId;
+  /** By which it sends: slr<g>. */
+  readonly device: string;
+  readonly bytes: number;
+  /** Wall clock, with its fraction. */
+  readonly wallMs: () => number;
+  /** Called once. */
+  readonly closed: () => void;
 }
 
 /** The hold queue of a group without a ring of its own. */
@@ -102,21 +131,24 @@ export class PooledQueue implements HoldQueue {
   readonly #memory: HoldMemory;
   #fill: BlockFill;
   readonly #sender: Sender;
-  readonly #closed: () => void;
-  /** Frames that it had no room for and has counted: they will be found missing. */
+  readonly #options: PooledQueueOptions;
+  /** Frames that it had no room for: they are counted, and will be found missing. */
   #toBeMissed = 0;
   #missed = 0;
+  /** What the pool's block of this number has from before is an earlier life's. */
+  #firstBlock = 0;
+  #sinceMs = 0;
   #isClosed = false;
 
-  /** It sends by `device`. `closed` is called once. */
-  constructor(id: GroupId, device: string, bytes: number, pool: PacketPool, closed: () => void) {
+  constructor(pool: PacketPool, options: PooledQueueOptions) {
+    const { id, device, bytes } = options;
     this.ringBlocks = blocksOf(bytes, GROUP_BLOCKS_MIN);
     this.arenaBlocks = this.ringBlocks;
     this.originSec = pool.ring.originSec;
     this.settleMs = pool.ring.settleMs;
     this.#id = id;
     this.#pool = pool;
-    this.#closed = closed;
+    this.#options = options;
     const ifindex = libc.ifNametoindex(device);
     this.#memory = new HoldMemory((this.ringBlocks + this.arenaBlocks) * BLOCK_BYTES);
     const { words, octets } = this.#memory;
@@ -129,20 +161,30 @@ export class PooledQueue implements HoldQueue {
     }
   }
 
+  /** From here on frames arrive. Those that are in the ring already were counted before anything of this life was (D8): they are nobody's. */
   bind(): void {
+    this.#pool.drain(this.#pool.ring.ringBlocks);
+    this.#firstBlock = this.#pool.block;
+    this.#sinceMs = this.#options.wallMs() - this.originSec * 1000;
     this.#pool.add(this.#id, this);
   }
   /** A copy of a frame of the pool's ring waits from here on. */
   push(stamp: number, offset: number, length: number, arrivedMs: number): void {
+    if (this.#pool.block === this.#firstBlock && arrivedMs < this.#sinceMs) return;
     const at = this.#fill.reserve(stamp, length, arrivedMs);
-    if (at >= 0) this.#memory.copyIn(at - COPIED_BEFORE, this.#pool.ring.memory, offset - COPIED_BEFORE, length + COPIED_BEFORE);
+    if (at < 0) this.#toBeMissed += isMissed(stamp) ? 1 : 0;
+    else this.#memory.copyIn(at - COPIED_BEFORE, this.#pool.ring.memory, offset - COPIED_BEFORE, length + COPIED_BEFORE);
   }
   get waiting(): boolean {
     return this.#fill.waiting;
   }
-  /** -1: nothing of it is in the pool either. */
+  /** -1: nothing of it is in the blocks that the pool had when it was asked either. */
   take(intake: Intake): number {
-    while (!this.#fill.waiting && this.#pool.drain());
+    for (let left = this.#pool.ring.ringBlocks; left > 0 && !this.#fill.waiting; ) {
+      const drained = this.#pool.drain(Math.min(left, DRAIN_BLOCKS_MAX));
+      if (drained === 0) break;
+      left -= drained;
+    }
     return this.#fill.take(intake);
   }
   giveBack(block: number): void {
@@ -152,16 +194,14 @@ export class PooledQueue implements HoldQueue {
     this.#memory.copy(to, from, bytes);
   }
   drops(): number {
-    const full = this.#fill.drops();
-    const dropped = full + this.#missed;
-    this.#toBeMissed += full;
+    const dropped = this.#fill.drops() + this.#missed;
     this.#missed = 0;
     return dropped;
   }
   missed(frames: number): void {
     const known = Math.min(this.#toBeMissed, frames);
     this.#toBeMissed -= known;
-    this.#missed += frames - known;
+    this.#missed += this.#pool.claim(frames - known);
   }
   send(table: Rows, batch: Int32Array, count: number): number {
     return this.#sender.send(table, batch, count);
@@ -177,6 +217,6 @@ export class PooledQueue implements HoldQueue {
     this.#fill = NO_BLOCKS; // it has views of the memory
     this.#memory.close();
     this.#sender.close();
-    this.#closed();
+    this.#options.closed();
   }
 }

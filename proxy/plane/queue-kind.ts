@@ -9,6 +9,6 @@
  */
 export const RINGS_MAX = 4;
 
-const RETIRE = [{ groups: 2, ms: 1 }, { groups: 4, ms: 2 }, { groups: 8, ms: 4 }] as const;
+const RETIRE = [{ rings: 2, ms: 1 }, { rings: 4, ms: 2 }, { rings: 8, ms: 4 }] as const;
 const RETIRE_MS_MAX = 8;
-export const retireMsOf = (groupsOpen: number): number => RETIRE.find(({ groups }) => groupsOpen < groups)?.ms ?? RETIRE_MS_MAX;
+export const retireMsOf = (ringsOpen: number): number => RETIRE.find(({ rings }) => ringsOpen < rings)?.ms ?? RETIRE_MS_MAX;

@@ -25,7 +25,7 @@ import { LaneCells } from './lane-cells.ts';
 import { Lanes } from './lanes.ts';
 import { Patience } from './valves.ts';
 import { Meter } from './meter.ts';
-import { POOLED_BLOCK_FRAMES_MAX, PacketPool, PooledQueue } from './packet-pool.ts';
+import { DRAIN_BLOCKS_MAX, POOLED_BLOCK_FRAMES_MAX, PacketPool, PooledQueue } from './packet-pool.ts';
 import { ASK, ASLEEP, EXPECTANT, Order, Orders } from './orders.ts';
 import { clockMs } from './protocol.ts';
 import { retireMsOf } from './queue-kind.ts';
@@ -69,9 +69,14 @@ const cells = { groups: mapCells(options.pins.groups).buffer, nics: mapCells(opt
 /** One, but for a while two: where its device was lost, groups leave the old one as they are opened again. */
 const pools = new Set<PacketPool>();
 
-function openQueue(id: GroupId, { ringDevice, poolDevice, bytes }: HoldOptions, groupsOpen: number): HoldQueue {
+/** Those of groups, some of them closed. */
+const rings = new Set<RingQueue>();
+
+function openQueue(id: GroupId, { ringDevice, poolDevice, bytes }: HoldOptions): HoldQueue {
   if (poolDevice !== undefined) return openPooled(id, ringDevice, poolDevice, bytes);
-  const queue = new RingQueue(ringDevice, bytes, retireMsOf(groupsOpen));
+  for (const ring of rings) if (ring.isClosed) rings.delete(ring);
+  const queue = new RingQueue(ringDevice, bytes, retireMsOf(rings.size));
+  rings.add(queue);
   libc.epollAdd(epoll, queue.fd, libc.EPOLLIN | libc.EPOLLET);
   return queue;
 }
@@ -83,7 +88,7 @@ function openPooled(id: GroupId, ringDevice: string, poolDevice: string, bytes: 
     pool.close();
   };
   try {
-    return new PooledQueue(id, ringDevice, bytes, pool, leave);
+    return new PooledQueue(pool, { id, device: ringDevice, bytes, wallMs, closed: leave });
   } catch (error) {
     leave();
     throw error;
@@ -142,7 +147,7 @@ function breathe(offsetMs: number): number {
   if (groups.open.size === 0) return Number.POSITIVE_INFINITY;
   let anyLeft = false;
   for (const pool of pools) {
-    pool.drain();
+    pool.drain(DRAIN_BLOCKS_MAX);
     anyLeft ||= pool.ring.waiting;
   }
   const wall = wallMs();

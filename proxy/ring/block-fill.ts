@@ -47,7 +47,7 @@ export class BlockFill {
   }
   /** Frames of one block at most. */
   static framesMax(blockBytes: number, lead: number): number {
-    return Math.floor(blockBytes / (lead + ALIGN));
+    return Math.floor(blockBytes / lead); // one that could not be stored has no byte
   }
 
   /** Something waits to be taken. */

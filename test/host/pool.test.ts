@@ -125,6 +125,18 @@ describe.skipIf(UNPRIVILEGED !== undefined)('groups that share a ring', () => {
       for (const engine of engines) await engine.cut();
       for (const engine of engines) await engine.commit();
       expect(await out(20)).toEqual([numbers(10, 10), numbers(10, 10)]);
+      for (const name of GROUPS) expect((await bed.daemon().api.group('GET', `/v1/groups/${name}`)).dropped.overflow).toBe(0);
+    });
+  });
+
+  test('groups that go make room for rings of the next ones', async () => {
+    await world(1, async ({ bed, devices }) => {
+      const { api } = bed.daemon();
+      expect((await devices()).includes('slrp'), 'the second is in the pool').toBe(true);
+      for (const name of GROUPS) await api.group('POST', `/v1/groups/${name}/unprotect`, { generation: 1, held: 'discard' });
+      await until('nothing is left', async () => (await devices()).length === 0);
+      await api.group('POST', '/v1/groups/b/protect', {});
+      expect(await devices()).toEqual(['slh1', 'slr1']);
     });
   });
 
@@ -147,6 +159,7 @@ describe.skipIf(UNPRIVILEGED !== undefined)('groups that share a ring', () => {
         for (const engine of engines) await engine.cut();
         for (const engine of engines) await engine.commit();
         expect(await out(20), `with ${rings} rings`).toEqual([numbers(number + 10, 10), numbers(number + 10, 10)]);
+        for (const name of GROUPS) expect((await daemon.api.group('GET', `/v1/groups/${name}`)).dropped.overflow, 'what an earlier life held is no overflow').toBe(0);
         expect((await devices()).includes('slrp')).toBe(rings < 2);
         number += 20;
       }

@@ -16,8 +16,10 @@ const NIC_CELLS = 256;
 
 class WatchedQueue extends SoftQueue {
   looks = 0;
+  onTake: (() => void) | undefined;
   override take(intake: Intake): number {
     this.looks++;
+    this.onTake?.();
     return super.take(intake);
   }
 }
@@ -65,6 +67,21 @@ class Loop {
 
 test('the first rings have blocks of 1 ms, those after them of 2 and 4, those beyond of 8 ms', () => {
   expect(Array.from({ length: 10 }, (_, open) => retireMsOf(open))).toEqual([1, 1, 2, 2, 4, 4, 4, 4, 8, 8]);
+});
+
+test('who was passed over and is handed frames by another group\'s look is looked after at once', () => {
+  const loop = new Loop(3);
+  loop.turn();
+  loop.turn(100);
+  loop.turn(100);
+  const [first, , last] = loop.queues;
+  if (first === undefined || last === undefined) throw new Error('the loop has its groups');
+  last.onTake = () => { loop.arrive(0); }; // what both share
+  loop.arrive(2);
+  loop.nowMs += 1;
+  expect(loop.groups.breathe(loop.nowMs, Date.now())).toBe(loop.nowMs);
+  last.onTake = undefined;
+  expect(loop.turn()).toContain(0);
 });
 
 test('a group that wants nothing is passed over until it has frames, an order, or its time has come', () => {

@@ -10,11 +10,16 @@ import { epoch } from '../../proxy/core/types.ts';
 import { accept, specOf } from './core-world.ts';
 
 const SYNC_MS = 5;
-const world = vi.hoisted(() => ({ nowMs: 0, blocking: 0, fails: false }));
+const world = vi.hoisted(() => ({ nowMs: 0, blocking: 0, fails: false, writes: 0, writeFails: false }));
 vi.mock('node:fs', async (real) => {
   const fs = await real<typeof Fs>();
   return {
     ...fs,
+    writeSync: (...call: Parameters<typeof fs.writeSync>): number => {
+      world.writes += 1;
+      if (world.writeFails) throw new Error('EIO: i/o error');
+      return fs.writeSync(...call);
+    },
     fdatasync: (fd: number, done: Fs.NoParamCallback): void => {
       const fails = world.fails;
       world.fails = false;
@@ -31,7 +36,7 @@ vi.mock('node:fs', async (real) => {
 
 let dir = '';
 beforeEach(() => {
-  Object.assign(world, { nowMs: 0, blocking: 0, fails: false });
+  Object.assign(world, { nowMs: 0, blocking: 0, fails: false, writes: 0, writeFails: false });
   dir = mkdtempSync(join(tmpdir(), 'sluice-journal-'));
   vi.spyOn(performance, 'now').mockImplementation(() => world.nowMs);
 });
@@ -73,6 +78,7 @@ test('what a failed sync refused is not in the new file that another group asked
   await journal.append({ id: 0, state: first }, true);
   world.fails = true; // on the pool: the first was slow
   const refused = journal.append({ id: 0, state: cut(first) }, true);
+  for (let i = 0; i < 10; i += 1) await Promise.resolve(); // its line is written, and its sync under way
   const members = Array.from({ length: 60 }, (_, i) => ({ name: `m${i}`, nics: [{ port: `tap${i}`, mac: `02:00:00:00:00:${(16 + i).toString(16)}`, vlan: 0 }] }));
   const large = accept(undefined, { kind: 'apply', spec: { ...specOf(['a'], 'explicit', 'large'), members } }); // a line that the file has no room for
   const other = journal.append({ id: 1, state: large }, true);
@@ -81,5 +87,23 @@ test('what a failed sync refused is not in the new file that another group asked
   await journal.close();
   const again = JournalFile.open(dir);
   expect((await again.load()).map(({ state }) => [state.spec.group, state.sealed, state.committed])).toEqual([['g0', 0, 0], ['large', 0, 0]]);
+  await again.close();
+});
+
+test('what comes together is one write, and where that fails all of it is refused and none of it stays', async () => {
+  const journal = JournalFile.open(dir);
+  await journal.load();
+  const states = ['g0', 'g1', 'g2'].map(begun);
+  await Promise.all(states.map((state, id) => journal.append({ id, state }, true)));
+  expect(world.writes).toBe(1);
+  world.writeFails = true;
+  const cuts = states.map((state, id) => journal.append({ id, state: cut(state) }, id === 1));
+  for (const each of cuts) await expect(each).rejects.toMatchObject({ code: 'journal_failed' });
+  expect([world.writes, journal.writable]).toEqual([2, false]);
+  world.writeFails = false;
+  await journal.append({ id: 2, state: cut(states[2] ?? begun('g2')) }, true); // a new file, made first
+  await journal.close();
+  const again = JournalFile.open(dir);
+  expect((await again.load()).map(({ state }) => [state.spec.group, state.sealed])).toEqual([['g0', 0], ['g1', 0], ['g2', 1]]);
   await again.close();
 });
