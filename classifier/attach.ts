@@ -45,7 +45,7 @@ const ALARMS_MS = 500;
 const ALARMS_MS_MAX = 5000;
 /** So often everything is compared, event or not; with hundreds of devices less often. */
 const RECONCILE_MS = 5000;
-const RECONCILE_MS_MAX = 60_000;
+const RECONCILE_MS_MAX = 20_000;
 
 export class KernelGate {
   readonly #kernel: Kernel;

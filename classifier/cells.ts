@@ -115,6 +115,7 @@ export class Cells {
   }
   /** After no program can reach it any more. */
   freeNic(nic: number): void {
+    this.#write(nic, NIC.member, 0); // first: by that the hold loop tells a nic whose group is one
     for (let at = 0; at < NIC.size; at += 4) this.#write(nic, at, 0);
     this.#usedNics.delete(nic);
   }

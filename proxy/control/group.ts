@@ -177,7 +177,7 @@ export class Group {
 
   async #serve(command: Command | View | Settle): Promise<Answer> {
     try {
-      if (this.owes !== undefined) await this.#executor.settle();
+      await this.#settle();
       if (command.kind === 'settle') return { reply: { outcome: 'accepted' }, state: this.#state };
       return await this.#take(command);
     } catch (error) {
@@ -206,6 +206,12 @@ export class Group {
     return { reply: taken.reply, state: this.#state };
   }
 
+  /** What is owed is done, and a view that came while it was not is heard again. */
+  async #settle(): Promise<void> {
+    if (this.owes === undefined) return;
+    await this.#executor.settle();
+    if (this.#headed !== undefined) this.#mailbox.tell(this.#headed);
+  }
   /** A view may take two steps, and what it waited for may have come: end of a drain, of a fence. */
   #again({ kind }: Input, reply: Reply): void {
     const frees = kind === 'ledger' || kind === 'drained' || kind === 'unprotect' || kind === 'takeover';
@@ -226,7 +232,7 @@ export class Group {
   /** What kept this host from taking the step; said once, and tried again. */
   async #heedNow(note: Note): Promise<EdgeError | undefined> {
     if (note.kind === 'holdLost') this.#executor.reopen(this.#state);
-    if (this.owes !== undefined) await this.#executor.settle();
+    await this.#settle();
     if (note.kind === 'settle' || note.kind === 'holdLost') return undefined;
     const taken = step(this.#state, note);
     if (taken.reply.outcome !== 'accepted') return undefined;

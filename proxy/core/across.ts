@@ -87,7 +87,7 @@ function heedIdle(state: GroupState, across: Across, view: LedgerView, head: Hea
   const { self, serial, life, pending } = across;
   if (head.phase === 'deleted' || !names(head, self)) return { state: undefined, effects: [{ kind: 'forget' }], onFailure: 'back' };
   if (head.phase === 'idle') {
-    if (!isNew) return undefined;
+    if (!isNew && sameSpec(state.spec, head.spec)) return undefined; // a protection that ended by a head with another file has its serial already
     const newest = generation(Math.max(state.generation, head.generation));
     return { state: { ...under(state, head.spec, by(across, head.serial, head.life)), generation: newest }, effects: [PERSIST], onFailure: 'back' };
   }

@@ -155,6 +155,7 @@ export class JournalFile implements Journal {
     if (this.#closed) return;
     this.#closed = true;
     clearTimeout(this.#mend);
+    await nextTurn(); // what was added in this one is written, and its sync has begun
     await this.#renewing?.catch(() => undefined);
     await this.#syncing;
     const spare = await this.#spare;
@@ -227,7 +228,10 @@ export class JournalFile implements Journal {
     const { bytes, settle } = lines;
     try {
       const written = writeSync(file.fd, bytes, 0, bytes.length, this.#pos - bytes.length);
-      if (written !== bytes.length) throw new Error(`only ${written} of ${bytes.length} bytes were written`);
+      if (written !== bytes.length) {
+        writeSync(file.fd, Buffer.alloc(written), 0, written, this.#pos - bytes.length); // all are refused: none may be found
+        throw new Error(`only ${written} of ${bytes.length} bytes were written`);
+      }
     } catch (error) {
       settle(this.#suspects(failed(`cannot write ${this.#path('journal')}`, error, 'look at the disk (dmesg)')));
       return;

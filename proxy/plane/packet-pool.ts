@@ -29,6 +29,8 @@ const RETIRE_MS = 1;
 /** Of one turn of the loop: it has others to look after. */
 export const DRAIN_BLOCKS_MAX = 8;
 const GROUP_BLOCKS_MIN = 64;
+/** Whoever misses frames knows it long before: what is left then is of groups that closed, or in no count of theirs. */
+const CLAIM_MS = 1000;
 /** Before a frame: its place's header, and what moves with it. */
 const LEAD_BYTES = 32;
 /** Its virtio_net_hdr and two bytes more: from there on both sides are whole words. */
@@ -47,6 +49,8 @@ export class PacketPool {
   block = 0;
   /** Frames it had no room for that nobody has missed. */
   #unclaimed = 0;
+  /** When it was last seen that there were some. */
+  #droppedMs = 0;
 
   /** `nics`: the kernel's map of them. Throws what is wrong outside. */
   constructor(device: string, nics: ArrayBuffer, blockFramesMax: number) {
@@ -82,18 +86,22 @@ export class PacketPool {
     }
     return blocksMax;
   }
-  /** A nic that is being freed loses its group before it is free: read again, so that no other group gets its frame. */
+  /** A nic that is being freed is free before it loses its group: no other group gets its frame. */
   #hand(i: number): void {
     const { stamp, offset, length, arrivedMs } = this.#intake;
     const cell = (stampNic(stamp[i]!) * NIC_LAYOUT.size) >> 2;
-    const group = this.#nics[cell + (NIC_LAYOUT.group >> 2)]!;
-    if (this.#nics[cell + (NIC_LAYOUT.member >> 2)] === 0) return;
+    const group = Atomics.load(this.#nics, cell + (NIC_LAYOUT.group >> 2));
+    if (Atomics.load(this.#nics, cell + (NIC_LAYOUT.member >> 2)) === 0) return;
     this.#queues.get(group)?.push(stamp[i]!, offset[i]!, length[i]!, arrivedMs[i]!);
   }
 
   /** How many of so many missing frames its ring had no room for; each is claimed once. */
   claim(frames: number): number {
-    this.#unclaimed += this.ring.drops();
+    const dropped = this.ring.drops();
+    const nowMs = performance.now();
+    if (dropped > 0) this.#droppedMs = nowMs;
+    else if (nowMs - this.#droppedMs > CLAIM_MS) this.#unclaimed = 0;
+    this.#unclaimed += dropped;
     const claimed = Math.min(frames, this.#unclaimed);
     this.#unclaimed -= claimed;
     return claimed;
