@@ -9,6 +9,15 @@ export function enter(place: Place, hash: number): Decision {
   return new Draft(place.mark).end(ok ? 'next' : 'drop');
 }
 
+/** At the ring's side: a ring there has its copy, and a group without one has its frame sent on to the pool's. */
+export function sink(t: Tables, place: Place): Decision {
+  const draft = new Draft(place.mark);
+  const nic = t.nics.get(stampNic(place.mark));
+  const group = nic === undefined ? undefined : t.groups.get(nic.group);
+  const pool = group?.ringIfindex === place.ifindex ? group.poolIfindex : 0;
+  return pool === 0 ? draft.end('drop') : draft.redirect(pool, true);
+}
+
 export function release(t: Tables, place: Place): Decision {
   const draft = new Draft(place.mark);
   const stamp = place.mark;

@@ -18,7 +18,7 @@ import { copies, copyAway, deliver } from './deliver.ts';
 import type { Origin } from './deliver.ts';
 import { FrameCursor } from './frame.ts';
 import { depart, guard, guardSelf, local } from './guard-rules.ts';
-import { alight, board, enter, express, isLane, release } from './hold-rules.ts';
+import { alight, board, enter, express, isLane, release, sink } from './hold-rules.ts';
 import { Draft, flagged, markField, memberColour, nicBy, putField } from './tables.ts';
 import type { Decision, NicRow, Place, Tables } from './tables.ts';
 
@@ -96,7 +96,7 @@ function holdOrPass(o: Own): Decision {
   return flagged(o.nic, NIC_FLAG.drain) && heldIsEmpty(o.nic) ? o.draft.end('next', 'pass') : hold(o, 0, 'held');
 }
 
-/** Any program by name. `sink` drops whatever it sees. */
+/** Any program by name. */
 export function run(program: Program, t: Tables, bytes: Uint8Array, place: Place): Decision {
   switch (program) {
     case 'classify': return classify(t, bytes, place);
@@ -111,7 +111,7 @@ export function run(program: Program, t: Tables, bytes: Uint8Array, place: Place
     case 'enter': return enter(place, place.hash ?? 0);
     case 'board': return board(t, place, place.hash ?? 0);
     case 'alight': return alight(t, place);
-    case 'sink': return new Draft(place.mark).end('drop');
+    case 'sink': return sink(t, place);
   }
 }
 

@@ -15,6 +15,8 @@ export interface GroupRow {
   /** Of its lanes' pair; 0 = it has none. */
   laneIfindex: number;
   exitIfindex: number;
+  /** Where what comes to the ring's side goes on to; 0 = its ring is there. */
+  poolIfindex: number;
   /** By colour modulo LANES; absent = none. */
   readonly lanes: ReadonlyMap<number, LaneRow>;
   /** In the order of the kernel's list. */
@@ -86,7 +88,7 @@ export function emptyTables(markMask = MARK_MASK_DEFAULT, markShift = MARK_SHIFT
   };
 }
 export const newGroup = (colour: number, holdIfindex: number, nics: readonly number[]): GroupRow =>
-  ({ colour, commit: serial32(colour, 1) >>> 0, holdIfindex, ringIfindex: 0, laneIfindex: 0, exitIfindex: 0, lanes: new Map(), nics, heldIn: new Array<number>(RESIDUES).fill(0), generation: WIRE_CLOSED, base: 0, wireVlan: 0, uplink: 0, tunnel: 0, vni: 0, here: 0 });
+  ({ colour, commit: serial32(colour, 1) >>> 0, holdIfindex, ringIfindex: 0, laneIfindex: 0, exitIfindex: 0, poolIfindex: 0, lanes: new Map(), nics, heldIn: new Array<number>(RESIDUES).fill(0), generation: WIRE_CLOSED, base: 0, wireVlan: 0, uplink: 0, tunnel: 0, vni: 0, here: 0 });
 export const newNic = (place: Pick<NicRow, 'ifindex' | 'bridge' | 'group' | 'member' | 'flags' | 'vlan' | 'mac'>): NicRow =>
   ({ ...place, heldIn: 0, heldOut: 0, earlyIn: 0, earlyOut: 0, heldGone: 0, earlyGone: 0 });
 

@@ -54,8 +54,8 @@ export interface Config {
   readonly ledger?: LedgerConfig;
   /** undefined = whether this host is cut off is not looked at. */
   readonly isolation?: IsolationConfig;
-  /** undefined = chosen by the daemon. */
-  readonly worker: { readonly cpu: number | undefined; readonly rings: number | undefined };
+  /** `cpu` undefined = chosen by the daemon. `rings`: so many groups have packet rings of their own. */
+  readonly worker: { readonly cpu: number | undefined; readonly rings: number };
   /** undefined = none. */
   readonly hooks?: HooksConfig;
 }
@@ -241,7 +241,7 @@ function assemble(given: Given): Config {
     lanes: given.lanes ?? 'auto',
     mark: { mask: given.mask ?? 0x70000000 },
     pcap: assemblePcap(given),
-    worker: { cpu: given.cpu, rings: given.rings },
+    worker: { cpu: given.cpu, rings: given.rings ?? 4 },
     ...(given.uplink === undefined ? {} : { uplink: given.uplink }),
     ...(given.vxlanPort === undefined ? {} : { vxlanPort: given.vxlanPort }),
     ...assembleLedger(given),

@@ -19,7 +19,6 @@ import { Fence } from './edge/fence.ts';
 import { Kernel } from './edge/kernel.ts';
 import { claimMemory } from './edge/shared-memory.ts';
 import { HoldLink } from './plane/link.ts';
-import { RINGS_MAX } from './plane/queue-kind.ts';
 import { EdgeError } from './ports.ts';
 import type { Announcer, Gate, HoldPlane } from './ports.ts';
 import { SwitchAnnouncer } from './switch/announcer.ts';
@@ -81,7 +80,7 @@ function openEbpf(config: Config, pins: string): OpenPlane {
     ...(config.vxlanPort === undefined ? {} : { vxlanPort: config.vxlanPort }),
   });
   const bridges = bridgesOf(config.bridges);
-  const keeper = new KernelGate(kernel, edgeError, config.uplink, (bridge) => bridges.has(bridge), config.worker.rings ?? RINGS_MAX);
+  const keeper = new KernelGate(kernel, edgeError, config.uplink, (bridge) => bridges.has(bridge), config.worker.rings);
   const announcer = new BridgeAnnouncer({ links: () => kernel.ports() }, (MARK.releasedSplit << shift) >>> 0);
   return {
     keeper,

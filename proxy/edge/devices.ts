@@ -2,6 +2,7 @@
  * The hold pair of a group, the VXLAN device of groups by VXLAN, and the file system that pins live on.
  *
  *   bridge side  slh<id> ═══veth═══ slr<id>  ring side        slx  in no bridge
+ *    the pool's  slhp    ═══veth═══ slrp     the same, of all groups without a ring of their own (D102)
  *      lanes in  slq<id> ═══veth═══ slo<id>  and out
  *
  * Both ends: MTU 65535 (a larger frame than the MTU dies silently in veth), no IPv6, no ARP, an

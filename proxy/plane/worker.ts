@@ -28,7 +28,7 @@ import { Meter } from './meter.ts';
 import { DRAIN_BLOCKS_MAX, POOLED_BLOCK_FRAMES_MAX, PacketPool, PooledQueue } from './packet-pool.ts';
 import { ASK, ASLEEP, EXPECTANT, Order, Orders } from './orders.ts';
 import { clockMs } from './protocol.ts';
-import { retireMsOf } from './queue-kind.ts';
+import { retireMsOf } from './retire.ts';
 import type { Message, Request, WorkerOptions } from './protocol.ts';
 import { LANES } from '../ring/stamp.ts';
 import type { GroupId, HoldOptions } from '../ports.ts';
@@ -69,14 +69,10 @@ const cells = { groups: mapCells(options.pins.groups).buffer, nics: mapCells(opt
 /** One, but for a while two: where its device was lost, groups leave the old one as they are opened again. */
 const pools = new Set<PacketPool>();
 
-/** Those of groups, some of them closed. */
-const rings = new Set<RingQueue>();
-
 function openQueue(id: GroupId, { ringDevice, poolDevice, bytes }: HoldOptions): HoldQueue {
   if (poolDevice !== undefined) return openPooled(id, ringDevice, poolDevice, bytes);
-  for (const ring of rings) if (ring.isClosed) rings.delete(ring);
-  const queue = new RingQueue(ringDevice, bytes, retireMsOf(rings.size));
-  rings.add(queue);
+  const ringsOpen = [...groups.open.values()].filter((group) => group.queue instanceof RingQueue).length;
+  const queue = new RingQueue(ringDevice, bytes, retireMsOf(ringsOpen));
   libc.epollAdd(epoll, queue.fd, libc.EPOLLIN | libc.EPOLLET);
   return queue;
 }

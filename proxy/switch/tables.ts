@@ -46,6 +46,7 @@ class Group implements GroupRow {
   readonly ringIfindex = 0;
   readonly laneIfindex = 0;
   readonly exitIfindex = 0;
+  readonly poolIfindex = 0;
   readonly lanes: ReadonlyMap<number, LaneRow> = new Map();
   /** This plane has no uplink to other hosts. */
   readonly generation = WIRE_CLOSED;

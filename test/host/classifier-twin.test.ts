@@ -99,11 +99,11 @@ describe.skipIf(UNPRIVILEGED !== undefined)(`kernel and twin agree (seed ${SEED}
 function possible(program: Program): readonly Decision['answer'][] {
   switch (program) {
     case 'classify': case 'arrive': return ['next', 'drop', 'redirect'];
-    case 'release': case 'alight': return ['drop', 'redirect'];
+    case 'release': case 'alight': case 'sink': return ['drop', 'redirect'];
     case 'board': return ['next', 'drop']; // a marker, or without its hash
     case 'express': return ['next', 'redirect'];
     case 'local': return ['next'];
-    case 'sink': case 'enter': case 'land': return ['drop']; // a test run has no hash to set, and no outer headers
+    case 'enter': case 'land': return ['drop']; // a test run has no hash to set, and no outer headers
     case 'guard': case 'guard_self': case 'depart': return ['next', 'drop'];
   }
 }
@@ -118,6 +118,8 @@ const WIRE_VLANS = [100, 4094];
 const RING = 8;
 /** Index of the VXLAN device; a group whose VLAN id is 0 goes by it. */
 const TUNNEL = 11;
+/** Index of the pool's ring device. */
+const POOL = 10;
 const VNIS = [7, 0xff_ffff];
 const HOME = 0x0a4e_0001;
 const GENERATION = 9;
@@ -150,7 +152,7 @@ function randomWorld(random: Random, ifindexes: readonly number[], mark: { mask:
   for (let group = 0; group < GROUPS; group += 1) {
     const colour = near(2);
     t.groups.set(group, {
-      ...newGroup(colour, device(12 + group), nicsOf[group] ?? []), ringIfindex: random(8) === 0 ? 0 : device(RING + group), laneIfindex: device(RING + 2), exitIfindex: device(RING + group), lanes: randomLanes(random, near), commit: near(3), generation: random(8) === 0 ? WIRE_CLOSED : GENERATION,
+      ...newGroup(colour, device(12 + group), nicsOf[group] ?? []), ringIfindex: random(8) === 0 ? 0 : device(RING + group), laneIfindex: device(RING + 2), exitIfindex: device(RING + group), poolIfindex: random(3) === 0 ? 0 : device(POOL), lanes: randomLanes(random, near), commit: near(3), generation: random(8) === 0 ? WIRE_CLOSED : GENERATION,
       base: (colour - pick(random, [1, 3, 4094, 4096, 9000])) >>> 0, wireVlan: random(6) === 0 ? 0 : (WIRE_VLANS[group] ?? 0), uplink: random(16) === 0 ? 0 : device(UPLINK),
       tunnel: random(8) === 0 ? 0 : device(TUNNEL), vni: VNIS[group] ?? 0, here: HOME,
     });
@@ -269,7 +271,7 @@ function compareOne(
   const program = pick(random, ['classify', 'classify', 'classify', 'classify', 'arrive', 'arrive', 'arrive', 'guard', 'guard', 'guard_self', 'depart', 'land', 'local', 'release', 'release', 'express', 'enter', 'board', 'alight', 'alight', 'sink'] as const);
   const anywhere = pick(random, ifindexes);
   const group = t.groups.get(random(GROUPS));
-  const ifindex = program === 'release' ? (group?.holdIfindex ?? 0) : program === 'express' && group?.ringIfindex ? group.ringIfindex : program === 'alight' && random(8) > 0 ? (group?.exitIfindex ?? 0) : program === 'board' ? (group?.laneIfindex ?? 0) : program === 'arrive' && random(8) > 0 ? (ifindexes[UPLINK] ?? 0) : program === 'depart' && random(4) > 0 ? (ifindexes[TUNNEL] ?? 0) : anywhere;
+  const ifindex = program === 'release' ? (group?.holdIfindex ?? 0) : (program === 'express' || (program === 'sink' && random(4) > 0)) && group?.ringIfindex ? group.ringIfindex : program === 'alight' && random(8) > 0 ? (group?.exitIfindex ?? 0) : program === 'board' ? (group?.laneIfindex ?? 0) : program === 'arrive' && random(8) > 0 ? (ifindexes[UPLINK] ?? 0) : program === 'depart' && random(4) > 0 ? (ifindexes[TUNNEL] ?? 0) : anywhere;
   const ingressIfindex = random(5) === 0 ? 0 : pick(random, ifindexes);
   const frame = runnable(frameFor(random, t, program, ifindex));
   const mark = randomMark(random, t, program);

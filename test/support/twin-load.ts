@@ -56,6 +56,7 @@ export function load(kernel: Kernel<Program>, pins: string, t: Tables, ifindexes
     groups.setUint32(at + GROUP.ringIfindex, group.ringIfindex, true);
     groups.setUint32(at + GROUP.laneIfindex, group.laneIfindex, true);
     groups.setUint32(at + GROUP.exitIfindex, group.exitIfindex, true);
+    groups.setUint32(at + GROUP.poolIfindex, group.poolIfindex, true);
     queues.setBigUint64(id * QUEUE.size + QUEUE.bytesMax, 1n << 60n, true);
     for (let lane = 0; lane < LANES; lane += 1) {
       const cell = (id * LANES + lane) * LANE.size;

@@ -27,7 +27,7 @@ const messageOf = (run: () => unknown): string => {
 test('without anything, the documented defaults', () => {
   expect(config([])).toMatchObject({
     control: { socket: '/run/sluice/control.sock', group: 'sluice', tcp: undefined }, state: '/var/lib/sluice', log: { level: 'info', format: 'json' },
-    pins: undefined, attach: 'auto', mark: { mask: 0x70000000 }, worker: { cpu: undefined, rings: undefined },
+    pins: undefined, attach: 'auto', mark: { mask: 0x70000000 }, worker: { cpu: undefined, rings: 4 },
   });
 });
 

@@ -4,7 +4,7 @@ import { GROUP_LAYOUT, NIC_LAYOUT } from '../../proxy/plane/cells.ts';
 import { Groups } from '../../proxy/plane/groups.ts';
 import { Meter } from '../../proxy/plane/meter.ts';
 import { ADVANCE, RELEASE } from '../../proxy/plane/orders.ts';
-import { retireMsOf } from '../../proxy/plane/queue-kind.ts';
+import { retireMsOf } from '../../proxy/plane/retire.ts';
 import { SOFT_BLOCK_FRAMES_MAX, SoftQueue } from '../../proxy/plane/soft-queue.ts';
 import type { GroupId } from '../../proxy/ports.ts';
 import type { Intake } from '../../proxy/ring/frames.ts';
