@@ -4,7 +4,9 @@ SHELL := /bin/bash
 NODE_STAMP := node_modules/.package-lock.json
 SOURCES := $(shell find proxy classifier checkpoint-hooks bench -name '*.ts' 2>/dev/null)
 PAGE := checkpoint-hooks/page
-DOOR := dist/proxy/api/contract-typebox.js
+# Of fastify, but never loaded here: its own compilers of schemas, and what asks it without a socket.
+UNUSED := @fastify/ajv-compiler @fastify/fast-json-stringify-compiler light-my-request
+DOORS := $(patsubst %.ts,dist/%.js,$(wildcard proxy/doors/*.ts))
 
 .PHONY: help setup build check unit test explore fuzz deb test-deb test-image test-callers audit pictures demo demo-hosts test-hosts demo-vm test-vm bench bench-quick longrun object clean
 
@@ -19,7 +21,8 @@ $(NODE_STAMP): package.json package-lock.json
 dist/.built: $(SOURCES) $(wildcard checkpoint-hooks/page/*.html checkpoint-hooks/page/*.css checkpoint-hooks/page/*.svg) $(NODE_STAMP) tsconfig.json tsconfig.build.json
 	node_modules/.bin/tsc -p tsconfig.build.json
 	node_modules/.bin/tsc -p $(PAGE)/tsconfig.json
-	node_modules/.bin/esbuild $(DOOR) --bundle --platform=node --format=esm --target=node20 --log-level=warning --allow-overwrite --outfile=$(DOOR)
+	node_modules/.bin/esbuild $(DOORS) --bundle --platform=node --format=esm --target=node20 --log-level=warning --allow-overwrite --outbase=dist --outdir=dist \
+	  $(addprefix --external:,$(UNUSED)) --banner:js='import { createRequire } from "node:module"; const require = createRequire(import.meta.url);'
 	cp $(PAGE)/*.html $(PAGE)/*.css $(PAGE)/*.svg node_modules/uplot/dist/uPlot.iife.min.js node_modules/uplot/dist/uPlot.min.css dist/$(PAGE)/
 	@touch $@
 
@@ -39,7 +42,7 @@ test: setup dist/.built ## everything; as root also namespaces, kernel programs,
 	@deploy/setup.sh vm
 	node_modules/.bin/tsc -p tsconfig.json --noEmit
 	node_modules/.bin/eslint .
-	node_modules/.bin/vitest run --project unit --project host
+	node_modules/.bin/vitest run --project unit --project host --project alone
 
 fuzz: setup dist/.built ## the API: 50,000 requests from its schema and a flood of 100,000; SEED=n runs one again
 	SLUICE_FUZZ=50000 SLUICE_FLOOD=100000 SLUICE_SEED=$(SEED) node_modules/.bin/vitest run --project host test/host/fuzz-api.test.ts test/host/attacks-api.test.ts

@@ -6,7 +6,7 @@
  * shows itself here and not later. Errors are those of transport.ts: Refused, Unreachable.
  */
 import type { Readable } from 'node:stream';
-import type { Type } from '../proxy/api/contract-typebox.ts';
+import type { Type } from '../proxy/doors/typebox.ts';
 import { CommandReply, CommandsReply, Figures, GroupList, GroupView, HeldView, Readiness, checker, problemText } from '../proxy/api/contract.ts';
 import type { AckBody, CutBody, EpochBody, EpochCommand, GroupBody, MemberBody, ProtectBody, TakeoverBody, UnprotectBody } from '../proxy/api/contract.ts';
 import { followEvents, followFigures } from './events.ts';

@@ -9,7 +9,7 @@
  * JSON is YAML, so both are read. Bound: FILE_BYTES_MAX.
  */
 import { open } from 'node:fs/promises';
-import { LineCounter, isMap, isScalar, isSeq, parseDocument } from 'yaml';
+import { LineCounter, isMap, isScalar, isSeq, parseDocument } from '../proxy/doors/yaml.ts';
 import type { Document, Node } from 'yaml';
 import { parseGroup, problemText } from '../proxy/api/contract.ts';
 import type { GroupFile } from '../proxy/api/contract.ts';

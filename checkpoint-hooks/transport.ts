@@ -9,7 +9,7 @@
  * otherwise. Nothing is sent twice: whoever gets Unreachable does not know whether a command was
  * performed, and asks for the group's state (an exact repeat is answered with `ignored`).
  */
-import { Pool } from 'undici';
+import { Pool } from '../proxy/doors/client.ts';
 import type { Dispatcher } from 'undici';
 import { checker, Refusal as RefusalSchema } from '../proxy/api/contract.ts';
 import type { Refusal } from '../proxy/api/contract.ts';

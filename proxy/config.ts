@@ -12,7 +12,7 @@ import { closeSync, fstatSync, openSync, readFileSync, realpathSync, statSync } 
 import { hostname } from 'node:os';
 import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
-import { isMap, isScalar, isSeq, LineCounter, parseDocument } from 'yaml';
+import { isMap, isScalar, isSeq, LineCounter, parseDocument } from './doors/yaml.ts';
 import type { Node, Pair } from 'yaml';
 import { flagOf, HOOK_EVENTS, SETTING_NAMES, SETTINGS, variableOf } from './settings.ts';
 import type { Given, Listen, Read, SettingName } from './settings.ts';

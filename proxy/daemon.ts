@@ -16,9 +16,8 @@ import { createSecureContext } from 'node:tls';
 import type { Logger } from 'pino';
 import { acrossView, apiControl, nowMs, peersOf, portStats, publish, relay, relayGate, relayPeers } from './adapt.ts';
 import { Access } from './api/access.ts';
-import { buildApp } from './api/app.ts';
 import { Audit } from './api/audit.ts';
-import type { AppOptions } from './api/app.ts';
+import type { AppOptions, buildApp as build } from './api/app.ts';
 import type { App } from './api/commands.ts';
 import type { AcrossView } from './api/across.ts';
 import type { ApiDeps } from './api/deps.ts';
@@ -27,7 +26,7 @@ import { Metrics } from './api/metrics.ts';
 import { ConfigError, type Config } from './config.ts';
 import { Control } from './control/control.ts';
 import { maybeHurryAll } from './edge/ffi/libc.ts';
-import { EtcdLedger, LEASE_S } from './edge/etcd-ledger.ts';
+import type { EtcdLedger } from './edge/etcd-ledger.ts';
 import type { EtcdTls } from './edge/etcd-tls.ts';
 import { JournalFile } from './edge/journal-file.ts';
 import { Netlink } from './edge/netlink.ts';
@@ -106,12 +105,12 @@ async function compose(config: Config, around: Around, undo: Undo[]): Promise<()
   mustBeJournalled(keeper.leftovers, records, kept, config.state);
   const plane = dataPlane.start();
   undo.push(() => plane.stop());
-  await plane.close(0); // its first answer: it runs, and has the pinned maps in its memory
+  const [{ buildApp }] = await Promise.all([import('./api/app.ts'), plane.close(0)]); // its first answer: it runs, and has the pinned maps in its memory; what is read from disk meanwhile is not waited for after it
   const events = new EventHub(randomBytes(4).toString('hex'));
   const told = tell(config, events, log); // ends after control: what happened last is told too
   if (told !== undefined) undo.push(() => told.stop());
   const named: NameWatch = { onClash: fatal };
-  const ledger = openLedger(config, log, named);
+  const ledger = await openLedger(config, log, named);
   if (ledger !== undefined) undo.push(() => ledger.close());
   const isolation: { watch?: IsolationWatch | undefined } = {};
   const control = new Control({
@@ -142,7 +141,7 @@ async function compose(config: Config, around: Around, undo: Undo[]): Promise<()
   });
   const audit = new Audit(around.log.audit);
   undo.push(() => audit.close());
-  const readTcpAgain = await serve(config, { control: seen, events, metrics, log, audit, version, host: config.host, health: { missing }, ...optional('across', across) }, { control, tcp: around.tcp }, undo);
+  const readTcpAgain = await serve(config, { control: seen, events, metrics, log, audit, version, host: config.host, health: { missing }, ...optional('across', across) }, { control, buildApp, tcp: around.tcp }, undo);
   log.info({ version, groups: records.length, socket: config.control.socket, kept, attach }, 'ready');
   return () => {
     const tls = config.ledger === undefined ? undefined : readLedgerTls(config.ledger); // before anything is exchanged
@@ -207,8 +206,10 @@ function watchPeers(control: Control, ledger: EtcdLedger, hub: EventHub, log: Lo
   return () => clearInterval(timer);
 }
 
-function openLedger({ host, ledger, state }: Config, log: Logger, named: NameWatch): EtcdLedger | undefined {
+/** A host alone does not load the client: it would be an eighth of what the start costs. */
+async function openLedger({ host, ledger, state }: Config, log: Logger, named: NameWatch): Promise<EtcdLedger | undefined> {
   if (ledger === undefined) return undefined;
+  const { EtcdLedger, LEASE_S } = await import('./edge/etcd-ledger.ts');
   return new EtcdLedger({
     ...ledger,
     tls: readLedgerTls(ledger),
@@ -271,8 +272,8 @@ function watchLosses(lost: () => Readonly<Record<string, number>>, log: Logger):
   return () => clearInterval(timer);
 }
 
-async function serve(config: Config, deps: ApiDeps, by: { control: Control; tcp: AppOptions | undefined }, undo: Undo[]): Promise<(() => void) | undefined> {
-  const { control } = by;
+async function serve(config: Config, deps: ApiDeps, by: { control: Control; buildApp: typeof build; tcp: AppOptions | undefined }, undo: Undo[]): Promise<(() => void) | undefined> {
+  const { control, buildApp } = by;
   const { socket, group, tcp } = config.control;
   const page = packageFile('dist/checkpoint-hooks');
   const local = await buildApp(deps, { access: Access.open(peerName), page });

@@ -1,9 +1,8 @@
 /** The daemon's log: pino to standard output, one JSON object a line, or pretty for a person. */
 import { dirname } from 'node:path';
-import pino from 'pino';
 import type { Logger } from 'pino';
-import pretty from 'pino-pretty';
 import { ConfigError } from './config.ts';
+import { pino } from './doors/log.ts';
 import type { Config } from './config.ts';
 import { checkDirectory, codeOf } from './trust.ts';
 
@@ -20,9 +19,10 @@ export interface Log {
   flush(): void;
 }
 
-export function openLog(config: Config): Log {
+export async function openLog(config: Config): Promise<Log> {
   const options = { level: config.log.level, base: { host: config.host }, timestamp: pino.stdTimeFunctions.isoTime };
   if (config.log.format === 'pretty') {
+    const { default: pretty } = await import('pino-pretty'); // for a person; a service does without
     const stream = pretty({ destination: 1, sync: true, ignore: 'pid,hostname,host' });
     const logger = pino(options, stream);
     return { ...openAudit(config, logger), logger, flush: () => undefined };

@@ -80,7 +80,7 @@ async function main(): Promise<void> {
   const request = readConfig(process.argv.slice(2), process.env);
   if (request.kind === 'help') return void process.stdout.write(helpText());
   if (request.kind === 'version') return void process.stdout.write(`sluiced ${version()}\n`);
-  const log = openLog(request.config);
+  const log = await openLog(request.config);
   const end = (): void => {
     log.flush();
     process.exit(1);

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Option } from 'commander';
 import type { Command } from 'commander';
-import { parse } from 'yaml';
+import { parse } from '../../proxy/doors/yaml.ts';
 import { Refused, Unreachable } from '../client.ts';
 import { QemuEngine } from '../engines/qemu/engine.ts';
 import type { QemuSummary } from '../engines/qemu/engine.ts';

@@ -7,8 +7,8 @@
  * The walk knows the few kinds of schema that the contract uses. Unknown fields come before missing
  * ones, since a misspelt name is usually both. It never runs on good input.
  */
-import { Compile } from './contract-typebox.ts';
-import type { Type } from './contract-typebox.ts';
+import { Compile } from '../doors/typebox.ts';
+import type { Type } from '../doors/typebox.ts';
 
 /** `path` leads to the place ([] = the whole), so that a file's line can be found. */
 export interface Problem {

@@ -6,7 +6,7 @@
  *
  * Totals count since the group was protected, or since the daemon's start if that is later.
  */
-import { Type } from './contract-typebox.ts';
+import { Type } from '../doors/typebox.ts';
 import { GroupName, GroupView } from './contract-schema.ts';
 
 const Count = Type.Integer({ minimum: 0 });

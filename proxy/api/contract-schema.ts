@@ -5,7 +5,7 @@
  * what an error message shows as "expected", so it is written for the person who got it wrong.
  * Codes are a contract: never renamed, never given a second meaning.
  */
-import { Type } from './contract-typebox.ts';
+import { Type } from '../doors/typebox.ts';
 import { NUMBER_MAX } from '../core/types.ts';
 
 const strict = { additionalProperties: false } as const;

@@ -1,5 +1,5 @@
 /** Metrics of groups across hosts: how far each host is, who is heard, whether this one is cut off. */
-import { Counter, Gauge } from 'prom-client';
+import { Counter, Gauge } from '../doors/metrics.ts';
 import type { Registry } from 'prom-client';
 import type { AcrossView, HostFigures } from './across.ts';
 

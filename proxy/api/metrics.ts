@@ -6,7 +6,7 @@
  * Names begin with `sluice_`, units are base units (seconds, bytes). Must stay 0 in any healthy
  * system: sluice_leak_blocked_frames_total, sluice_release_refused_frames_total.
  */
-import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from '../doors/metrics.ts';
 import type { GroupState } from '../core/types.ts';
 import { HOLD_BUCKETS_MS, WIRE_BUCKETS_MS } from '../ports.ts';
 import type { HoldCounters } from '../ports.ts';

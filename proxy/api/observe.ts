@@ -1,6 +1,6 @@
 /** Routes that only look: groups, held frames, events, health, metrics, the schema itself. */
 import { Readable } from 'node:stream';
-import { Type } from './contract-typebox.ts';
+import { Type } from '../doors/typebox.ts';
 import { callerOf, may } from './caller.ts';
 import { GroupList, GroupParams, GroupView, DumpQuery, EventsQuery, Figures, FiguresQuery, Health, HeldView, NoQuery, Readiness, Refusal } from './contract.ts';
 import { groupView, heldView } from './answer.ts';

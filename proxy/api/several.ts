@@ -23,7 +23,6 @@ export function addSeveralRoute(app: App, deps: ApiDeps, perSecondMax: number): 
   const rate = new Rate(perSecondMax);
   app.post(COMMANDS_ROUTE, {
     schema: { summary: 'Commands of every epoch, of many groups', querystring: NoQuery, body: CommandsBody, response: replies(CommandsReply) },
-    serializerCompiler: () => JSON.stringify, // answers are of two shapes, and made by code that has types
   }, async (request) => {
     const commands = request.body.commands.map((one) => [one.group, commandOf(one)] as const);
     if (!rate.admits(request.ip, commands.length)) throw new Refused('rate_limited', `more than ${perSecondMax} commands in a second; slow down`);

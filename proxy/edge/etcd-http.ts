@@ -10,7 +10,7 @@
  * default, so a member cut off from the others fails them. Only a watch can be served a stale
  * silence; `etcd-ledger.ts` notices by its own heartbeat.
  */
-import { Agent } from 'undici';
+import { Agent } from '../doors/client.ts';
 import { EdgeError } from '../ports.ts';
 import { whyOf } from './etcd-tls.ts';
 import type { EtcdTls } from './etcd-tls.ts';

@@ -14,7 +14,7 @@
  */
 import { createHmac } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
-import { Agent, request } from 'undici';
+import { Agent, request } from '../doors/client.ts';
 import type { Deliver, Waiting } from './queue.ts';
 
 const TRIES = 4;

@@ -19,7 +19,7 @@
  * `ports` are the sides' taps, one for each of `nics` in order. QEMU makes a tap that is missing and
  * attaches it to nothing: who wrote the file made the taps, and put them into the bridge.
  */
-import { Type } from '../../../proxy/api/contract-typebox.ts';
+import { Type } from '../../../proxy/doors/typebox.ts';
 import { MemberName, GroupName, checker, problemText } from '../../../proxy/api/contract.ts';
 import type { MemberFile } from '../../../proxy/api/contract.ts';
 

@@ -16,7 +16,7 @@
 import { closeSync, existsSync, fdatasyncSync, fstatSync, fsyncSync, openSync, readFileSync, readSync, rmSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { crc32 } from 'node:zlib';
-import { Type } from '../../../proxy/api/contract-typebox.ts';
+import { Type } from '../../../proxy/doors/typebox.ts';
 import { Generation, checker, problemText } from '../../../proxy/api/contract.ts';
 import { Damaged } from './part.ts';
 

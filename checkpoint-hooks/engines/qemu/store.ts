@@ -22,7 +22,7 @@
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { open, rename } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Type } from '../../../proxy/api/contract-typebox.ts';
+import { Type } from '../../../proxy/doors/typebox.ts';
 import { Epoch, Generation, GroupName, checker, problemText } from '../../../proxy/api/contract.ts';
 import { IntentFile } from './intent.ts';
 import { lockFile } from './memory.ts';
