@@ -5,7 +5,7 @@
  *
  * Traffic: numbered probes of both members inside and out (the oracle's), TCP inside and to the
  * outside and UDP to the outside through iperf3, all rates bounded so that nothing overflows. The
- * daemon's resident memory is sampled; the first fifth is warm-up, then the median of the last
+ * daemon's resident memory is sampled; the first fifth, or ten seconds, is warm-up, then the median of the last
  * third may not exceed that of the first third by more than GROWTH_MAX.
  *
  * The bed's own memory: the oracle forgets frames once they are seen.
@@ -20,6 +20,8 @@ import { median } from './bed/stats.ts';
 
 const GROWTH_MAX = 1.1;
 const SAMPLE_MS = 500;
+/** So long the daemon's code is compiled and its heap finds its size, at this rate; more of a run that has more. */
+const WARM_UP_MS = 10_000;
 
 export interface LongRun {
   readonly seconds: number;
@@ -69,7 +71,7 @@ function background({ bed }: Rig, seconds: number): Promise<IperfResult[]> {
 async function report(rig: Rig, seconds: number, resident: readonly number[], load: readonly IperfResult[]): Promise<LongRun> {
   const metrics = await Metrics.read(rig.daemon.api);
   const intra = rig.traffic.flows('intra');
-  const warm = resident.slice(Math.floor(resident.length / 5));
+  const warm = resident.slice(Math.max(Math.floor(resident.length / 5), Math.floor(WARM_UP_MS / SAMPLE_MS)));
   const third = Math.max(1, Math.floor(warm.length / 3));
   const first = median(warm.slice(0, third));
   const last = median(warm.slice(-third));
