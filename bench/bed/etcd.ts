@@ -23,7 +23,7 @@ export interface EtcdOptions {
   /** Clients come by TLS and show a certificate of this CA; the nodes among themselves do without. */
   readonly tls?: EtcdTls;
 }
-/** Files (PEM). The certificate is every node's, and etcdctl's: etcd's own gateway shows it to itself, so it must be good for both ends. */
+/** Files (PEM). The certificate is every node's, and etcdctl's, so it must be good for both ends. */
 export interface EtcdTls {
   readonly ca: string;
   readonly cert: string;

@@ -12,20 +12,15 @@
  * an older version began has no life, nor have its keys.
  */
 import type { Acked, Epoch, Head, Swap } from '../core/types.ts';
-import { listOf, objectOf } from './etcd-http.ts';
+import { BY_CREATE, BY_MOD, BY_VALUE, EQUAL, LESS } from './etcd-messages.ts';
+import type { Compare, KeyRange, RequestOp, TxnRequest, TxnResponse } from './etcd-messages.ts';
 
 const DIGITS = 16;
-const b64 = (text: string): string => Buffer.from(text).toString('base64');
 const digits = (n: number): string => String(n).padStart(DIGITS, '0');
-export const textOf = (base64: unknown): string => (typeof base64 === 'string' ? Buffer.from(base64, 'base64').toString('utf8') : '');
 
 /** First key after all that begin with `prefix`. */
-const after = (prefix: string): string => {
-  const bytes = Buffer.from(prefix);
-  bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) + 1;
-  return bytes.toString('base64');
-};
-export const underPrefix = (prefix: string): { key: string; range_end: string } => ({ key: b64(prefix), range_end: after(prefix) });
+const after = (prefix: string): string => prefix.slice(0, -1) + String.fromCharCode(prefix.charCodeAt(prefix.length - 1) + 1);
+export const underPrefix = (prefix: string): KeyRange => ({ key: prefix, range_end: after(prefix) });
 
 export type Place =
   | { readonly kind: 'head'; readonly group: string }
@@ -67,26 +62,26 @@ export class Keys {
   }
 
   /** All of them, or none where one is refused. The store does it in two thirds of the time of `eachAckTxn`. */
-  allAcksTxn(acks: Acks, mine: object): object {
+  allAcksTxn(acks: Acks, mine: Compare): TxnRequest {
     const each = acks.map((one) => this.#ackTxn(one));
     return { compare: [mine, ...each.flatMap(({ compare }) => compare)], success: each.flatMap(({ success }) => success) };
   }
   /** Each a transaction of its own in the larger one: one that is refused stops no other. */
-  eachAckTxn(acks: Acks, mine: object): object {
+  eachAckTxn(acks: Acks, mine: Compare): TxnRequest {
     return { compare: [mine], success: acks.map((one) => ({ request_txn: this.#ackTxn(one) })) };
   }
-  #ackTxn([group, acked]: Acks[number]): { compare: readonly object[]; success: readonly object[] } {
-    const key = b64(this.#ack(group, acked));
-    const value = b64(digits(acked.epoch));
-    return { compare: [{ key, target: 'VALUE', result: 'LESS', value }], success: [{ request_put: { key, value } }] };
+  #ackTxn([group, acked]: Acks[number]): TxnRequest {
+    const key = this.#ack(group, acked);
+    const value = digits(acked.epoch);
+    return { compare: [{ key, target: BY_VALUE, result: LESS, value }], success: [{ request_put: { key, value } }] };
   }
 
-  swapTxn(group: string, { revision, witness, head, begins }: Swap): object {
-    const compare: object[] = [{ key: b64(this.head(group)), target: 'MOD', result: 'EQUAL', mod_revision: String(revision) }];
-    if (witness !== undefined) compare.push({ key: b64(this.#ack(group, witness)), target: 'VALUE', result: 'EQUAL', value: b64(digits(witness.epoch)) });
-    const success: object[] = [{ request_put: { key: b64(this.head(group)), value: b64(JSON.stringify(head)) } }];
-    if (begins.length > 0) success.push({ request_delete_range: { key: b64(this.#acks(group)), range_end: b64(`${this.#acks(group)}${digits(head.generation)}/`) } });
-    for (const host of begins) success.push({ request_put: { key: b64(this.#ack(group, { host, generation: head.generation, life: head.life })), value: b64(digits(head.start)) } });
+  swapTxn(group: string, { revision, witness, head, begins }: Swap): TxnRequest {
+    const compare: Compare[] = [{ key: this.head(group), target: BY_MOD, result: EQUAL, mod_revision: revision }];
+    if (witness !== undefined) compare.push({ key: this.#ack(group, witness), target: BY_VALUE, result: EQUAL, value: digits(witness.epoch) });
+    const success: RequestOp[] = [{ request_put: { key: this.head(group), value: JSON.stringify(head) } }];
+    if (begins.length > 0) success.push({ request_delete_range: { key: this.#acks(group), range_end: `${this.#acks(group)}${digits(head.generation)}/` } });
+    for (const host of begins) success.push({ request_put: { key: this.#ack(group, { host, generation: head.generation, life: head.life }), value: digits(head.start) } });
     return { compare, success };
   }
 
@@ -94,25 +89,22 @@ export class Keys {
    * The name is ours, or nobody's and ours from now on. Under a lease: it goes when its host is not
    * heard of any more. Where it is another daemon's, nothing is written and its owner is read.
    */
-  claimTxn(host: string, owner: string, lease: string): object {
-    const key = b64(this.host(host));
-    const put = { request_put: { key, value: b64(owner), lease } };
-    const ifFree = { compare: [{ key, target: 'CREATE', result: 'EQUAL', create_revision: '0' }], success: [put], failure: [{ request_range: { key } }] };
+  claimTxn(host: string, owner: string, lease: number): TxnRequest {
+    const key = this.host(host);
+    const put = { request_put: { key, value: owner, lease } };
+    const ifFree = { compare: [{ key, target: BY_CREATE, result: EQUAL, create_revision: 0 }], success: [put], failure: [{ request_range: { key } }] };
     return { compare: [this.ownedBy(host, owner)], success: [put], failure: [{ request_txn: ifFree }] };
   }
   /** Holds while the host's name is this owner's: acks under a name that is not ours are not written. */
-  ownedBy(host: string, owner: string): object {
-    return { key: b64(this.host(host)), target: 'VALUE', result: 'EQUAL', value: b64(owner) };
+  ownedBy(host: string, owner: string): Compare {
+    return { key: this.host(host), target: BY_VALUE, result: EQUAL, value: owner };
   }
 }
 
 /** The other owner that a claim found, where it found one. */
-export function ownerIn(answer: Readonly<Record<string, unknown>>): string | undefined {
-  if (answer['succeeded'] === true) return undefined;
-  const inner = objectOf(objectOf(listOf(answer['responses'])[0])['response_txn']);
-  if (inner['succeeded'] === true) return undefined;
-  const [kv] = listOf(objectOf(objectOf(listOf(inner['responses'])[0])['response_range'])['kvs']);
-  return kv === undefined ? undefined : textOf(kv['value']);
+export function ownerIn({ succeeded, responses }: TxnResponse): string | undefined {
+  const inner = succeeded ? undefined : responses[0]?.response_txn;
+  return inner === undefined || inner === null || inner.succeeded ? undefined : inner.responses[0]?.response_range?.kvs[0]?.value;
 }
 
 /** undefined = not one that a host wrote. */

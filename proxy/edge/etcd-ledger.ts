@@ -21,20 +21,23 @@
  * a name belongs to one owner while its lease lives, and every ack asks for that too. Bounds: one ack wanted a
  * group, one heartbeat and COMMANDS_MAX commands under way; further ones wait, TURN_MS at most.
  */
+import { randomInt } from 'node:crypto';
 import type { Acked, LedgerView, Swap } from '../core/types.ts';
 import { EdgeError } from '../ports.ts';
 import type { Ledger } from '../ports.ts';
-import { CALL_MS, EtcdHttp, listOf, objectOf } from './etcd-http.ts';
-import type { EtcdConfig } from './etcd-http.ts';
+import { CALL_MS, EtcdGrpc } from './etcd-grpc.ts';
+import type { EtcdConfig } from './etcd-grpc.ts';
 import type { EtcdTls } from './etcd-tls.ts';
-import { Keys, ownerIn, textOf, underPrefix } from './etcd-keys.ts';
+import { Keys, ownerIn, underPrefix } from './etcd-keys.ts';
 import type { Acks } from './etcd-keys.ts';
+import { DELETED, LEASE_ALIVE, LEASE_GRANT, LEASE_REVOKE, RANGE, STATUS, TXN, WATCH } from './etcd-messages.ts';
+import type { Event, Header, KeyValue, Method } from './etcd-messages.ts';
 import { Records } from './etcd-records.ts';
 
 /** etcd takes 128 operations in a transaction by default. */
 const ACKS_PER_TXN = 100;
 const TXNS_MAX = 4;
-/** Reads and swaps under way; with acks, heartbeat and watch one connection each (etcd-http.ts). */
+/** Reads and swaps under way; with acks, heartbeat and watch the connection of all calls (etcd-grpc.ts). */
 const COMMANDS_MAX = 4;
 const TURN_MS = 2000;
 const AGAIN_MS = 20;
@@ -42,12 +45,13 @@ const HEARTBEAT_MS = 500;
 const SILENCE_MS = 1500;
 /** A host that is not heard of for so long is gone from the ledger. */
 export const LEASE_S = 3;
+/** Our own numbers of leases: etcd's do not fit a safe integer. One that exists already is refused. */
+const LEASE_ID_MAX = 2 ** 48 - 1;
 const LISTENS_AGAIN_MS = 50;
 const SIZE_MS = 30_000;
 /** Half of etcd's own bound (--quota-backend-bytes), at which it takes no more acks. */
 const FILLING_BYTES = 2 ** 30;
 
-type Json = Readonly<Record<string, unknown>>;
 export interface EtcdLedgerOptions extends EtcdConfig {
   readonly self: string;
   /** This daemon among all there could be: the same in its next life on the same state, never another's. */
@@ -69,7 +73,7 @@ export interface EtcdLedgerOptions extends EtcdConfig {
 
 export class EtcdLedger implements Ledger {
   readonly self: string;
-  readonly #http: EtcdHttp;
+  readonly #etcd: EtcdGrpc;
   readonly #keys: Keys;
   readonly #options: EtcdLedgerOptions;
   readonly #records: Records;
@@ -89,7 +93,7 @@ export class EtcdLedger implements Ledger {
   #anew = true;
   /** Newest that the store has answered with. */
   #newest = 0;
-  #lease: string | undefined;
+  #lease: number | undefined;
   #heardMs = 0;
   #ok = true;
   #closed = false;
@@ -107,7 +111,7 @@ export class EtcdLedger implements Ledger {
   constructor(options: EtcdLedgerOptions) {
     this.self = options.self;
     this.#options = options;
-    this.#http = new EtcdHttp(options);
+    this.#etcd = new EtcdGrpc(options);
     this.#keys = new Keys(options.prefix);
     this.#records = new Records((key) => options.onOdd?.(key));
   }
@@ -132,13 +136,13 @@ export class EtcdLedger implements Ledger {
     this.#closed = true;
     for (const timer of this.#timers) clearInterval(timer);
     this.#watching.abort();
-    if (this.#lease !== undefined) await this.#http.call('/v3/lease/revoke', { ID: this.#lease }).catch(() => undefined);
-    await this.#http.close();
+    if (this.#lease !== undefined) await this.#etcd.call(LEASE_REVOKE, { ID: this.#lease }).catch(() => undefined);
+    this.#etcd.close();
   }
 
   /** Other certificates from now on: they were renewed. */
   show(tls: EtcdTls | undefined): void {
-    this.#http.show(tls);
+    this.#etcd.show(tls);
     this.#watching.abort(); // the watch goes on over a connection that shows them
   }
 
@@ -148,25 +152,25 @@ export class EtcdLedger implements Ledger {
   }
 
   async read(group: string): Promise<LedgerView> {
-    const answer = await this.#inTurn('/v3/kv/range', underPrefix(this.#keys.group(group)));
-    const news = listOf(answer['kvs']).filter((kv) => this.#put(kv) !== undefined);
+    const { kvs } = await this.#inTurn(RANGE, underPrefix(this.#keys.group(group)));
+    const news = kvs.filter((kv) => this.#put(kv) !== undefined);
     if (news.length > 0) this.#tell(group); // to the watch it will be nothing new
     return this.#records.viewOf(group);
   }
 
   async swap(group: string, swap: Swap): Promise<boolean> {
-    const { succeeded } = await this.#inTurn('/v3/kv/txn', objectOf(this.#keys.swapTxn(group, swap)));
-    return succeeded === true;
+    const { succeeded } = await this.#inTurn(TXN, this.#keys.swapTxn(group, swap));
+    return succeeded;
   }
 
   /** Commands of many groups at once wait here and not at etcd, where their deadlines would run, and acks come before them. */
-  async #inTurn(path: string, body: Json): Promise<Json> {
+  async #inTurn<Q, A extends object>(method: Method<Q, A>, question: Q): Promise<A> {
     const askedMs = performance.now();
     if (this.#commands >= COMMANDS_MAX) await new Promise<void>((resolve) => this.#turns.push(resolve));
     else this.#commands += 1;
     try {
       if (performance.now() - askedMs > TURN_MS) throw new EdgeError('ledger_down', `more commands wait for etcd than it does in ${TURN_MS} ms`, 'ask again; when it stays so, look at etcd: frames stay held');
-      return await this.#call(path, body);
+      return await this.#call(method, question);
     } finally {
       const next = this.#turns.shift(); // takes over this one's place
       if (next === undefined) this.#commands -= 1;
@@ -224,18 +228,18 @@ export class EtcdLedger implements Ledger {
   /** Together where none is refused, which is nearly always; else one by one. False: the name is not ours. */
   async #say(batch: Acks): Promise<boolean> {
     const mine = this.#keys.ownedBy(this.self, this.#options.owner);
-    const { succeeded: all } = await this.#call('/v3/kv/txn', objectOf(this.#keys.allAcksTxn(batch, mine)));
-    if (all === true) return true;
-    const { succeeded } = await this.#call('/v3/kv/txn', objectOf(this.#keys.eachAckTxn(batch, mine)));
-    return succeeded === true;
+    const { succeeded: all } = await this.#call(TXN, this.#keys.allAcksTxn(batch, mine));
+    if (all) return true;
+    const { succeeded } = await this.#call(TXN, this.#keys.eachAckTxn(batch, mine));
+    return succeeded;
   }
 
-  async #call(path: string, body: Json): Promise<Json> {
+  async #call<Q, A extends object>(method: Method<Q, A>, question: Q): Promise<A> {
     const newest = this.#newest;
     try {
-      const answer = await this.#http.call(path, body, CALL_MS);
-      if (path === '/v3/kv/txn') this.#be(true, ''); // it writes: reads and leases are answered by one that is full, too
-      if (path.startsWith('/v3/kv/')) this.#noteRevision(Number(objectOf(answer['header'])['revision']), newest);
+      const answer: A & { readonly header?: Header | null } = await this.#etcd.call(method, question, CALL_MS);
+      if (method.path === TXN.path) this.#be(true, ''); // it writes: reads and leases are answered by one that is full, too
+      if (answer.header !== undefined) this.#noteRevision(answer.header?.revision ?? Number.NaN, newest);
       return answer;
     } catch (error) {
       this.counts.failures += 1;
@@ -268,13 +272,11 @@ export class EtcdLedger implements Ledger {
 
   /** What is gone from the store while nobody watched is taken out here. */
   async #readAll(): Promise<void> {
-    const answer = await this.#call('/v3/kv/range', underPrefix(this.#keys.prefix));
-    const revision = Number(objectOf(answer['header'])['revision']);
-    const kvs = listOf(answer['kvs']);
-    const there = new Set(kvs.map(({ key }) => textOf(key)));
+    const { header, kvs } = await this.#call(RANGE, underPrefix(this.#keys.prefix));
+    const there = new Set(kvs.map(({ key }) => key));
     for (const host of [...this.#hosts.keys()]) if (!there.has(this.#keys.host(host))) this.#forgetHost(host);
     for (const kv of kvs) this.#put(kv);
-    this.#revision = revision;
+    this.#revision = header?.revision ?? 0;
     this.#anew = false;
     for (const group of this.#records.groups) this.#tell(group);
     this.#pump();
@@ -298,38 +300,37 @@ export class EtcdLedger implements Ledger {
     this.counts.watches += 1;
     this.#watching = new AbortController();
     this.#heardMs = performance.now();
-    const request = { create_request: { ...underPrefix(this.#keys.prefix), start_revision: String(this.#revision + 1) } };
+    const request = { create_request: { ...underPrefix(this.#keys.prefix), start_revision: this.#revision + 1 } };
     if (this.#anew) return; // it went back since it was read
-    for await (const line of this.#http.stream('/v3/watch', request, this.#watching.signal)) {
+    for await (const { canceled, compact_revision: compacted, events } of this.#etcd.stream(WATCH, request, this.#watching.signal)) {
       if (this.#anew) return; // what is still in the buffer is of the store that is gone
-      const result = objectOf(line['result']);
-      if (result['compact_revision'] !== undefined && result['canceled'] === true) return this.#readAll();
-      if (result['canceled'] === true || line['error'] !== undefined) return;
-      this.#take(listOf(result['events']));
+      if (compacted > 0 && canceled) return this.#readAll();
+      if (canceled) return;
+      this.#take(events);
     }
   }
 
-  #take(events: readonly Json[]): void {
+  #take(events: readonly Event[]): void {
     const groups = new Set<string>();
-    for (const event of events) {
-      const kv = objectOf(event['kv']);
-      const group = event['type'] === 'DELETE' ? this.#remove(kv) : this.#put(kv);
-      this.#revision = Math.max(this.#revision, Number(kv['mod_revision']));
+    for (const { type, kv } of events) {
+      if (kv === null) continue;
+      const group = type === DELETED ? this.#remove(kv) : this.#put(kv);
+      this.#revision = Math.max(this.#revision, kv.mod_revision);
       if (group !== undefined) groups.add(group);
     }
     for (const group of groups) this.#tell(group);
   }
 
   /** The group whose record it is, where it is newer than what is known. */
-  #put(kv: Json): string | undefined {
-    const place = this.#keys.placeOf(textOf(kv['key']));
+  #put(kv: KeyValue): string | undefined {
+    const place = this.#keys.placeOf(kv.key);
     if (place === undefined) return undefined;
     if (place.kind === 'host') return this.#heard(place.host);
     return this.#records.put(place, kv) ? place.group : undefined;
   }
 
-  #remove(kv: Json): string | undefined {
-    const place = this.#keys.placeOf(textOf(kv['key']));
+  #remove(kv: KeyValue): string | undefined {
+    const place = this.#keys.placeOf(kv.key);
     if (place?.kind === 'host') this.#forgetHost(place.host);
     if (place?.kind !== 'head') return undefined;
     this.#records.removeHead(place, kv);
@@ -354,7 +355,7 @@ export class EtcdLedger implements Ledger {
   #beating = false;
   async #beat(): Promise<void> {
     if (performance.now() - this.#heardMs > SILENCE_MS) {
-      this.#http.avoid(this.#http.endpoint);
+      this.#etcd.avoid(this.#etcd.endpoint);
       this.#watching.abort();
     }
     if (this.#beating || this.#closed) return;
@@ -362,8 +363,7 @@ export class EtcdLedger implements Ledger {
     try {
       this.#lease = await this.#keepLease();
       const { owner } = this.#options;
-      const answer = await this.#call('/v3/kv/txn', objectOf(this.#keys.claimTxn(this.self, owner, this.#lease)));
-      const other = ownerIn(answer);
+      const other = ownerIn(await this.#call(TXN, this.#keys.claimTxn(this.self, owner, this.#lease)));
       if (other !== undefined) this.#options.onClash?.(other);
       await this.#askSize();
     } catch (error) {
@@ -378,7 +378,7 @@ export class EtcdLedger implements Ledger {
   async #askSize(): Promise<void> {
     if (performance.now() - this.#sizeAskedMs < SIZE_MS) return;
     this.#sizeAskedMs = performance.now();
-    const bytes = await this.#http.call('/v3/maintenance/status', {}).then((status) => Number(status['dbSize']), () => Number.NaN); // nothing depends on it
+    const bytes = await this.#etcd.call(STATUS, {}).then(({ dbSize }) => dbSize, () => Number.NaN); // nothing depends on it
     if (!Number.isSafeInteger(bytes)) return;
     const isFilling = bytes > FILLING_BYTES;
     if (isFilling && !this.#isFilling) this.#options.onFilling?.(bytes);
@@ -387,11 +387,13 @@ export class EtcdLedger implements Ledger {
   }
 
   /** The one we have where it lives, else a new one. */
-  async #keepLease(): Promise<string> {
+  async #keepLease(): Promise<number> {
     if (this.#lease !== undefined) {
-      const kept = objectOf((await this.#call('/v3/lease/keepalive', { ID: this.#lease }))['result']);
-      if (Number(kept['TTL'] ?? 0) > 0) return this.#lease;
+      const { TTL } = await this.#call(LEASE_ALIVE, { ID: this.#lease });
+      if (TTL > 0) return this.#lease;
     }
-    return String((await this.#call('/v3/lease/grant', { TTL: String(LEASE_S) }))['ID']);
+    const ID = randomInt(1, LEASE_ID_MAX);
+    await this.#call(LEASE_GRANT, { TTL: LEASE_S, ID });
+    return ID;
   }
 }

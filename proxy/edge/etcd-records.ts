@@ -7,10 +7,10 @@
  * generation; the head never goes, and if somebody removes it, nothing is released for it.
  */
 import type { Acked, Epoch, Head, LedgerView } from '../core/types.ts';
-import { readEpoch, readHead, textOf } from './etcd-keys.ts';
+import { readEpoch, readHead } from './etcd-keys.ts';
 import type { Place } from './etcd-keys.ts';
+import type { KeyValue } from './etcd-messages.ts';
 
-type Json = Readonly<Record<string, unknown>>;
 interface GroupRecord {
   head: { readonly value: Head; readonly revision: number } | undefined;
   /** generation/host/life -> ack. */
@@ -39,15 +39,14 @@ export class Records {
   }
 
   /** Is it newer than what is known? */
-  put(place: HeadPlace | AckPlace, kv: Json): boolean {
+  put(place: HeadPlace | AckPlace, kv: KeyValue): boolean {
     const record = this.#record(place.group);
-    const revision = Number(kv['mod_revision']);
-    return place.kind === 'head' ? this.#putHead(record, kv, revision) : this.#putAck(record, place, kv, revision);
+    return place.kind === 'head' ? this.#putHead(record, kv, kv.mod_revision) : this.#putAck(record, place, kv, kv.mod_revision);
   }
-  removeHead({ group }: HeadPlace, kv: Json): void {
+  removeHead({ group }: HeadPlace, kv: KeyValue): void {
     const record = this.#record(group);
     record.head = undefined;
-    record.headRevision = Math.max(record.headRevision, Number(kv['mod_revision']));
+    record.headRevision = Math.max(record.headRevision, kv.mod_revision);
   }
 
   viewOf(group: string): LedgerView {
@@ -65,13 +64,13 @@ export class Records {
     return known;
   }
 
-  #putHead(record: GroupRecord, kv: Json, revision: number): boolean {
+  #putHead(record: GroupRecord, kv: KeyValue, revision: number): boolean {
     if (revision <= record.headRevision) return false;
-    const value = readHead(textOf(kv['value']));
+    const value = readHead(kv.value);
     record.headRevision = revision;
     record.head = value === undefined ? undefined : { value, revision };
     if (value === undefined) {
-      this.#onOdd(textOf(kv['key']));
+      this.#onOdd(kv.key);
       return true;
     }
     const isOver = ({ generation, life }: Acked): boolean => generation < value.generation || (generation === value.generation && life !== value.life);
@@ -79,11 +78,11 @@ export class Records {
     return true;
   }
 
-  #putAck(record: GroupRecord, { generation, life, host }: AckPlace, kv: Json, revision: number): boolean {
+  #putAck(record: GroupRecord, { generation, life, host }: AckPlace, kv: KeyValue, revision: number): boolean {
     const key = `${generation}/${host}/${life ?? ''}`;
     if (revision <= (record.acks.get(key)?.revision ?? 0) || generation < (record.head?.value.generation ?? 0)) return false;
-    const epoch = readEpoch(textOf(kv['value']));
-    if (epoch === undefined) this.#onOdd(textOf(kv['key']));
+    const epoch = readEpoch(kv.value);
+    if (epoch === undefined) this.#onOdd(kv.key);
     else record.acks.set(key, { acked: { host, generation, life, epoch }, revision });
     return true;
   }

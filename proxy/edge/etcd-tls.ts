@@ -20,7 +20,7 @@ const SERVER: Readonly<Record<string, string>> = {
   ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is not for this name or address',
 };
 const UNKNOWN = ['UNABLE_TO_VERIFY_LEAF_SIGNATURE', 'UNABLE_TO_GET_ISSUER_CERT', 'UNABLE_TO_GET_ISSUER_CERT_LOCALLY', 'SELF_SIGNED_CERT_IN_CHAIN', 'DEPTH_ZERO_SELF_SIGNED_CERT', 'CERT_SIGNATURE_FAILURE'];
-const CLOSED = ['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'];
+const CLOSED = ['ECONNRESET', 'EPIPE'];
 
 export function whyOf(error: unknown, tls: EtcdTls | undefined, nowMs: number): string {
   const message = error instanceof Error ? error.message : String(error);

@@ -42,7 +42,7 @@ const RULES: readonly { from: string; may: readonly string[] }[] = [
   { from: 'proxy/switch/', may: ['proxy/switch/', 'proxy/plane/', 'proxy/ring/', 'proxy/edge/', 'proxy/ports.ts', 'proxy/core/types.ts', 'classifier/'] },
   { from: 'proxy/control/', may: ['proxy/control/', 'proxy/core/', 'proxy/ports.ts'] },
   { from: 'proxy/doors/', may: [] },
-  { from: 'proxy/edge/', may: ['proxy/edge/', 'proxy/doors/client.ts', 'proxy/ports.ts', 'proxy/core/types.ts'] },
+  { from: 'proxy/edge/', may: ['proxy/edge/', 'proxy/doors/protobuf.ts', 'proxy/ports.ts', 'proxy/core/types.ts'] },
   { from: 'proxy/hooks/', may: ['proxy/hooks/', 'proxy/doors/client.ts'] },
   { from: 'proxy/api/contract', may: ['proxy/core/types.ts', 'proxy/api/contract', 'proxy/doors/typebox.ts'] },
   { from: 'proxy/api/', may: ['proxy/api/', 'proxy/doors/', 'proxy/core/types.ts', 'proxy/ports.ts'] },
