@@ -12,7 +12,7 @@
  * an older version began has no life, nor have its keys.
  */
 import type { Acked, Epoch, Head, Swap } from '../core/types.ts';
-import { BY_CREATE, BY_MOD, BY_VALUE, EQUAL, LESS } from './etcd-messages.ts';
+import { BY_CREATE, BY_MOD, BY_VALUE, EQUAL, LESS, textOf } from './etcd-messages.ts';
 import type { Compare, KeyRange, RequestOp, TxnRequest, TxnResponse } from './etcd-messages.ts';
 
 const DIGITS = 16;
@@ -104,7 +104,8 @@ export class Keys {
 /** The other owner that a claim found, where it found one. */
 export function ownerIn({ succeeded, responses }: TxnResponse): string | undefined {
   const inner = succeeded ? undefined : responses[0]?.response_txn;
-  return inner === undefined || inner === null || inner.succeeded ? undefined : inner.responses[0]?.response_range?.kvs[0]?.value;
+  const kv = inner === undefined || inner === null || inner.succeeded ? undefined : inner.responses[0]?.response_range?.kvs[0];
+  return kv === undefined ? undefined : textOf(kv.value);
 }
 
 /** undefined = not one that a host wrote. */

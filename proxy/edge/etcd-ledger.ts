@@ -30,7 +30,7 @@ import type { EtcdConfig } from './etcd-grpc.ts';
 import type { EtcdTls } from './etcd-tls.ts';
 import { Keys, ownerIn, underPrefix } from './etcd-keys.ts';
 import type { Acks } from './etcd-keys.ts';
-import { DELETED, LEASE_ALIVE, LEASE_GRANT, LEASE_REVOKE, RANGE, STATUS, TXN, WATCH } from './etcd-messages.ts';
+import { DELETED, LEASE_ALIVE, LEASE_GRANT, LEASE_REVOKE, RANGE, STATUS, textOf, TXN, WATCH } from './etcd-messages.ts';
 import type { Event, Header, KeyValue, Method } from './etcd-messages.ts';
 import { Records } from './etcd-records.ts';
 
@@ -273,7 +273,7 @@ export class EtcdLedger implements Ledger {
   /** What is gone from the store while nobody watched is taken out here. */
   async #readAll(): Promise<void> {
     const { header, kvs } = await this.#call(RANGE, underPrefix(this.#keys.prefix));
-    const there = new Set(kvs.map(({ key }) => key));
+    const there = new Set(kvs.map(({ key }) => textOf(key)));
     for (const host of [...this.#hosts.keys()]) if (!there.has(this.#keys.host(host))) this.#forgetHost(host);
     for (const kv of kvs) this.#put(kv);
     this.#revision = header?.revision ?? 0;
@@ -323,14 +323,14 @@ export class EtcdLedger implements Ledger {
 
   /** The group whose record it is, where it is newer than what is known. */
   #put(kv: KeyValue): string | undefined {
-    const place = this.#keys.placeOf(kv.key);
+    const place = this.#keys.placeOf(textOf(kv.key));
     if (place === undefined) return undefined;
     if (place.kind === 'host') return this.#heard(place.host);
     return this.#records.put(place, kv) ? place.group : undefined;
   }
 
   #remove(kv: KeyValue): string | undefined {
-    const place = this.#keys.placeOf(kv.key);
+    const place = this.#keys.placeOf(textOf(kv.key));
     if (place?.kind === 'host') this.#forgetHost(place.host);
     if (place?.kind !== 'head') return undefined;
     this.#records.removeHead(place, kv);

@@ -3,8 +3,9 @@
  * and mvccpb/kv.proto) the calls that a ledger makes, and of their messages the fields that it uses. What
  * else an answer has is skipped unread.
  *
- * Keys and values are bytes there and text here: all of ours are ASCII, what somebody else put there is
- * shown as far as it is text. Numbers of 64 bits are ours or count something, so they are safe integers.
+ * Keys and values are bytes. Ours are text, so questions have them as such; an answer may have anybody's,
+ * and one that is no text must not cost the others theirs: `textOf` reads it as far as it goes. Numbers of
+ * 64 bits are ours or count something, so they are safe integers.
  */
 import { configure, Root, util } from '../doors/protobuf.ts';
 
@@ -14,8 +15,8 @@ export interface KeyRange {
   readonly range_end?: string;
 }
 export interface KeyValue {
-  readonly key: string;
-  readonly value: string;
+  readonly key: Uint8Array;
+  readonly value: Uint8Array;
   readonly mod_revision: number;
 }
 export interface Compare {
@@ -72,11 +73,14 @@ export const BY_MOD = 2;
 export const BY_VALUE = 3;
 export const DELETED = 1;
 
+/** One that was not sent is an empty list. */
+export const textOf = (bytes: Uint8Array): string => bytes.length === 0 ? '' : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8');
+
 /** name -> [type, number]; `[]type` is a list of them. */
 type Fields = Readonly<Record<string, readonly [type: string, id: number]>>;
 const MESSAGES: Readonly<Record<string, Fields>> = {
   Header: { revision: ['int64', 3] },
-  KeyValue: { key: ['string', 1], mod_revision: ['int64', 3], value: ['string', 5] },
+  KeyValue: { key: ['bytes', 1], mod_revision: ['int64', 3], value: ['bytes', 5] },
   KeyRange: { key: ['string', 1], range_end: ['string', 2] },
   RangeResponse: { header: ['Header', 1], kvs: ['[]KeyValue', 2] },
   Put: { key: ['string', 1], value: ['string', 2], lease: ['int64', 3] },

@@ -9,6 +9,7 @@
 import type { Acked, Epoch, Head, LedgerView } from '../core/types.ts';
 import { readEpoch, readHead } from './etcd-keys.ts';
 import type { Place } from './etcd-keys.ts';
+import { textOf } from './etcd-messages.ts';
 import type { KeyValue } from './etcd-messages.ts';
 
 interface GroupRecord {
@@ -66,11 +67,11 @@ export class Records {
 
   #putHead(record: GroupRecord, kv: KeyValue, revision: number): boolean {
     if (revision <= record.headRevision) return false;
-    const value = readHead(kv.value);
+    const value = readHead(textOf(kv.value));
     record.headRevision = revision;
     record.head = value === undefined ? undefined : { value, revision };
     if (value === undefined) {
-      this.#onOdd(kv.key);
+      this.#onOdd(textOf(kv.key));
       return true;
     }
     const isOver = ({ generation, life }: Acked): boolean => generation < value.generation || (generation === value.generation && life !== value.life);
@@ -81,8 +82,8 @@ export class Records {
   #putAck(record: GroupRecord, { generation, life, host }: AckPlace, kv: KeyValue, revision: number): boolean {
     const key = `${generation}/${host}/${life ?? ''}`;
     if (revision <= (record.acks.get(key)?.revision ?? 0) || generation < (record.head?.value.generation ?? 0)) return false;
-    const epoch = readEpoch(kv.value);
-    if (epoch === undefined) this.#onOdd(kv.key);
+    const epoch = readEpoch(textOf(kv.value));
+    if (epoch === undefined) this.#onOdd(textOf(kv.key));
     else record.acks.set(key, { acked: { host, generation, life, epoch }, revision });
     return true;
   }
