@@ -1,8 +1,9 @@
 import { Compile } from 'typebox/compile';
+import { Value } from 'typebox/value';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { buildApp } from '../../proxy/api/app.ts';
 import type { App } from '../../proxy/api/commands.ts';
-import { ERROR_STATUS, GroupView, HeldView, Refusal } from '../../proxy/api/contract.ts';
+import { CommandReply, ERROR_STATUS, GroupView, HeldView, Refusal } from '../../proxy/api/contract.ts';
 import { epoch } from '../../proxy/core/types.ts';
 import { EdgeError } from '../../proxy/ports.ts';
 import { guarded, OPEN, world, ZERO_COUNTERS } from './memory-control.ts';
@@ -21,7 +22,15 @@ afterEach(() => app.close());
 
 async function ask(method: Method, url: string, body?: unknown): Promise<{ status: number; body: Record<string, unknown> }> {
   const answer = await app.inject({ method, url, ...(body === undefined ? {} : { payload: JSON.stringify(body), headers: { 'content-type': 'application/json' } }) });
-  return { status: answer.statusCode, body: answer.json() };
+  const said = answer.json<Record<string, unknown>>();
+  const isCommand = method !== 'GET' && url !== '/v1/commands';
+  if (url.startsWith('/v1') && (answer.statusCode >= 400 || isCommand)) expectExactly(answer.statusCode >= 400 ? Refusal : CommandReply, said);
+  return { status: answer.statusCode, body: said };
+}
+/** As the contract says it and no field more: nothing between the code that makes an answer and the wire filters it. */
+function expectExactly(schema: typeof Refusal | typeof CommandReply | typeof GroupView | typeof HeldView, body: unknown): void {
+  expect(Value.Errors(schema, body)).toEqual([]);
+  expect(Value.Clean(schema, structuredClone(body))).toEqual(body);
 }
 const post = (verb: string, body?: unknown): ReturnType<typeof ask> => ask('POST', `/v1/groups/web/${verb}`, body);
 
@@ -64,7 +73,7 @@ describe('the life of a group', () => {
   test('GET shows the group file again, and PUT takes what GET shows', async () => {
     await protectedGroup();
     const { body } = await ask('GET', '/v1/groups/web');
-    expect(Compile(GroupView).Check(body)).toBe(true);
+    expectExactly(GroupView, body);
     expect(body['members']).toEqual([{ name: 'front', open: 1, sealed: 0, acked: 0, ready: true }, { name: 'store', open: 1, sealed: 0, acked: 0, ready: true }]);
     expect(await ask('PUT', '/v1/groups/web', body['spec'])).toMatchObject({ status: 200, body: { outcome: 'ignored' } });
     expect((await app.inject('/v1/groups')).json()).toEqual([body]);
@@ -215,7 +224,7 @@ describe('looking', () => {
     await protectedGroup();
     here.control.heldEpochs = [{ epoch: epoch(1), frames: 2, bytes: 120, oldestMs: 1.23456 }, { epoch: epoch(2), frames: 1, bytes: 60, oldestMs: 0.5 }];
     const { body } = await ask('GET', '/v1/groups/web/held');
-    expect(Compile(HeldView).Check(body)).toBe(true);
+    expectExactly(HeldView, body);
     expect(body).toEqual({ group: 'web', generation: 1, frames: 3, bytes: 180, epochs: [{ epoch: 1, frames: 2, bytes: 120, oldestMs: 1.235 }, { epoch: 2, frames: 1, bytes: 60, oldestMs: 0.5 }] });
     expect((await ask('GET', '/v1/groups/db/held')).status).toBe(404);
     expect((await ask('GET', '/v1/groups/db/held.pcapng')).status).toBe(404);
