@@ -25,6 +25,8 @@ export interface Standing {
   readonly vlan: number;
   /** By VXLAN instead, under this VNI, over the bed's roads. */
   readonly vni?: number;
+  /** Hosts that are not in the bed, each with a member too (played.ts). */
+  readonly elsewhere?: readonly string[];
 }
 
 export class FarmGroup {
@@ -41,12 +43,14 @@ export class FarmGroup {
   }
 
   /** Applied, and not protected. `isAlone`: of the one host that its member is on, with the ledger of that host. */
-  static async apply({ bed, daemons }: Cluster, { name, members, vlan, vni }: Standing, isAlone = false): Promise<FarmGroup> {
+  static async apply({ bed, daemons }: Cluster, { name, members, vlan, vni, elsewhere = [] }: Standing, isAlone = false): Promise<FarmGroup> {
     const places = members.map((i) => bed.member(i));
     const calls = await Promise.all(places.map(({ host }) => WireApi.open(daemons[host]?.socket ?? '')));
     const group = new FarmGroup(name, members, calls);
     const file = { commit: 'acks', hold: { bytes: HOLD_BYTES }, ...(isAlone ? {} : { wire: vni === undefined ? { vlan } : { vxlan: vni, hosts: bed.roads() } }) };
-    await insist(() => group.#call(0).group('PUT', `/v1/groups/${name}`, { ...file, members: places.map(({ name: member, mac, port, host }) => ({ name: member, mac, port, ...(isAlone ? {} : { host: `h${host + 1}` }) })) }));
+    const here = places.map(({ name: member, mac, port, host }) => ({ name: member, mac, port, ...(isAlone ? {} : { host: `h${host + 1}` }) }));
+    const there = elsewhere.map((host, i) => ({ name: `${name}-${host}`, port: `tap-${host}`, mac: playedMac(vlan, i), host }));
+    await insist(() => group.#call(0).group('PUT', `/v1/groups/${name}`, { ...file, members: [...here, ...there] }));
     return group;
   }
 
@@ -112,3 +116,7 @@ export class FarmGroup {
     for (const host of this.members.keys()) await until(`group ${this.name} is there on its host ${host}`, async () => this.state(host).then(is, () => false), WAIT_MS);
   }
 }
+
+/** Of a member that nobody runs: locally administered, and no other's. */
+const playedMac = (vlan: number, i: number): string =>
+  [0x06, 0x50, i, vlan >> 8, vlan & 0xff, 1].map((byte) => byte.toString(16).padStart(2, '0')).join(':');

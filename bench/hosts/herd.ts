@@ -5,7 +5,8 @@
  *   each round:                    [ cuts and acks that are due ] ─► h1, h2, h3 at once ─► the next round
  *
  * Rounds are a tick apart or as long as the hosts need: the later they answer, the more is due in the
- * next. A group that is late begins its next epoch at once, and has never two at a time.
+ * next. A group that is late begins its next epoch at once, and has never two at a time; it keeps its
+ * times, so what it lost by a pause it makes up for, but no more than one interval.
  */
 import { LIMITS } from '../../proxy/api/contract.ts';
 import type { Daemon } from '../bed/daemon.ts';
@@ -67,7 +68,7 @@ export class Herd {
         turn.group.open += 1;
         Object.assign(turn, { next: 'ack', cutMs: turn.dueMs, dueMs: nowMs + pace.storeMs });
       } else {
-        Object.assign(turn, { next: 'cut', dueMs: Math.max(turn.cutMs + pace.intervalMs, nowMs) });
+        Object.assign(turn, { next: 'cut', dueMs: Math.max(turn.cutMs, nowMs - 2 * pace.intervalMs) + pace.intervalMs });
       }
     }
   }

@@ -27,6 +27,10 @@ export class LineProgram {
     this.#child.stdin?.on('error', () => undefined); // its end is seen below
   }
 
+  get pid(): number {
+    return this.#child.pid ?? 0;
+  }
+
   /** Nobody answers: a refusal is seen at the next command. */
   tell(line: string): void {
     this.#mustRun();
