@@ -34,7 +34,8 @@ const EVERY_EPOCH = /^POST .*\/(cut|ack|commit)$/;
 /** Stands for the command where too many kinds were refused in a period. */
 const OTHERS = 'others';
 
-const kindOf = ({ who, from, command, group, outcome }: AuditEntry): string => JSON.stringify([who, from, command, group, outcome]);
+/** A group's name, which may be a stranger's own words, comes last: nothing before it has a line end. */
+const kindOf = ({ who, from, command, group, outcome }: AuditEntry): string => `${who}\n${from}\n${command}\n${outcome}\n${group === undefined ? '' : `/${group}`}`;
 
 export class Audit {
   readonly #write: (entry: AuditEntry) => void;
@@ -49,25 +50,26 @@ export class Audit {
   record(entry: AuditEntry): void {
     const done = entry.outcome === 'accepted' || entry.outcome === 'sent';
     if (done && !EVERY_EPOCH.test(entry.command)) return this.#write(entry);
-    if (this.#count(entry)) return;
-    if (this.#repeats.size < KINDS_MAX) return this.#begin(entry);
+    const kind = kindOf(entry);
+    if (this.#count(kind, entry)) return;
+    if (this.#repeats.size < KINDS_MAX) return this.#begin(kind, entry);
     if (done) {
       this.flush();
-      return this.#begin(entry);
+      return this.#begin(kind, entry);
     }
     const { who, outcome } = entry;
     const other = { who, command: OTHERS, outcome };
-    if (!this.#count(other)) this.#begin(other);
+    if (!this.#count(kindOf(other), other)) this.#begin(kindOf(other), other);
   }
 
-  #begin(entry: AuditEntry): void {
-    this.#repeats.set(kindOf(entry), { last: entry, times: 0 });
+  #begin(kind: string, entry: AuditEntry): void {
+    this.#repeats.set(kind, { last: entry, times: 0 });
     this.#write(entry);
   }
 
   /** False: the first of its kind. */
-  #count(entry: AuditEntry): boolean {
-    const known = this.#repeats.get(kindOf(entry));
+  #count(kind: string, entry: AuditEntry): boolean {
+    const known = this.#repeats.get(kind);
     if (known === undefined) return false;
     known.last = entry;
     known.times += 1;

@@ -17,7 +17,7 @@ import {
   parseGroup, parseMember, problemText, ProtectBody, Refusal, TakeoverBody, UnprotectBody,
 } from './contract.ts';
 import type { Parsed } from './contract.ts';
-import type { ApiDeps } from './deps.ts';
+import type { Answer, ApiDeps } from './deps.ts';
 import { Refused } from './refuse.ts';
 
 export type App = FastifyInstance<RawServerDefault, IncomingMessage, ServerResponse, FastifyBaseLogger, TypeBoxTypeProvider>;
@@ -112,7 +112,18 @@ function parsed<T>(result: Parsed<T>): T {
 export async function run(deps: ApiDeps, group: string, command: Command): Promise<CommandReply> {
   const before = command.kind === 'delete' ? deps.control.get(group) : undefined;
   const startedMs = performance.now();
-  const { reply, state } = await deps.control.submit(group, command);
+  return answered(deps, { group, command, before, startedMs }, await deps.control.submit(group, command));
+}
+
+interface Asked {
+  readonly group: string;
+  readonly command: Command;
+  /** Of a group that may be gone afterwards. */
+  readonly before?: GroupState | undefined;
+  readonly startedMs: number;
+}
+/** What the asker is told. Throws Refused where the command was denied. */
+export function answered(deps: ApiDeps, { group, command, before, startedMs }: Asked, { reply, state }: Answer): CommandReply {
   deps.metrics.command(command.kind, (performance.now() - startedMs) / 1000);
   if (reply.outcome === 'denied') throw new Refused(reply.denial.code, reply.denial.message);
   const after = state ?? before;

@@ -16,13 +16,18 @@ import type { ApiEvent } from './contract.ts';
 const HISTORY_MAX = 4096;
 
 export class Stamped {
-  readonly id: string;
   readonly event: ApiEvent;
+  readonly #boot: string;
+  readonly #number: number;
   #text: string | undefined;
 
-  constructor(id: string, event: ApiEvent) {
-    this.id = id;
+  constructor(boot: string, number: number, event: ApiEvent) {
+    this.#boot = boot;
+    this.#number = number;
     this.event = event;
+  }
+  get id(): string {
+    return `${this.#boot}-${this.#number}`;
   }
   /** The event as one server-sent message, made once for all clients, and not where nobody asks. */
   get text(): string {
@@ -77,7 +82,7 @@ export class EventHub {
   }
 
   #stamp(event: ApiEvent): Stamped {
-    return new Stamped(`${this.#boot}-${this.#count}`, event);
+    return new Stamped(this.#boot, this.#count, event);
   }
 
   #number(id: string): number | undefined {

@@ -10,7 +10,7 @@
  */
 import type { Command } from '../core/types.ts';
 import { COMMANDS_ROUTE } from './caller.ts';
-import { numbers, replies, run } from './commands.ts';
+import { answered, numbers, replies } from './commands.ts';
 import type { App } from './commands.ts';
 import { CommandsBody, CommandsReply, NoQuery } from './contract.ts';
 import type { CommandReply, EpochCommand, Refusal } from './contract.ts';
@@ -26,19 +26,26 @@ export function addSeveralRoute(app: App, deps: ApiDeps, perSecondMax: number): 
   }, async (request) => {
     const commands = request.body.commands.map((one) => [one.group, commandOf(one)] as const);
     if (!rate.admits(request.ip, commands.length)) throw new Refused('rate_limited', `more than ${perSecondMax} commands in a second; slow down`);
-    const answers = await Promise.all(commands.map(([group, command]) => run(deps, group, command)
-      .catch((error: unknown): CommandReply | Refusal => refusalTo(deps, error, request, group))));
+    const startedMs = performance.now();
+    const answers = await Promise.all(commands.map(async ([group, command]): Promise<CommandReply | Refusal> => {
+      try {
+        return answered(deps, { group, command, startedMs }, await deps.control.submit(group, command));
+      } catch (error) {
+        return refusalTo(deps, error, request, group);
+      }
+    }));
     return { answers };
   });
 }
 
-function commandOf({ group, command, member, members, ...body }: EpochCommand): Command {
-  const at = numbers(body);
+function commandOf(one: EpochCommand): Command {
+  const { group, command, member, members } = one;
+  const at = numbers(one);
   if (member !== undefined && command !== 'cut') throw new Refused('bad_request', `group ${group}: only a cut is of one "member"${command === 'ack' ? '; write members: ["…"]' : ''}`);
   if (members !== undefined && command !== 'ack') throw new Refused('bad_request', `group ${group}: only an ack is of "members"${command === 'cut' ? '; write member: "…"' : ''}`);
   switch (command) {
-    case 'cut': return { kind: 'cut', ...at, ...(member === undefined ? {} : { member }) };
-    case 'ack': return { kind: 'ack', ...at, ...(members === undefined ? {} : { members }) };
+    case 'cut': return member === undefined ? { kind: 'cut', ...at } : { kind: 'cut', ...at, member };
+    case 'ack': return members === undefined ? { kind: 'ack', ...at } : { kind: 'ack', ...at, members };
     case 'commit': return { kind: 'commit', ...at };
   }
 }

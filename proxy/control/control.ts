@@ -10,7 +10,7 @@
  * who waits is answered, and nothing is taken any more: the process should end, the kernel holds.
  */
 import { randomBytes } from 'node:crypto';
-import type { Command, CoreEvent, GroupSpec, GroupState, HostProgress, NicSpec } from '../core/types.ts';
+import type { Command, CoreEvent, DenialCode, GroupSpec, GroupState, HostProgress, NicSpec } from '../core/types.ts';
 import { deny, localOf } from '../core/watermarks.ts';
 import { EdgeError } from '../ports.ts';
 import type { AttachResult, GroupId, JournalRecord, PlaneFact } from '../ports.ts';
@@ -19,7 +19,6 @@ import type { World } from './executor.ts';
 import { COMMANDS_MAX, Group } from './group.ts';
 import type { Answer } from './group.ts';
 import { Hosts } from './hosts.ts';
-import { MailboxFull } from './mailbox.ts';
 
 export type { Answer } from './group.ts';
 
@@ -46,6 +45,8 @@ export interface ControlOptions extends World {
   /** Default: setTimeout. */
   readonly later?: (run: () => void, ms: number) => () => void;
 }
+
+const denied = (code: DenialCode, message: string, state: GroupState | undefined): Promise<Answer> => Promise.resolve({ reply: deny(code, message), state });
 
 function afterMs(run: () => void, ms: number): () => void {
   const timer = setTimeout(run, ms);
@@ -99,24 +100,21 @@ export class Control {
     return failed;
   }
 
-  /** Throws EdgeError when the journal or the data plane failed. */
-  async submit(name: string, command: Command): Promise<Answer> {
-    if (this.#closed !== undefined) throw this.#closed;
+  /** Rejects with EdgeError when the journal or the data plane failed. */
+  submit(name: string, command: Command): Promise<Answer> {
+    if (this.#closed !== undefined) return Promise.reject(this.#closed);
+    const known = this.#groups.get(name);
     if (command.kind === 'apply' && command.spec.group !== name) {
-      return { reply: deny('bad_request', `the file is of group ${command.spec.group}, not of ${name}`), state: this.get(name) };
+      return denied('bad_request', `the file is of group ${command.spec.group}, not of ${name}`, known?.state);
     }
-    if (this.#hosts?.isTheirs(this.get(name), command) === true) return this.#hosts.submit(name, command);
-    const group = this.#groups.get(name) ?? (command.kind === 'apply' ? this.#create(name) : undefined);
+    if (known?.isFull === true) return denied('busy', `${COMMANDS_MAX} commands of group ${name} wait already: wait for their answers`, known.state);
+    if (this.#hosts?.isTheirs(known?.state, command) === true) return this.#hosts.submit(name, command);
+    const group = known ?? (command.kind === 'apply' ? this.#create(name) : undefined);
     if (group === undefined) {
-      const full = command.kind === 'apply';
-      return { reply: full ? deny('bad_request', `this daemon has its ${GROUPS_MAX} groups: delete one first`) : deny('no_such_group', `there is no group ${name}: apply its file first`), state: undefined };
+      return command.kind === 'apply' ? denied('bad_request', `this daemon has its ${GROUPS_MAX} groups: delete one first`, undefined)
+        : denied('no_such_group', `there is no group ${name}: apply its file first`, undefined);
     }
-    try {
-      return await group.submit(command);
-    } catch (error) {
-      if (!(error instanceof MailboxFull)) throw error;
-      return { reply: deny('busy', `${COMMANDS_MAX} commands of group ${name} wait already: wait for their answers`), state: group.state };
-    }
+    return group.submit(command);
   }
 
   get(name: string): GroupState | undefined {

@@ -34,6 +34,8 @@ import { steppedBack } from '../core/step.ts';
 import { colourOf, localOf, openOf } from '../core/watermarks.ts';
 import { EdgeError } from '../ports.ts';
 import type { Announcer, AttachResult, Gate, GateMember, GateWire, GroupId, HoldPlane, Journal, Ledger, NicIndex } from '../ports.ts';
+import { after } from './soon.ts';
+import type { Soon } from './soon.ts';
 
 export interface World {
   readonly journal: Journal;
@@ -54,6 +56,12 @@ export interface Outcome {
   /** What the memory holds from now on. */
   readonly state: GroupState | undefined;
   readonly error?: EdgeError;
+}
+
+interface Failure {
+  /** Of the effects, which. */
+  readonly at: number;
+  readonly error: EdgeError;
 }
 
 type EffectOf<K extends Effect['kind']> = Extract<Effect, { kind: K }>;
@@ -99,8 +107,12 @@ export class Executor {
     return this.#owedWhy;
   }
 
-  async perform(before: GroupState | undefined, taken: Step): Promise<Outcome> {
-    const failure = await this.#run(taken.effects, taken.state);
+  /** At once where no effect takes time. Rejects, or throws, only for a fault of the program. */
+  perform(before: GroupState | undefined, taken: Step): Soon<Outcome> {
+    return after(this.#run(taken.effects, taken.state), (failure) => this.#outcome(before, taken, failure));
+  }
+
+  #outcome(before: GroupState | undefined, taken: Step, failure: Failure | undefined): Soon<Outcome> {
     if (failure === undefined) return { state: taken.state };
     const failed = taken.effects[failure.at]?.kind;
     if (failed === 'persist' || failed === 'forget') return { state: before, error: failure.error };
@@ -155,15 +167,14 @@ export class Executor {
   }
 
   /** undefined = all done. Only operating errors are values; a fault of the program goes through. */
-  async #run(effects: readonly Effect[], state: GroupState | undefined): Promise<{ at: number; error: EdgeError } | undefined> {
+  #run(effects: readonly Effect[], state: GroupState | undefined, from = 0): Soon<Failure | undefined> {
     this.#latest = state;
-    for (const [at, effect] of effects.entries()) {
+    for (let at = from; at < effects.length; at += 1) {
       try {
-        const done = this.#perform(effect, state);
-        if (done !== undefined) await done;
+        const done = this.#perform(effects[at]!, state);
+        if (done !== undefined) return done.then(() => this.#run(effects, state, at + 1), (error: unknown) => failedAt(at, error));
       } catch (error) {
-        if (error instanceof EdgeError) return { at, error };
-        throw error;
+        return failedAt(at, error);
       }
     }
     return undefined;
@@ -319,6 +330,11 @@ function wireOf(state: GroupState): GateWire | undefined {
 }
 const roadOf = (wire: Wire): Pick<GateWire, 'vlan' | 'vxlan'> =>
   ('vlan' in wire ? { vlan: wire.vlan } : { vlan: 0, vxlan: { vni: wire.vxlan, hosts: wire.hosts } });
+
+function failedAt(at: number, error: unknown): Failure {
+  if (error instanceof EdgeError) return { at, error };
+  throw error;
+}
 
 const recorded = (error: EdgeError): EdgeError =>
   new EdgeError('plane_down', `${error.message}; the command is recorded and is carried out when that is mended`, error.fix, error);

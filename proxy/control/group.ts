@@ -13,12 +13,14 @@ import type { Command, CoreEvent, Fact, GroupState, HostProgress, Input, Reply }
 import { progressOf } from '../core/hosts.ts';
 import { resume } from '../core/resume.ts';
 import { decide, step } from '../core/step.ts';
-import { deny } from '../core/watermarks.ts';
+import { ACCEPTED, deny } from '../core/watermarks.ts';
 import { EdgeError } from '../ports.ts';
 import type { AttachResult, GroupId } from '../ports.ts';
 import { Executor } from './executor.ts';
 import type { World } from './executor.ts';
 import { Mailbox } from './mailbox.ts';
+import { after } from './soon.ts';
+import type { Soon } from './soon.ts';
 
 /** Commands that may wait for one group; one more is answered `busy`. */
 export const COMMANDS_MAX = 256;
@@ -89,6 +91,9 @@ export class Group {
       onFault: (fault) => {
         hooks.fault(fault);
       },
+      onThrown: (error) => {
+        if (!(error instanceof EdgeError)) hooks.fault(error);
+      },
     });
   }
 
@@ -117,6 +122,10 @@ export class Group {
     return this.#mailbox.idle && this.#kept.size === 0;
   }
 
+  /** As many commands wait as may. */
+  get isFull(): boolean {
+    return this.#mailbox.isFull;
+  }
   submit(command: Command): Promise<Answer> {
     return this.#mailbox.send(command);
   }
@@ -175,78 +184,80 @@ export class Group {
     this.#cancelReminder?.();
   }
 
-  async #serve(command: Command | View | Settle): Promise<Answer> {
-    try {
-      await this.#settle();
-      if (command.kind === 'settle') return { reply: { outcome: 'accepted' }, state: this.#state };
-      return await this.#take(command);
-    } catch (error) {
-      if (!(error instanceof EdgeError)) this.#hooks.fault(error);
-      throw error;
-    }
+  #serve(command: Command | View | Settle): Soon<Answer> {
+    return after(this.#settle(), () => (command.kind === 'settle' ? { reply: ACCEPTED, state: this.#state } : this.#take(command)));
   }
 
-  async #take(command: Command | View): Promise<Answer> {
+  #take(command: Command | View): Soon<Answer> {
     const claimed = command.kind === 'ledger' ? undefined : this.#hooks.claim(command);
-    if (claimed !== undefined) {
-      return { reply: deny('port_claimed', claimed), state: this.#state };
-    }
+    if (claimed !== undefined) return { reply: deny('port_claimed', claimed), state: this.#state };
     const taken = step(this.#state, command);
-    if (taken.reply.outcome === 'accepted') {
-      const { state, error } = await this.#executor.perform(this.#state, taken);
+    if (taken.reply.outcome !== 'accepted') return this.#answer(command, taken.reply);
+    return after(this.#executor.perform(this.#state, taken), ({ state, error }) => {
       this.#state = state;
-      if (error !== undefined) {
-        this.#hooks.changed();
-        if (this.#executor.owes !== undefined) this.#remind({ kind: 'settle' });
-        throw error;
-      }
-    }
+      if (error === undefined) return this.#answer(command, taken.reply);
+      this.#hooks.changed();
+      if (this.#executor.owes !== undefined) this.#remind({ kind: 'settle' });
+      throw error;
+    });
+  }
+  #answer(command: Command | View, reply: Reply): Answer {
     this.#hooks.changed();
-    this.#again(command, taken.reply);
-    return { reply: taken.reply, state: this.#state };
+    this.#again(command, reply);
+    return { reply, state: this.#state };
   }
 
   /** What is owed is done, and a view that came while it was not is heard again. */
-  async #settle(): Promise<void> {
+  #settle(): Soon<void> {
     if (this.owes === undefined) return;
-    await this.#executor.settle();
-    if (this.#headed !== undefined) this.#mailbox.tell(this.#headed);
+    return this.#executor.settle().then(() => {
+      if (this.#headed !== undefined) this.#mailbox.tell(this.#headed);
+    });
   }
   /** A view may take two steps, and what it waited for may have come: end of a drain, of a fence. */
   #again({ kind }: Input, reply: Reply): void {
     const frees = kind === 'ledger' || kind === 'drained' || kind === 'unprotect' || kind === 'takeover';
-    if (frees && reply.outcome === 'accepted' && this.#headed !== undefined) this.#mailbox.tell(this.#headed);
+    if (!frees || reply.outcome !== 'accepted' || this.#headed === undefined) return;
+    if (this.#behind !== undefined || decide(this.#state, this.#headed).outcome !== 'ignored') this.#mailbox.tell(this.#headed);
   }
 
-  async #heed(note: Note): Promise<void> {
-    try {
-      const error = await this.#heedNow(note);
-      if (note.kind === 'ledger') this.#behind = error;
-    } catch (error) {
+  #heed(note: Note): Soon<void> {
+    const heard = (behind: EdgeError | undefined): void => {
+      if (note.kind === 'ledger') this.#behind = behind;
+    };
+    const failed = (error: unknown): void => {
       if (!(error instanceof EdgeError)) throw error;
-      if (note.kind === 'ledger') this.#behind = error;
+      heard(error);
       this.#remind(note.kind === 'holdLost' ? { kind: 'settle' } : note);
+    };
+    try {
+      const done = this.#heedNow(note);
+      return done instanceof Promise ? done.then(heard, failed) : heard(done);
+    } catch (error) {
+      return failed(error);
     }
   }
 
   /** What kept this host from taking the step; said once, and tried again. */
-  async #heedNow(note: Note): Promise<EdgeError | undefined> {
+  #heedNow(note: Note): Soon<EdgeError | undefined> {
     if (note.kind === 'holdLost') this.#executor.reopen(this.#state);
-    await this.#settle();
-    if (note.kind === 'settle' || note.kind === 'holdLost') return undefined;
-    const taken = step(this.#state, note);
+    return after(this.#settle(), () => (note.kind === 'settle' || note.kind === 'holdLost' ? undefined : this.#follow(note)));
+  }
+  #follow(fact: Fact): Soon<EdgeError | undefined> {
+    const taken = step(this.#state, fact);
     if (taken.reply.outcome !== 'accepted') return undefined;
-    const { state, error } = await this.#executor.perform(this.#state, taken);
-    const advanced = state === taken.state;
-    this.#state = state;
-    this.#hooks.changed();
-    if (error === undefined) {
-      this.#again(note, taken.reply);
-      return undefined;
-    }
-    if (error.message !== this.#behind?.message) this.#hooks.trouble(error);
-    this.#remind(advanced ? { kind: 'settle' } : note);
-    return advanced ? undefined : error;
+    return after(this.#executor.perform(this.#state, taken), ({ state, error }) => {
+      const advanced = state === taken.state;
+      this.#state = state;
+      this.#hooks.changed();
+      if (error === undefined) {
+        this.#again(fact, taken.reply);
+        return undefined;
+      }
+      if (error.message !== this.#behind?.message) this.#hooks.trouble(error);
+      this.#remind(advanced ? { kind: 'settle' } : fact);
+      return advanced ? undefined : error;
+    });
   }
 
   /** One timer a group; what it should be reminded of is kept, the newest of each kind. */

@@ -11,19 +11,23 @@
  * `close` answers everybody who waits with the reason and lets what is in flight end by itself.
  * It knows nothing of groups, and does not retry.
  */
+import type { Soon } from './soon.ts';
+
 export class MailboxFull extends Error {
   override readonly name = 'MailboxFull';
 }
 
 export interface MailboxOptions<C, R, N extends { readonly kind: string }> {
   readonly commandsMax: number;
-  readonly serve: (command: C) => Promise<R>;
+  readonly serve: (command: C) => Soon<R>;
   /** Must not throw for anything that may happen; what it throws is a fault of the program. */
-  readonly note: (note: N) => Promise<void>;
+  readonly note: (note: N) => Soon<void>;
   readonly merge: (older: N, newer: N) => N;
   /** Nothing is left to do. */
   readonly onIdle: () => void;
   readonly onFault: (fault: unknown) => void;
+  /** What serving a command threw, before its sender hears of it. */
+  readonly onThrown: (error: unknown) => void;
 }
 
 interface Waiting<C, R> {
@@ -47,7 +51,7 @@ export class Mailbox<C, R, N extends { readonly kind: string }> {
 
   send(command: C): Promise<R> {
     if (this.#closed !== undefined) return Promise.reject(this.#closed);
-    if (this.#commands.length >= this.#options.commandsMax) {
+    if (this.isFull) {
       return Promise.reject(new MailboxFull(`${this.#options.commandsMax} commands wait already`));
     }
     return new Promise((resolve, reject) => {
@@ -63,6 +67,9 @@ export class Mailbox<C, R, N extends { readonly kind: string }> {
     this.#wake();
   }
 
+  get isFull(): boolean {
+    return this.#commands.length >= this.#options.commandsMax;
+  }
   get idle(): boolean {
     return !this.#busy;
   }
@@ -78,32 +85,43 @@ export class Mailbox<C, R, N extends { readonly kind: string }> {
   #wake(): void {
     if (this.#busy) return;
     this.#busy = true;
-    this.#running = this.#run().catch(this.#options.onFault).then(() => {
-      this.#busy = false;
-      if (this.#notes.size + this.#commands.length > 0) this.#wake();
-      else this.#options.onIdle();
-    });
+    this.#running = this.#run();
   }
 
+  /** Until nothing is left; a fault ends nothing but what it befell. Never rejects. */
   async #run(): Promise<void> {
-    for (;;) {
-      const [note] = this.#notes.values();
-      if (note !== undefined) {
-        this.#notes.delete(note.kind);
-        await this.#options.note(note);
-        continue;
+    while (this.#notes.size + this.#commands.length > 0) {
+      try {
+        const done = this.#next();
+        if (done !== undefined) await done;
+      } catch (fault) {
+        this.#options.onFault(fault);
       }
-      const waiting = this.#commands.shift();
-      if (waiting === undefined) return;
-      await this.#answer(waiting);
     }
+    this.#busy = false;
+    this.#options.onIdle();
   }
 
-  async #answer({ command, resolve, reject }: Waiting<C, R>): Promise<void> {
-    try {
-      resolve(await this.#options.serve(command));
-    } catch (error) {
+  /** undefined: it is done. */
+  #next(): Soon<void> {
+    for (const note of this.#notes.values()) {
+      this.#notes.delete(note.kind);
+      return this.#options.note(note);
+    }
+    const waiting = this.#commands.shift();
+    return waiting === undefined ? undefined : this.#answer(waiting);
+  }
+
+  #answer({ command, resolve, reject }: Waiting<C, R>): Soon<void> {
+    const refuse = (error: unknown): void => {
+      this.#options.onThrown(error);
       reject(error instanceof Error ? error : new Error(String(error)));
+    };
+    try {
+      const result = this.#options.serve(command);
+      return result instanceof Promise ? result.then(resolve, refuse) : resolve(result);
+    } catch (error) {
+      return refuse(error);
     }
   }
 }

@@ -22,7 +22,7 @@ function must(holds: boolean, what: string, about: unknown): void {
 
 export function checkState(state: GroupState): void {
   const { released, committed, acked, sealed, members } = state;
-  for (const n of [released, committed, acked, sealed, state.generation]) must(Number.isSafeInteger(n) && n >= 0, 'whole numbers', state);
+  must(isCount(released) && isCount(committed) && isCount(acked) && isCount(sealed) && isCount(state.generation), 'whole numbers', state);
   must(released <= committed, 'released <= committed', state);
   must(committed <= acked, 'committed <= acked', state);
   must(acked <= sealed, 'acked <= sealed', state);
@@ -39,6 +39,8 @@ export function checkState(state: GroupState): void {
   must(colourDiff(state.colourNewest, state.colourReleased) <= COLOURS_IN_FLIGHT_MAX, 'colours in flight are bounded', state);
   if (state.seam !== undefined) must(colourDiff(colourOf(state, state.seam.epoch), state.seam.colour) > 0, 'a seam raises the base', state);
 }
+
+const isCount = (n: number): boolean => Number.isSafeInteger(n) && n >= 0;
 
 function checkMember(state: GroupState, member: MemberState): void {
   must(member.acked <= member.sealed, 'a member acks what it sealed', member);
@@ -57,11 +59,11 @@ const MOVES_FRAMES: ReadonlySet<Effect['kind']> = new Set([
 /** `command`: facts may move frames on what is in the journal already. */
 export function checkStep(before: GroupState | undefined, step: Step, command: boolean): void {
   const { state, effects, reply } = step;
-  if (state !== undefined) checkState(state);
   if (reply.outcome !== 'accepted') {
     must(state === before && effects.length === 0, 'what is not accepted changes nothing', reply);
-    return;
+    return; // the state was looked at when it came to be
   }
+  if (state !== undefined) checkState(state);
   const persists = effects.findIndex(({ kind }) => kind === 'persist');
   must(persists <= 0, 'persist stands first', effects);
   const moves = effects.findIndex(({ kind }) => MOVES_FRAMES.has(kind));

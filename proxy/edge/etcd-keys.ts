@@ -30,8 +30,14 @@ export type Place =
 /** Of each group one. */
 export type Acks = readonly (readonly [group: string, acked: Acked])[];
 
+/** Places that are kept: of 256 groups on many hosts; then they are found anew. */
+const PLACES_MAX = 16_384;
+
 export class Keys {
   readonly prefix: string;
+  /** The same keys come with every ack. */
+  readonly #places = new Map<string, Place | undefined>();
+
   constructor(prefix: string) {
     this.prefix = prefix;
   }
@@ -52,13 +58,22 @@ export class Keys {
     return `${this.#acks(group)}${digits(generation)}/${host}${life === undefined ? '' : `/${life}`}`;
   }
 
-  /** What a key is of; undefined = not one of ours. */
+  /** What a key is of; undefined = not one of ours, as we would have written it. */
   placeOf(key: string): Place | undefined {
+    if (this.#places.has(key)) return this.#places.get(key);
+    if (this.#places.size >= PLACES_MAX) this.#places.clear();
+    const place = this.#read(key);
+    this.#places.set(key, place);
+    return place;
+  }
+  #read(key: string): Place | undefined {
     const [what, name = '', kind, number, host, life] = key.slice(this.prefix.length).split('/');
-    if (what === 'hosts') return { kind: 'host', host: name };
+    if (what === 'hosts') return this.host(name) === key ? { kind: 'host', host: name } : undefined;
     if (what !== 'groups') return undefined;
-    if (kind === 'head') return { kind, group: name };
-    return kind === 'ack' && host !== undefined ? { kind, group: name, generation: Number(number) as Acked['generation'], life, host } : undefined;
+    if (kind === 'head') return this.head(name) === key ? { kind, group: name } : undefined;
+    if (kind !== 'ack' || host === undefined) return undefined;
+    const of = { generation: Number(number) as Acked['generation'], life, host };
+    return this.#ack(name, of) === key ? { kind, group: name, ...of } : undefined;
   }
 
   /** All of them, or none where one is refused. The store does it in two thirds of the time of `eachAckTxn`. */

@@ -33,6 +33,7 @@ import type { Acks } from './etcd-keys.ts';
 import { DELETED, LEASE_ALIVE, LEASE_GRANT, LEASE_REVOKE, RANGE, STATUS, textOf, TXN, WATCH } from './etcd-messages.ts';
 import type { Event, Header, KeyValue, Method } from './etcd-messages.ts';
 import { Records } from './etcd-records.ts';
+import { StoreSize } from './etcd-size.ts';
 
 /** etcd takes 128 operations in a transaction by default. */
 const ACKS_PER_TXN = 100;
@@ -48,9 +49,6 @@ export const LEASE_S = 3;
 /** Our own numbers of leases: etcd's do not fit a safe integer. One that exists already is refused. */
 const LEASE_ID_MAX = 2 ** 48 - 1;
 const LISTENS_AGAIN_MS = 50;
-const SIZE_MS = 30_000;
-/** Half of etcd's own bound (--quota-backend-bytes), at which it takes no more acks. */
-const FILLING_BYTES = 2 ** 30;
 
 export interface EtcdLedgerOptions extends EtcdConfig {
   readonly self: string;
@@ -63,7 +61,7 @@ export interface EtcdLedgerOptions extends EtcdConfig {
   readonly onOdd?: (key: string) => void;
   /** A host's lease ran out, or it is there again. */
   readonly onHost?: (host: string, isAlive: boolean) => void;
-  /** etcd keeps every ack until it is compacted: its file has grown beyond FILLING_BYTES. Once, until it is smaller. */
+  /** etcd's file has grown large (etcd-size.ts). */
   readonly onFilling?: (bytes: number) => void;
   /** The store answered with a revision below an earlier one: it was brought back from a backup. */
   readonly onWentBack?: (was: number, is: number) => void;
@@ -84,6 +82,7 @@ export class EtcdLedger implements Ledger {
   /** The newest of each group that was decided, to be said again to a store that went back. */
   readonly #said = new Map<string, Acked>();
   #txns = 0;
+  #pumping: NodeJS.Immediate | undefined;
   #commands = 0;
   readonly #turns: (() => void)[] = [];
   #listeners: ((group: string, view: LedgerView) => void)[] = [];
@@ -101,10 +100,7 @@ export class EtcdLedger implements Ledger {
   #tried: () => void = () => undefined;
   #watching = new AbortController();
   #timers: NodeJS.Timeout[] = [];
-  #sizeAskedMs = Number.NEGATIVE_INFINITY;
-  #isFilling = false;
-  /** Size of etcd's file as it last said; undefined = not asked yet. */
-  storeBytes: number | undefined;
+  readonly #size: StoreSize;
   /** Transactions made, for those who want to know the load. */
   readonly counts = { ackTxns: 0, acks: 0, failures: 0, watches: 0 };
 
@@ -114,6 +110,7 @@ export class EtcdLedger implements Ledger {
     this.#etcd = new EtcdGrpc(options);
     this.#keys = new Keys(options.prefix);
     this.#records = new Records((key) => options.onOdd?.(key));
+    this.#size = new StoreSize(async () => (await this.#etcd.call(STATUS, {})).dbSize, (bytes) => options.onFilling?.(bytes));
   }
 
   /** Reads what is there, and follows it until `close`; what can't be reached now is tried again for ever. */
@@ -130,6 +127,10 @@ export class EtcdLedger implements Ledger {
   }
   get hosts(): ReadonlyMap<string, number> {
     return this.#hosts;
+  }
+  /** Size of etcd's file as it last said; undefined = not asked yet. */
+  get storeBytes(): number | undefined {
+    return this.#size.bytes;
   }
 
   async close(): Promise<void> {
@@ -182,7 +183,7 @@ export class EtcdLedger implements Ledger {
     const before = this.#wanted.get(group);
     if (before?.generation === acked.generation && before.life === acked.life && before.epoch >= acked.epoch) return;
     this.#wanted.set(group, { ...acked, host: this.self });
-    setImmediate(() => this.#pump()); // those of one turn share a transaction
+    this.#pumping ??= setImmediate(() => this.#pump()); // those of one turn share a transaction
   }
 
   /** Of a life that is over, as far as was heard: nobody waits for it, and a store that went back may not know that it is. One that was not heard of yet is not. */
@@ -192,6 +193,7 @@ export class EtcdLedger implements Ledger {
   }
 
   #pump(): void {
+    this.#pumping = undefined;
     if (this.#anew) return; // what the store knows is read first
     while (this.#txns < TXNS_MAX && !this.#closed) {
       const batch = [...this.#wanted].filter(([group]) => !this.#flying.has(group)).slice(0, ACKS_PER_TXN);
@@ -323,10 +325,11 @@ export class EtcdLedger implements Ledger {
 
   /** The group whose record it is, where it is newer than what is known. */
   #put(kv: KeyValue): string | undefined {
-    const place = this.#keys.placeOf(textOf(kv.key));
+    const key = textOf(kv.key);
+    const place = this.#keys.placeOf(key);
     if (place === undefined) return undefined;
     if (place.kind === 'host') return this.#heard(place.host);
-    return this.#records.put(place, kv) ? place.group : undefined;
+    return this.#records.put(place, key, kv) ? place.group : undefined;
   }
 
   #remove(kv: KeyValue): string | undefined {
@@ -365,25 +368,13 @@ export class EtcdLedger implements Ledger {
       const { owner } = this.#options;
       const other = ownerIn(await this.#call(TXN, this.#keys.claimTxn(this.self, owner, this.#lease)));
       if (other !== undefined) this.#options.onClash?.(other);
-      await this.#askSize();
+      await this.#size.look();
     } catch (error) {
       if (!(error instanceof EdgeError)) throw error;
       if (/lease not found/.test(error.message)) this.#lease = undefined;
     } finally {
       this.#beating = false;
     }
-  }
-
-  /** Of the node that answers: each has a file of its own, of nearly the same size. */
-  async #askSize(): Promise<void> {
-    if (performance.now() - this.#sizeAskedMs < SIZE_MS) return;
-    this.#sizeAskedMs = performance.now();
-    const bytes = await this.#etcd.call(STATUS, {}).then(({ dbSize }) => dbSize, () => Number.NaN); // nothing depends on it
-    if (!Number.isSafeInteger(bytes)) return;
-    const isFilling = bytes > FILLING_BYTES;
-    if (isFilling && !this.#isFilling) this.#options.onFilling?.(bytes);
-    this.#isFilling = isFilling;
-    this.storeBytes = bytes;
   }
 
   /** The one we have where it lives, else a new one. */

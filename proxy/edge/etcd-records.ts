@@ -6,7 +6,7 @@
  * An older revision never replaces a newer one, whatever comes how often. Acks go with their
  * generation; the head never goes, and if somebody removes it, nothing is released for it.
  */
-import type { Acked, Epoch, Head, LedgerView } from '../core/types.ts';
+import type { Epoch, Head, LedgerView } from '../core/types.ts';
 import { readEpoch, readHead } from './etcd-keys.ts';
 import type { Place } from './etcd-keys.ts';
 import { textOf } from './etcd-messages.ts';
@@ -14,8 +14,8 @@ import type { KeyValue } from './etcd-messages.ts';
 
 interface GroupRecord {
   head: { readonly value: Head; readonly revision: number } | undefined;
-  /** generation/host/life -> ack. */
-  readonly acks: Map<string, { readonly acked: Acked; readonly revision: number }>;
+  /** By their keys in the store, each of one host, generation and life. */
+  readonly acks: Map<string, { readonly of: AckPlace; epoch: Epoch; revision: number }>;
   /** Of the last thing that was said of the head, its removal included. */
   headRevision: number;
 }
@@ -39,10 +39,10 @@ export class Records {
     this.#records.clear();
   }
 
-  /** Is it newer than what is known? */
-  put(place: HeadPlace | AckPlace, kv: KeyValue): boolean {
+  /** Is it newer than what is known? `key`: as text. */
+  put(place: HeadPlace | AckPlace, key: string, kv: KeyValue): boolean {
     const record = this.#record(place.group);
-    return place.kind === 'head' ? this.#putHead(record, kv, kv.mod_revision) : this.#putAck(record, place, kv, kv.mod_revision);
+    return place.kind === 'head' ? this.#putHead(record, key, kv) : this.#putAck(record, place, key, kv);
   }
   removeHead({ group }: HeadPlace, kv: KeyValue): void {
     const record = this.#record(group);
@@ -54,37 +54,41 @@ export class Records {
     const record = this.#records.get(group);
     const head = record?.head?.value;
     if (record === undefined || head === undefined) return { head: undefined, revision: 0, acks: {} };
-    const mine = [...record.acks.values()].filter(({ acked }) => acked.generation === head.generation && acked.life === head.life);
-    const acks: Record<string, Epoch> = Object.fromEntries(mine.map(({ acked }) => [acked.host, acked.epoch]));
+    const acks: Record<string, Epoch> = {};
+    for (const { of, epoch } of record.acks.values()) if (of.generation === head.generation && of.life === head.life) acks[of.host] = epoch;
     return { head, revision: record.head?.revision ?? 0, acks };
   }
 
   #record(group: string): GroupRecord {
-    const known = this.#records.get(group) ?? { head: undefined, acks: new Map<string, { acked: Acked; revision: number }>(), headRevision: 0 };
-    this.#records.set(group, known);
-    return known;
+    let record = this.#records.get(group);
+    if (record === undefined) {
+      record = { head: undefined, acks: new Map(), headRevision: 0 };
+      this.#records.set(group, record);
+    }
+    return record;
   }
 
-  #putHead(record: GroupRecord, kv: KeyValue, revision: number): boolean {
+  #putHead(record: GroupRecord, key: string, { mod_revision: revision, value: bytes }: KeyValue): boolean {
     if (revision <= record.headRevision) return false;
-    const value = readHead(textOf(kv.value));
+    const value = readHead(textOf(bytes));
     record.headRevision = revision;
     record.head = value === undefined ? undefined : { value, revision };
     if (value === undefined) {
-      this.#onOdd(textOf(kv.key));
+      this.#onOdd(key);
       return true;
     }
-    const isOver = ({ generation, life }: Acked): boolean => generation < value.generation || (generation === value.generation && life !== value.life);
-    for (const [key, { acked }] of record.acks) if (isOver(acked)) record.acks.delete(key);
+    const isOver = ({ generation, life }: AckPlace): boolean => generation < value.generation || (generation === value.generation && life !== value.life);
+    for (const [ack, { of }] of record.acks) if (isOver(of)) record.acks.delete(ack);
     return true;
   }
 
-  #putAck(record: GroupRecord, { generation, life, host }: AckPlace, kv: KeyValue, revision: number): boolean {
-    const key = `${generation}/${host}/${life ?? ''}`;
-    if (revision <= (record.acks.get(key)?.revision ?? 0) || generation < (record.head?.value.generation ?? 0)) return false;
-    const epoch = readEpoch(textOf(kv.value));
-    if (epoch === undefined) this.#onOdd(textOf(kv.key));
-    else record.acks.set(key, { acked: { host, generation, life, epoch }, revision });
+  #putAck(record: GroupRecord, place: AckPlace, key: string, { mod_revision: revision, value }: KeyValue): boolean {
+    const known = record.acks.get(key);
+    if (revision <= (known?.revision ?? 0) || place.generation < (record.head?.value.generation ?? 0)) return false;
+    const epoch = readEpoch(textOf(value));
+    if (epoch === undefined) this.#onOdd(key);
+    else if (known === undefined) record.acks.set(key, { of: place, epoch, revision });
+    else Object.assign(known, { epoch, revision });
     return true;
   }
 }

@@ -26,24 +26,27 @@
  *
  * It does not know what a record means. One process a directory: `lock` is held by flock.
  */
-import { close, closeSync, fdatasync, fdatasyncSync, fsync, ftruncateSync, mkdirSync, open, openSync, readFileSync, renameSync, rmSync, write, writeSync } from 'node:fs';
+import { close, closeSync, fdatasync, fdatasyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { GroupId, Journal, JournalRecord } from '../ports.ts';
 import { EdgeError } from '../ports.ts';
-import type { GroupSpec } from '../core/types.ts';
+import type { GroupSpec, GroupState } from '../core/types.ts';
 import { lockExclusively } from './ffi/flock.ts';
 import { FORMAT, JournalDamage, encode, parse } from './journal-format.ts';
 import type { Entry } from './journal-format.ts';
+import { makeRoom, syncDirectory, writeAll } from './journal-room.ts';
+import type { Room } from './journal-room.ts';
 import { Turn } from './journal-turn.ts';
 
-const aOpen = promisify(open);
 const aClose = promisify(close);
-const aSync = promisify(fsync);
 const aDataSync = promisify(fdatasync);
 
 /** Size of a new journal; a larger one is made when a snapshot needs more than a quarter of it. */
 const BYTES_MIN = 4 * 1024 * 1024;
+/** Everybody waits while a file is replaced: one that was half full before this is followed by one of twice its size, up to GROWS_MAX times the least. A start reads it whole. */
+const HALF_MS_MIN = 5000;
+const GROWS_MAX = 4;
 const MEND_MS = 1000;
 /** A blocking sync that took longer is followed by so many on the thread pool. */
 const SLOW_SYNC_MS = 1;
@@ -60,10 +63,6 @@ interface Waiter {
   readonly resolve: () => void;
   readonly reject: (error: EdgeError) => void;
 }
-interface File {
-  readonly fd: number;
-  readonly bytes: number;
-}
 
 export class JournalFile implements Journal {
   readonly #dir: string;
@@ -72,14 +71,15 @@ export class JournalFile implements Journal {
   readonly #latest = new Map<string, JournalRecord>();
   /** Specs as written in the present file, by group number: a line with the same one leaves it out. */
   readonly #specs = new Map<GroupId, GroupSpec>();
-  #file: File | undefined;
+  #file: Room | undefined;
   /** undefined inside: it could not be made. */
-  #spare: Promise<File | undefined> | undefined;
+  #spare: Promise<Room | undefined> | undefined;
   /** Where the next line goes, and its number; those of this turn, not written yet, are counted. */
   #pos = 0;
   #seq = 0;
   readonly #turn = new Turn(() => this.#flush());
   #synced = -1;
+  #begunMs = 0;
   /** The present file takes no more lines. */
   #suspect = true;
   #writable = true;
@@ -126,29 +126,27 @@ export class JournalFile implements Journal {
     return [...this.#latest.values()];
   }
 
-  async append(record: JournalRecord, durable: boolean): Promise<void> {
-    const group = record.state.spec.group;
-    const before = this.#latest.get(group);
-    this.#latest.set(group, record);
-    try {
-      await this.#put(this.#entryOf(record), durable, before?.state.generation !== record.state.generation);
-      this.#specs.set(record.id, record.state.spec);
-    } catch (error) {
-      if (before === undefined) this.#latest.delete(group);
-      else this.#latest.set(group, before);
-      throw error;
-    }
+  append(record: JournalRecord, durable: boolean): Promise<void> {
+    const { id, state } = record;
+    const { spec } = state;
+    const before = this.#latest.get(spec.group);
+    this.#latest.set(spec.group, record);
+    return this.#put(this.#entryOf(record), durable, before?.state.generation !== state.generation).then(
+      () => void this.#specs.set(id, spec),
+      (error: unknown) => this.#takeBack(spec.group, before, error),
+    );
   }
 
-  async forget(group: string): Promise<void> {
+  forget(group: string): Promise<void> {
     const before = this.#latest.get(group);
     this.#latest.delete(group);
-    try {
-      await this.#put({ gone: group }, true, false);
-    } catch (error) {
-      if (before !== undefined) this.#latest.set(group, before);
-      throw error;
-    }
+    return this.#put({ gone: group }, true, false).catch((error: unknown) => this.#takeBack(group, before, error));
+  }
+
+  #takeBack(group: string, before: JournalRecord | undefined, error: unknown): never {
+    if (before === undefined) this.#latest.delete(group);
+    else this.#latest.set(group, before);
+    throw error;
   }
 
   async close(): Promise<void> {
@@ -191,25 +189,28 @@ export class JournalFile implements Journal {
     }
   }
 
-  #entryOf({ id, state: { spec, ...rest } }: JournalRecord): Entry {
-    return this.#specs.get(id) === spec ? { id, state: rest } : { id, spec, state: rest };
+  #entryOf({ id, state }: JournalRecord): Entry {
+    return this.#specs.get(id) === state.spec ? { id, state: { ...state, spec: undefined } } : entryWithSpec(id, state);
   }
 
   /** The entry is in `#latest` already, so a new file has it in its snapshot. */
-  async #put(entry: Entry, durable: boolean, begins: boolean): Promise<void> {
-    while (this.#renewing !== undefined) await this.#renewing.catch(() => undefined);
-    if (this.#closed) throw new EdgeError('journal_failed', 'the journal is closed', 'ask again when the daemon is back');
+  #put(entry: Entry, durable: boolean, begins: boolean): Promise<void> {
+    if (this.#renewing !== undefined) return this.#renewing.catch(() => undefined).then(() => this.#put(entry, durable, begins));
+    if (this.#closed) return Promise.reject(new EdgeError('journal_failed', 'the journal is closed', 'ask again when the daemon is back'));
     const file = this.#file;
     const line = encode(this.#seq, this.#synced, entry);
-    if (file === undefined || this.#suspect || this.#pos + line.length > file.bytes) {
-      await this.#renew();
-      return;
-    }
-    this.#pos += line.length;
+    const bytes = Buffer.byteLength(line);
+    if (file === undefined || this.#suspect || this.#pos + bytes > file.bytes) return this.#renew();
+    this.#pos += bytes;
     this.#seq += 1;
-    await this.#turn.add(line);
-    if (durable && begins) this.#maybePastPool();
-    if (durable) await (this.#renewing ?? this.#sync()); // a new file has it in its snapshot
+    const written = this.#turn.add(line);
+    return durable ? written.then(() => this.#onDisk(begins)) : written;
+  }
+
+  /** What was written is: by a sync that began since, or in the snapshot of a new file. */
+  #onDisk(begins: boolean): Promise<void> {
+    if (begins) this.#maybePastPool();
+    return this.#renewing ?? this.#sync();
   }
 
   /** A generation that begins is waited for by VMs that stand still, and comes rarely: no hops to the pool. */
@@ -237,7 +238,12 @@ export class JournalFile implements Journal {
       return;
     }
     settle(undefined);
-    if (this.#pos > file.bytes / 2) this.#spare ??= this.#makeSpare(file.bytes).catch(() => undefined);
+    if (this.#pos > file.bytes / 2) this.#spare ??= makeRoom(this.#path('journal.next'), this.#bytesAfter(file)).catch(() => undefined);
+  }
+
+  #bytesAfter({ bytes }: Room): number {
+    const most = GROWS_MAX * (this.#options.bytesMin ?? BYTES_MIN);
+    return performance.now() - this.#begunMs > HALF_MS_MIN ? bytes : Math.max(bytes, Math.min(2 * bytes, most));
   }
 
   #suspects(error: EdgeError): EdgeError {
@@ -309,11 +315,12 @@ export class JournalFile implements Journal {
       await writeAll(spare.fd, lines, 0);
       await aDataSync(spare.fd);
       renameSync(this.#path('journal.next'), this.#path('journal'));
-      await this.#syncDirectory();
+      await syncDirectory(this.#dir);
     } catch (error) {
       throw this.#suspects(failed(`cannot write a new journal in ${this.#dir}`, error, hasNoSpace(error) ? 'make room on that file system' : 'look at the disk (dmesg)'));
     }
     this.#synced = this.#seq - 1;
+    this.#begunMs = performance.now();
     this.#suspect = false;
     this.#writable = true;
   }
@@ -323,44 +330,19 @@ export class JournalFile implements Journal {
     const lines = [encode(0, last, { format: FORMAT })];
     this.#specs.clear();
     for (const { id, state } of this.#latest.values()) {
-      const { spec, ...rest } = state;
-      lines.push(encode(lines.length, last, { id, spec, state: rest }));
-      this.#specs.set(id, spec);
+      lines.push(encode(lines.length, last, entryWithSpec(id, state)));
+      this.#specs.set(id, state.spec);
     }
     this.#seq = lines.length;
-    return Buffer.concat(lines);
+    return Buffer.from(lines.join(''));
   }
 
-  async #takeSpare(need: number): Promise<File> {
+  async #takeSpare(need: number): Promise<Room> {
     const ready = await this.#spare;
     this.#spare = undefined;
     if (ready !== undefined && ready.bytes >= 4 * need) return ready;
     if (ready !== undefined) await aClose(ready.fd);
-    return this.#makeSpare(Math.max(this.#options.bytesMin ?? BYTES_MIN, 4 * need));
-  }
-
-  /** Zeros, written and on disk: from here on its space is its own. */
-  async #makeSpare(bytes: number): Promise<File> {
-    const fd = await aOpen(this.#path('journal.next'), 'w', 0o600);
-    try {
-      const zeros = Buffer.alloc(Math.min(bytes, 1024 * 1024));
-      for (let at = 0; at < bytes; at += zeros.length) await writeAll(fd, zeros.subarray(0, bytes - at), at);
-      await aSync(fd);
-      return { fd, bytes };
-    } catch (error) {
-      ftruncateSync(fd, 0); // give back what a full disk had room for
-      await aClose(fd);
-      throw error;
-    }
-  }
-
-  async #syncDirectory(): Promise<void> {
-    const fd = await aOpen(this.#dir, 'r');
-    try {
-      await aSync(fd);
-    } finally {
-      await aClose(fd);
-    }
+    return makeRoom(this.#path('journal.next'), Math.max(this.#options.bytesMin ?? BYTES_MIN, 4 * need));
   }
 
   #mendLater(): void {
@@ -375,17 +357,7 @@ export class JournalFile implements Journal {
 
 const nextTurn = (): Promise<void> => new Promise((resolve) => void setImmediate(resolve));
 
-const writeSome = (fd: number, bytes: Buffer, at: number): Promise<number> =>
-  new Promise((resolve, reject) => {
-    write(fd, bytes, 0, bytes.length, at, (error, written) => {
-      if (error === null) resolve(written);
-      else reject(error);
-    });
-  });
-
-async function writeAll(fd: number, bytes: Buffer, at: number): Promise<void> {
-  for (let done = 0; done < bytes.length; ) done += await writeSome(fd, bytes.subarray(done), at + done);
-}
+const entryWithSpec = (id: GroupId, { spec, ...state }: GroupState): Entry => ({ id, spec, state });
 
 const codeOf = (error: unknown): string | undefined => (error instanceof Error && 'code' in error ? String(error.code) : undefined);
 

@@ -25,7 +25,7 @@ export const FORMAT = 'sluice-journal-1';
 
 export type Entry =
   | { readonly format: typeof FORMAT }
-  | { readonly id: GroupId; readonly state: Omit<GroupState, 'spec'>; readonly spec?: GroupSpec }
+  | { readonly id: GroupId; readonly state: Omit<GroupState, 'spec'> & { readonly spec?: undefined }; readonly spec?: GroupSpec }
   | { readonly gone: string };
 
 /** Where and why a journal cannot be believed. */
@@ -36,9 +36,10 @@ export class JournalDamage extends Error {
 const HEX = 16;
 const counter = (n: number): string => n.toString(HEX).padStart(12, '0');
 
-export function encode(seq: number, synced: number, entry: Entry): Buffer {
+/** One line, with its newline; UTF-8 where it is written. */
+export function encode(seq: number, synced: number, entry: Entry): string {
   const body = `${counter(seq)} ${counter(synced)} ${JSON.stringify(entry)}`;
-  return Buffer.from(`${crc32(body).toString(HEX).padStart(8, '0')} ${body}\n`);
+  return `${crc32(body).toString(HEX).padStart(8, '0')} ${body}\n`;
 }
 
 interface Line {

@@ -10,7 +10,7 @@ export interface Lines {
   readonly settle: (error: Error | undefined) => void;
 }
 interface Batch {
-  readonly lines: Buffer[];
+  readonly lines: string[];
   readonly written: Promise<void>;
   readonly settle: Lines['settle'];
 }
@@ -24,7 +24,7 @@ export class Turn {
   }
 
   /** Resolves when it is written. */
-  add(line: Buffer): Promise<void> {
+  add(line: string): Promise<void> {
     this.#batch ??= this.#begin();
     this.#batch.lines.push(line);
     return this.#batch.written;
@@ -34,7 +34,7 @@ export class Turn {
   take(): Lines | undefined {
     const batch = this.#batch;
     this.#batch = undefined;
-    return batch === undefined ? undefined : { bytes: Buffer.concat(batch.lines), settle: batch.settle };
+    return batch === undefined ? undefined : { bytes: Buffer.from(batch.lines.join('')), settle: batch.settle };
   }
 
   #begin(): Batch {

@@ -253,6 +253,7 @@ describe('who waits', () => {
       merge: (a: { kind: string; n: number }, b: { kind: string; n: number }) => (a.n > b.n ? a : b),
       onIdle: () => void log.push('idle'),
       onFault: (fault: unknown) => void log.push(`fault ${String(fault)}`),
+      onThrown: () => undefined,
     });
     await box.send('a');
     await turn();
@@ -261,6 +262,39 @@ describe('who waits', () => {
     const waiting = ['c', 'd', 'e'].map((name) => box.send(name));
     await expect(box.send('f')).rejects.toBeInstanceOf(MailboxFull);
     expect(await Promise.all(waiting)).toEqual(['c', 'd', 'e']);
+  });
+
+  test('what takes no time is done before send and tell return, what is sent meanwhile comes after it, and a fault stops nobody else', async () => {
+    const log: string[] = [];
+    const box: Mailbox<string, string, { kind: string }> = new Mailbox({
+      commandsMax: 3,
+      serve: (command: string) => {
+        log.push(`begin ${command}`);
+        if (command === 'bad') throw new Error('it is bad');
+        if (command === 'first') box.tell({ kind: 'meanwhile' });
+        log.push(`end ${command}`);
+        return command;
+      },
+      note: ({ kind }: { kind: string }) => {
+        log.push(kind);
+        if (kind === 'broken') throw new Error('broken');
+      },
+      merge: (_older: { kind: string }, newer: { kind: string }) => newer,
+      onIdle: () => void log.push('idle'),
+      onFault: (fault: unknown) => void log.push(`fault ${String(fault)}`),
+      onThrown: (error: unknown) => void log.push(`thrown ${String(error)}`),
+    });
+    const first = box.send('first');
+    expect(log).toEqual(['begin first', 'end first', 'meanwhile', 'idle']);
+    expect(box.idle).toBe(true);
+    expect(await first).toBe('first');
+    const bad = box.send('bad');
+    box.tell({ kind: 'broken' });
+    expect(log.slice(4)).toEqual(['begin bad', 'thrown Error: it is bad', 'idle', 'broken', 'fault Error: broken', 'idle']);
+    await expect(bad).rejects.toThrow('it is bad');
+    expect(await box.send('last')).toBe('last');
+    await box.close(new Error('over'));
+    await expect(box.send('late')).rejects.toThrow('over');
   });
 });
 
@@ -291,7 +325,7 @@ describe('many groups', () => {
     ports.fact({ kind: 'released', id: 9, colour: colour(2) });
     await turn();
     expect(ports.state().released).toBe(1);
-    expect(ports.events.map(({ event }) => event.type)).toEqual(['protected', 'cut', 'committed', 'output-pending', 'released']);
+    expect(ports.events.map(({ event }) => event.type)).toEqual(['protected', 'cut', 'committed', 'released', 'output-pending']);
     const reasons: string[] = [];
     ports.control.onFatal((reason) => reasons.push(reason.message));
     ports.fact({ kind: 'dead', reason: 'it broke' });

@@ -114,10 +114,22 @@ test('what somebody put into the store that is no text costs nobody else theirs'
   const records = new Records((key) => odd.push(key));
   const keys = new Keys('/s/');
   for (const one of kvs) {
-    const place = keys.placeOf(textOf(one.key));
-    if (place !== undefined && place.kind !== 'host') records.put(place, one);
+    const key = textOf(one.key);
+    const place = keys.placeOf(key);
+    if (place !== undefined && place.kind !== 'host') records.put(place, key, one);
   }
   expect(odd).toEqual(['/s/groups/a/ack/0000000000000001/h1']);
+});
+
+test('a key is ours only where we would have written it so: no host has two acks in one life', () => {
+  const keys = new Keys('/s/');
+  const ack = '/s/groups/a/ack/0000000000000001/h1/ab';
+  for (let time = 0; time < 2; time += 1) { // found, and remembered
+    expect(keys.placeOf(ack)).toEqual({ kind: 'ack', group: 'a', generation: 1, host: 'h1', life: 'ab' });
+    expect(keys.placeOf('/s/groups/a/head')).toEqual({ kind: 'head', group: 'a' });
+    expect(keys.placeOf('/s/hosts/h1')).toEqual({ kind: 'host', host: 'h1' });
+    for (const other of ['/s/groups/a/ack/1/h1/ab', `${ack}/`, `${ack}/c`, '/s/groups/a/head/', '/s/hosts/h1/x', '/s/groups/a', '/s/']) expect(keys.placeOf(other), other).toBeUndefined();
+  }
 });
 
 /** Listens, and accepts nobody: what comes when two wait already is not even connected. */

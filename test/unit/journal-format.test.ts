@@ -24,7 +24,7 @@ function history(): { lines: Buffer[]; sealed: number[]; snapshot: number } {
   }
   // Each commit (odd lines from here) was synced before the next line was written.
   const synced = (seq: number): number => (seq < snapshot ? snapshot - 1 : seq - 1 - ((seq - snapshot) % 2));
-  return { lines: entries.map((entry, seq) => encode(seq, synced(seq), entry)), sealed, snapshot };
+  return { lines: entries.map((entry, seq) => Buffer.from(encode(seq, synced(seq), entry))), sealed, snapshot };
 }
 const ZEROS = Buffer.alloc(4096);
 const { lines, sealed, snapshot } = history();
@@ -106,7 +106,7 @@ test('a power cut leaves any of the sectors written since the last sync: what wa
   let state = 12345;
   const coin = (): boolean => ((state = (Math.imul(state, 1103515245) + 12345) >>> 0) & 0x10000) !== 0;
   const kept = 8; // a commit, synced; what follows claims no more than that
-  const unsynced = lines.slice(kept + 1).map((line, i) => encode(kept + 1 + i, kept, parseEntry(line)));
+  const unsynced = lines.slice(kept + 1).map((line, i) => Buffer.from(encode(kept + 1 + i, kept, parseEntry(line))));
   const before = Buffer.concat([...lines.slice(0, kept + 1), Buffer.alloc(8192)]);
   const after = Buffer.concat([...lines.slice(0, kept + 1), ...unsynced, Buffer.alloc(8192)]);
   const seen = new Set<number | undefined>();
@@ -125,6 +125,6 @@ test('groups that are gone do not come back, and a spec is taken from where it w
   const state = accept(undefined, { kind: 'apply', spec: specOf(['a'], 'explicit', 'db') });
   const { spec, ...rest } = state;
   const after: Entry[] = [{ format: FORMAT }, { id: 3, state: rest, spec }, { gone: 'db' }, { id: 3, state: rest, spec: { ...spec, group: 'new' } }, { id: 3, state: rest }];
-  const { records } = parse(Buffer.concat(after.map((entry, seq) => encode(seq, 0, entry))));
+  const { records } = parse(Buffer.concat(after.map((entry, seq) => Buffer.from(encode(seq, 0, entry)))));
   expect(records.map(({ id, state: now }) => [id, now.spec.group])).toEqual([[3, 'new']]);
 });
