@@ -27,7 +27,7 @@ export interface Kernel {
   ensureTunnel(): number;
   deleteTunnel(): void;
   /** Ours that are in place, at these devices and wherever else they are known to be. */
-  hooks(ifindexes: readonly number[]): readonly AttachedHook[];
+  hooks(ifindexes: readonly number[]): Iterable<AttachedHook>;
   hook(hook: Hook): void;
   unhook(hook: Hook): void;
   entries(table: TableName): readonly { readonly key: Uint8Array; readonly value: number }[];

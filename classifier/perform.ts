@@ -10,8 +10,10 @@ import { DEVICES_MAX } from './abi.ts';
 import { keyBytes, keyText } from './keys.ts';
 import type { Kernel } from './kernel.ts';
 import { FENCED } from './plan.ts';
-import type { Action, Picture, TableName } from './plan.ts';
+import type { Action, AttachedHook, Picture, TableName } from './plan.ts';
 import type { Ledger } from './stats.ts';
+import { othersTurn } from './turns.ts';
+import type { Turns } from './turns.ts';
 
 export interface Failure {
   readonly ifindex: number;
@@ -35,16 +37,36 @@ export class Performer {
   }
 
   picture(): Picture {
+    const look = this.#look();
+    for (;;) {
+      const { done, value } = look.next();
+      if (done === true) return value;
+    }
+  }
+  /** The same piece by piece. Nobody but who has the gate's turn changes what it looks at, other tools apart. */
+  async pictureInTurns(turns: Turns): Promise<Picture> {
+    const look = this.#look();
+    for (;;) {
+      const { done, value } = look.next();
+      if (done === true) return value;
+      await turns.give();
+    }
+  }
+  /** Stops where it may pause. */
+  *#look(): Generator<undefined, Picture, undefined> {
     const counted = this.#kernel.counted();
-    return {
-      hooks: this.#kernel.hooks(counted),
-      tables: {
-        ports: this.table('ports'), macs: this.table('macs'), guarded: this.table('guarded'), devices: this.table('devices'), wires: this.table('wires'),
-        vnis: this.table('vnis'), peers: this.table('peers'),
-      },
-      counted: new Set(counted),
-      forwarding: new Set(this.#forwarding.keys()),
-    };
+    yield;
+    const hooks: AttachedHook[] = [];
+    for (const hook of this.#kernel.hooks(counted)) {
+      hooks.push(hook);
+      yield;
+    }
+    const tables = new Map<TableName, Map<string, number>>();
+    for (const name of TABLES) {
+      tables.set(name, this.table(name));
+      yield;
+    }
+    return { hooks, tables: tablesOf((name) => tables.get(name) ?? this.table(name)), counted: new Set(counted), forwarding: new Set(this.#forwarding.keys()) };
   }
   table(name: TableName): Map<string, number> {
     return new Map(this.#kernel.entries(name).map(({ key, value }) => [keyText(name, key), value]));
@@ -88,7 +110,7 @@ export class Performer {
     remove: ({ table, key }) => this.#kernel.remove(table, keyBytes(table, key)),
     hook: ({ hook }) => {
       this.#kernel.hook(hook);
-      return othersTurn();
+      return othersTurn(); // it takes some 10 ms (the kernel waits for its readers), and the first group of a bridge has two for each port
     },
     unhook: ({ hook }) => {
       this.#kernel.unhook(hook);
@@ -106,11 +128,9 @@ export class Performer {
   };
 }
 
-/**
- * The kernel attaches a program in some 10 ms (it waits for its readers), and the first group of a bridge
- * attaches two for each port: other groups' commands and the ledger's answers come in between.
- */
-const othersTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+const TABLES: readonly TableName[] = ['ports', 'macs', 'guarded', 'devices', 'wires', 'vnis', 'peers'];
+const tablesOf = (of: (name: TableName) => Map<string, number>): Picture['tables'] =>
+  ({ ports: of('ports'), macs: of('macs'), guarded: of('guarded'), devices: of('devices'), wires: of('wires'), vnis: of('vnis'), peers: of('peers') });
 
 const isVetting = (action: Action): action is Extract<Action, { do: 'put' }> => action.do === 'put' && action.table === 'devices';
 

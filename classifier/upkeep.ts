@@ -21,6 +21,7 @@ import { messageOf } from './reports.ts';
 import type { Reports } from './reports.ts';
 import type { NicEntry } from './roster.ts';
 import type { Ledger } from './stats.ts';
+import { Turns } from './turns.ts';
 
 export type Pair = HoldPair & LanePair & PoolPair;
 /** A group as the gate keeps it. */
@@ -97,11 +98,14 @@ export class Upkeep {
   }
   /** Until settled only what is missing; afterwards also what is too much. */
   async carryOut(): Promise<{ readonly wanted: Want; readonly failures: readonly Failure[] }> {
+    const turns = new Turns();
     const roadless = this.#renewTunnel();
     const ports = this.#kernel.ports();
     const unmade = [...roadless, ...this.#renewPairs(ports)];
+    await turns.give();
     const wanted = this.want(ports);
-    const there = this.#performer.picture();
+    await turns.give();
+    const there = await this.#performer.pictureInTurns(turns);
     const steps = this.settled ? plan(there, wanted.picture) : cautious(there, wanted.picture);
     const unnamed = await this.#performer.perform(steps.filter(isNaming));
     this.#place(wanted);

@@ -47,6 +47,7 @@ async function play([endpoint = '', ...names]: readonly string[]): Promise<void>
     if (group === 'known') console.log(String(Math.min(...hosts.map(({ known }) => known))));
     else for (const host of hosts) host.ack(group, Number(acked));
   }
+  process.exit(); // whoever played them is gone, and so are they
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) await play(process.argv.slice(2));

@@ -5,7 +5,7 @@
  *                                 └──► events ──► listeners ◄── output-pending, high-water, overflow
  *
  * Groups don't wait for each other; they share only the journal, which shares its syncs. Bounds:
- * 256 groups (cells of the kernel's map), `COMMANDS_MAX` commands waiting for each.
+ * 256 groups (cells of the kernel's map), `COMMANDS_MAX` (group.ts) commands waiting for each.
  * A fault of the program (a broken invariant) or a dead hold loop is told to `onFatal`, everybody
  * who waits is answered, and nothing is taken any more: the process should end, the kernel holds.
  */
@@ -16,7 +16,7 @@ import { EdgeError } from '../ports.ts';
 import type { AttachResult, GroupId, JournalRecord, PlaneFact } from '../ports.ts';
 import { asEdgeError } from './executor.ts';
 import type { World } from './executor.ts';
-import { COMMANDS_MAX, Group } from './group.ts';
+import { Group } from './group.ts';
 import type { Answer } from './group.ts';
 import { Hosts } from './hosts.ts';
 
@@ -107,7 +107,8 @@ export class Control {
     if (command.kind === 'apply' && command.spec.group !== name) {
       return denied('bad_request', `the file is of group ${command.spec.group}, not of ${name}`, known?.state);
     }
-    if (known?.isFull === true) return denied('busy', `${COMMANDS_MAX} commands of group ${name} wait already: wait for their answers`, known.state);
+    const busy = known?.busy;
+    if (busy !== undefined) return Promise.resolve(busy); // before the ledger is asked
     if (this.#hosts?.isTheirs(known?.state, command) === true) return this.#hosts.submit(name, command);
     const group = known ?? (command.kind === 'apply' ? this.#create(name) : undefined);
     if (group === undefined) {

@@ -122,12 +122,13 @@ export class Group {
     return this.#mailbox.idle && this.#kept.size === 0;
   }
 
-  /** As many commands wait as may. */
-  get isFull(): boolean {
-    return this.#mailbox.isFull;
-  }
   submit(command: Command): Promise<Answer> {
-    return this.#mailbox.send(command);
+    const { busy } = this;
+    return busy === undefined ? this.#mailbox.send(command) : Promise.resolve(busy);
+  }
+  /** What a command is answered while as many wait as may. */
+  get busy(): Answer | undefined {
+    return this.#mailbox.isFull ? { reply: deny('busy', `${COMMANDS_MAX} commands of group ${this.name} wait already: wait for their answers`), state: this.#state } : undefined;
   }
 
   tell(fact: Fact): void {
@@ -149,6 +150,7 @@ export class Group {
   async take(view: View): Promise<GroupState | undefined> {
     this.see(view);
     for (;;) {
+      if (this.busy !== undefined) throw new EdgeError('plane_down', `${COMMANDS_MAX} commands of group ${this.name} wait before what the ledger says now`, 'it is done when its turn comes: ask for the group\'s state');
       const { reply, state } = await this.#mailbox.send(view);
       if (reply.outcome !== 'accepted') return state;
     }

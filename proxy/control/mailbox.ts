@@ -23,10 +23,10 @@ export interface MailboxOptions<C, R, N extends { readonly kind: string }> {
   /** Must not throw for anything that may happen; what it throws is a fault of the program. */
   readonly note: (note: N) => Soon<void>;
   readonly merge: (older: N, newer: N) => N;
-  /** Nothing is left to do. */
+  /** Nothing is left to do. It must send nothing itself. */
   readonly onIdle: () => void;
   readonly onFault: (fault: unknown) => void;
-  /** What serving a command threw, before its sender hears of it. */
+  /** What serving a command threw; its sender is told, too. */
   readonly onThrown: (error: unknown) => void;
 }
 
@@ -114,8 +114,8 @@ export class Mailbox<C, R, N extends { readonly kind: string }> {
 
   #answer({ command, resolve, reject }: Waiting<C, R>): Soon<void> {
     const refuse = (error: unknown): void => {
-      this.#options.onThrown(error);
       reject(error instanceof Error ? error : new Error(String(error)));
+      this.#options.onThrown(error);
     };
     try {
       const result = this.#options.serve(command);

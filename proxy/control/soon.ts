@@ -1,6 +1,7 @@
 /**
  * What is there already, or will be: most of what a group does ends in the turn in which it began, and
- * a promise for each step of it is what an engine of many groups would pay most for.
+ * a promise for each step of it is what an engine of many groups would pay most for. A promise is the
+ * language's own: what else can be waited for would be taken for the value.
  */
 export type Soon<T> = T | Promise<T>;
 

@@ -26,7 +26,7 @@
 import { COLOURS_IN_FLIGHT_MAX, colour, colourDiff, epoch, generation } from './types.ts';
 import type { Across, Effect, Epoch, Fact, GroupSpec, GroupState, Head, LedgerView, Reply } from './types.ts';
 import { restoredTo } from './epochs.ts';
-import { committedOf, fencedBy, hostsOf, isOfLine, lineOf, looksLike } from './hosts.ts';
+import { ackOf, committedOf, fencedBy, hostsOf, isOfLine, lineOf, looksLike } from './hosts.ts';
 import { sameSpec } from './spec.ts';
 import { begun, toIdle } from './protection.ts';
 import { ACCEPTED, IGNORED, colourOf, deny, levelled, newestOpenOf } from './watermarks.ts';
@@ -95,7 +95,7 @@ function heedIdle(state: GroupState, across: Across, view: LedgerView, head: Hea
   if (head.begun === 'protect' && head.generation > state.generation) {
     const begins = beginning(across, head.serial, head);
     const next = { ...begun(under(state, head.spec, begins), head.generation, head.start), across: begins };
-    if ((view.acks[self] ?? head.start) > head.start) return forgotten(next, begins, head);
+    if (ackOf(head, view, self) > head.start) return forgotten(next, begins, head);
     return { state: next, effects: [PERSIST, { kind: 'attach', colour: colourOf(next, epoch(head.start + 1)), epoch: epoch(head.start + 1) }, { kind: 'emit', event: { type: 'protected' } }], onFailure: 'back' };
   }
   if (head.begun === 'protect' || (pending?.serial === head.serial && serial === head.serial)) return undefined;

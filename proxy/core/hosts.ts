@@ -37,7 +37,8 @@ export function hostsOf(spec: GroupSpec): readonly string[] {
 }
 
 /** How far a host is, as this view knows: never less than where its generation began. */
-const ackOf = (head: Head, view: LedgerView, host: string): Epoch => epoch(Math.max(head.start, view.acks[host] ?? head.start));
+export const ackOf = (head: Head, { acks }: LedgerView, host: string): Epoch =>
+  epoch(Math.max(head.start, Object.hasOwn(acks, host) ? (acks[host] ?? head.start) : head.start)); // a host may be named `constructor`
 
 /** The last epoch that all hosts of this head's generation have acked. */
 export function committedOf(head: Head, view: LedgerView): Epoch {

@@ -36,7 +36,7 @@ const PLACES_MAX = 16_384;
 export class Keys {
   readonly prefix: string;
   /** The same keys come with every ack. */
-  readonly #places = new Map<string, Place | undefined>();
+  readonly #places = new Map<string, Place>();
 
   constructor(prefix: string) {
     this.prefix = prefix;
@@ -60,18 +60,19 @@ export class Keys {
 
   /** What a key is of; undefined = not one of ours, as we would have written it. */
   placeOf(key: string): Place | undefined {
-    if (this.#places.has(key)) return this.#places.get(key);
+    const known = this.#places.get(key);
+    if (known !== undefined) return known;
     if (this.#places.size >= PLACES_MAX) this.#places.clear();
     const place = this.#read(key);
-    this.#places.set(key, place);
+    if (place !== undefined) this.#places.set(key, place);
     return place;
   }
   #read(key: string): Place | undefined {
-    const [what, name = '', kind, number, host, life] = key.slice(this.prefix.length).split('/');
+    const [what, name = '', kind, number = '', host, life] = key.slice(this.prefix.length).split('/');
     if (what === 'hosts') return this.host(name) === key ? { kind: 'host', host: name } : undefined;
     if (what !== 'groups') return undefined;
     if (kind === 'head') return this.head(name) === key ? { kind, group: name } : undefined;
-    if (kind !== 'ack' || host === undefined) return undefined;
+    if (kind !== 'ack' || host === undefined || life === '' || readEpoch(number) === undefined) return undefined;
     const of = { generation: Number(number) as Acked['generation'], life, host };
     return this.#ack(name, of) === key ? { kind, group: name, ...of } : undefined;
   }

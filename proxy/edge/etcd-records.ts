@@ -54,7 +54,7 @@ export class Records {
     const record = this.#records.get(group);
     const head = record?.head?.value;
     if (record === undefined || head === undefined) return { head: undefined, revision: 0, acks: {} };
-    const acks: Record<string, Epoch> = {};
+    const acks = Object.create(null) as Record<string, Epoch>; // a host may be named `__proto__`
     for (const { of, epoch } of record.acks.values()) if (of.generation === head.generation && of.life === head.life) acks[of.host] = epoch;
     return { head, revision: record.head?.revision ?? 0, acks };
   }

@@ -198,7 +198,8 @@ export class JournalFile implements Journal {
     if (this.#renewing !== undefined) return this.#renewing.catch(() => undefined).then(() => this.#put(entry, durable, begins));
     if (this.#closed) return Promise.reject(new EdgeError('journal_failed', 'the journal is closed', 'ask again when the daemon is back'));
     const file = this.#file;
-    const line = encode(this.#seq, this.#synced, entry);
+    const line = lineOf(this.#seq, this.#synced, entry);
+    if (line instanceof Error) return Promise.reject(line);
     const bytes = Buffer.byteLength(line);
     if (file === undefined || this.#suspect || this.#pos + bytes > file.bytes) return this.#renew();
     this.#pos += bytes;
@@ -238,9 +239,18 @@ export class JournalFile implements Journal {
       return;
     }
     settle(undefined);
-    if (this.#pos > file.bytes / 2) this.#spare ??= makeRoom(this.#path('journal.next'), this.#bytesAfter(file)).catch(() => undefined);
+    if (this.#pos > file.bytes / 2) this.#spare ??= this.#makeSpare(file);
   }
 
+  /** Where there is no room for a larger one, one of the same size. */
+  #makeSpare(present: Room): Promise<Room | undefined> {
+    const next = this.#path('journal.next');
+    const bytes = this.#bytesAfter(present);
+    return makeRoom(next, bytes).catch((error: unknown) => {
+      if (bytes === present.bytes) throw error;
+      return makeRoom(next, present.bytes);
+    }).catch(() => undefined);
+  }
   #bytesAfter({ bytes }: Room): number {
     const most = GROWS_MAX * (this.#options.bytesMin ?? BYTES_MIN);
     return performance.now() - this.#begunMs > HALF_MS_MIN ? bytes : Math.max(bytes, Math.min(2 * bytes, most));
@@ -358,6 +368,15 @@ export class JournalFile implements Journal {
 const nextTurn = (): Promise<void> => new Promise((resolve) => void setImmediate(resolve));
 
 const entryWithSpec = (id: GroupId, { spec, ...state }: GroupState): Entry => ({ id, spec, state });
+
+/** What throws here must be refused like what fails later: its record is taken back. */
+function lineOf(...of: Parameters<typeof encode>): string | Error {
+  try {
+    return encode(...of);
+  } catch (error) {
+    return error instanceof Error ? error : new Error(String(error));
+  }
+}
 
 const codeOf = (error: unknown): string | undefined => (error instanceof Error && 'code' in error ? String(error.code) : undefined);
 

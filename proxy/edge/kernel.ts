@@ -170,8 +170,9 @@ export class Kernel<P extends string> {
 
   // --------------------------------------------------------------------------------- hooks
 
-  hooks(ifindexes: readonly number[]): (Hook<P> & { readonly fresh: boolean })[] {
-    return this.#tcx ? this.#links() : ifindexes.flatMap((ifindex) => SIDES.flatMap((side) => this.#filter(ifindex, side)));
+  *hooks(ifindexes: readonly number[]): Generator<Hook<P> & { readonly fresh: boolean }, void, undefined> {
+    if (this.#tcx) yield* this.#links();
+    else for (const ifindex of ifindexes) for (const side of SIDES) yield* this.#filter(ifindex, side);
   }
   hook(hook: Hook<P>): void {
     const program = this.#program(hook.program);
@@ -222,18 +223,18 @@ export class Kernel<P extends string> {
     return `${this.#options.pinDir}/link-${ifindex}-${side}-${program}`;
   }
   /** Every pinned link; one whose device is gone, or whose program is an earlier daemon's, is not fresh. */
-  #links(): (Hook<P> & { readonly fresh: boolean })[] {
-    if (!this.#pinned) return [];
-    return readdirSync(this.#options.pinDir).flatMap((name) => {
+  *#links(): Generator<Hook<P> & { readonly fresh: boolean }, void, undefined> {
+    if (!this.#pinned) return;
+    for (const name of readdirSync(this.#options.pinDir)) {
       const [, index, side, program] = /^link-(\d+)-(ingress|egress)-(\w+)$/.exec(name) ?? [];
       const known = this.#options.programs.find((candidate) => candidate === program);
-      if (known === undefined) return [];
+      if (known === undefined) continue;
       const link = objectGet(`${this.#options.pinDir}/${name}`);
       const info = linkInfo(link);
       close(link);
       const fresh = info.ifindex === Number(index) && this.#ours.get(info.programId) === known;
-      return [{ ifindex: Number(index), side: side === 'ingress' ? 'ingress' as const : 'egress' as const, program: known, fresh }];
-    });
+      yield { ifindex: Number(index), side: side === 'ingress' ? 'ingress' : 'egress', program: known, fresh };
+    }
   }
   #filter(ifindex: number, side: Side): (Hook<P> & { readonly fresh: boolean })[] {
     const id = clsactProgram(ifindex, TC_POINT[side]);

@@ -287,7 +287,7 @@ describe.skipIf(UNPRIVILEGED !== undefined).each(['tcx', 'clsact'] as const)('a 
     const again = await gate.attach(0, spec, 3000, members);
     await gate.settle();
     expect(gate.ready()).toEqual([]);
-    expect(kernel.hooks(kernel.counted()).every(({ fresh }) => fresh)).toBe(true);
+    expect([...kernel.hooks(kernel.counted())].every(({ fresh }) => fresh)).toBe(true);
     expect(send('a', MAC.o).o).toBe(0);
     expect(send('a', MAC.b).b).toBe(1);
     expect(counters('a0')).toEqual({ held: 4, intra: 2 });

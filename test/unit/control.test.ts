@@ -235,6 +235,23 @@ describe('who waits', () => {
     await expect(ports.control.submit('web', { kind: 'protect' })).rejects.toMatchObject({ code: 'plane_down' });
   });
 
+  test('of a group across hosts, too, and the ledger is not asked for one that would not be carried out', async () => {
+    await ports.control.start([]);
+    const spec = { ...specFor(['h1', 'h2']), group: 'far' };
+    ports.view('far', { head: { serial: 1, phase: 'protected', generation: g, life: 'a1', begun: 'protect', from: generation(0), start: epoch(0), held: 'discard', spec }, revision: 1, acks: {} });
+    await turn();
+    expect(ports.control.get('far')?.phase).toBe('protected');
+    let open: () => void = () => undefined;
+    ports.hold = new Promise((resolve) => (open = resolve));
+    const waiting = Array.from({ length: COMMANDS_MAX + 1 }, () => ports.control.submit('far', { kind: 'cut', generation: g, epoch: epoch(1) }));
+    const { reply } = await ports.control.submit('far', { kind: 'unprotect', generation: g, held: 'discard' });
+    expect(reply).toMatchObject({ denial: { code: 'busy' } });
+    open();
+    const replies = (await Promise.all(waiting)).map(({ reply: { outcome } }) => outcome);
+    expect([replies[0], new Set(replies.slice(1))]).toEqual(['accepted', new Set(['ignored'])]);
+    await expect(ports.control.submit('far', { kind: 'unprotect', generation: g, held: 'discard' })).rejects.toThrow('not asked');
+  });
+
   test('a served command may send another; facts go first and only the newest of a kind', async () => {
     const log: string[] = [];
     const box: Mailbox<string, string, { kind: string; n: number }> = new Mailbox({

@@ -3,9 +3,7 @@ import { connect } from 'node:net';
 import { Worker } from 'node:worker_threads';
 import { expect, test } from 'vitest';
 import { CALL_MS, EtcdGrpc } from '../../proxy/edge/etcd-grpc.ts';
-import { Keys } from '../../proxy/edge/etcd-keys.ts';
-import { RANGE, textOf } from '../../proxy/edge/etcd-messages.ts';
-import { Records } from '../../proxy/edge/etcd-records.ts';
+import { RANGE } from '../../proxy/edge/etcd-messages.ts';
 
 /**
  * Answers each call after `afterMs` with revision 7 in its header, or with `refusal`, as gRPC does; in a
@@ -104,33 +102,6 @@ test('nobody listens: said at once, and by its reason', async () => {
 
 /** A connection that was given up is gone by then; an error in it that nobody hears would end the process. */
 const DOUBTED_MS = 3 * CALL_MS;
-
-test('what somebody put into the store that is no text costs nobody else theirs', () => {
-  const field = (tag: number, bytes: readonly number[]): number[] => [tag, bytes.length, ...bytes];
-  const kv = (key: string, value: readonly number[]): number[] => field(0x12, [...field(0x0a, [...Buffer.from(key)]), 0x18, 7, ...field(0x2a, value)]);
-  const { kvs } = RANGE.decode(Buffer.from([...kv('/s/groups/a/ack/0000000000000001/h1', [0xff, 0xc3, 0x28]), ...kv('/s/groups/a/ack/0000000000000001/h2', [...Buffer.from('0000000000000009')]), ...field(0x12, [])]));
-  expect(kvs.map(({ value }) => textOf(value))).toEqual(['\ufffd\ufffd(', '0000000000000009', '']);
-  const odd: string[] = [];
-  const records = new Records((key) => odd.push(key));
-  const keys = new Keys('/s/');
-  for (const one of kvs) {
-    const key = textOf(one.key);
-    const place = keys.placeOf(key);
-    if (place !== undefined && place.kind !== 'host') records.put(place, key, one);
-  }
-  expect(odd).toEqual(['/s/groups/a/ack/0000000000000001/h1']);
-});
-
-test('a key is ours only where we would have written it so: no host has two acks in one life', () => {
-  const keys = new Keys('/s/');
-  const ack = '/s/groups/a/ack/0000000000000001/h1/ab';
-  for (let time = 0; time < 2; time += 1) { // found, and remembered
-    expect(keys.placeOf(ack)).toEqual({ kind: 'ack', group: 'a', generation: 1, host: 'h1', life: 'ab' });
-    expect(keys.placeOf('/s/groups/a/head')).toEqual({ kind: 'head', group: 'a' });
-    expect(keys.placeOf('/s/hosts/h1')).toEqual({ kind: 'host', host: 'h1' });
-    for (const other of ['/s/groups/a/ack/1/h1/ab', `${ack}/`, `${ack}/c`, '/s/groups/a/head/', '/s/hosts/h1/x', '/s/groups/a', '/s/']) expect(keys.placeOf(other), other).toBeUndefined();
-  }
-});
 
 /** Listens, and accepts nobody: what comes when two wait already is not even connected. */
 const DEAF = `

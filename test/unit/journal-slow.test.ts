@@ -1,5 +1,5 @@
 /** Which way a sync goes on a disk that is slow, and what becomes of one that fails: the clock is the test's, so is what a sync takes of it. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import type * as Fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ import { epoch } from '../../proxy/core/types.ts';
 import { accept, specOf } from './core-world.ts';
 
 const SYNC_MS = 5;
-const world = vi.hoisted(() => ({ nowMs: 0, blocking: 0, fails: false, writes: 0, writeFails: false }));
+const world = vi.hoisted(() => ({ nowMs: 0, blocking: 0, fails: false, writes: 0, writeFails: false, roomBytes: Infinity }));
 vi.mock('node:fs', async (real) => {
   const fs = await real<typeof Fs>();
   return {
@@ -19,6 +19,10 @@ vi.mock('node:fs', async (real) => {
       world.writes += 1;
       if (world.writeFails) throw new Error('EIO: i/o error');
       return fs.writeSync(...call);
+    },
+    write: (fd: number, from: Buffer, begin: number, bytes: number, at: number, done: (error: Error | null, written: number) => void): void => {
+      if (at + bytes > world.roomBytes) setImmediate(() => done(Object.assign(new Error('ENOSPC: no space left'), { code: 'ENOSPC' }), 0));
+      else fs.write(fd, from, begin, bytes, at, done);
     },
     fdatasync: (fd: number, done: Fs.NoParamCallback): void => {
       const fails = world.fails;
@@ -36,7 +40,7 @@ vi.mock('node:fs', async (real) => {
 
 let dir = '';
 beforeEach(() => {
-  Object.assign(world, { nowMs: 0, blocking: 0, fails: false, writes: 0, writeFails: false });
+  Object.assign(world, { nowMs: 0, blocking: 0, fails: false, writes: 0, writeFails: false, roomBytes: Infinity });
   dir = mkdtempSync(join(tmpdir(), 'sluice-journal-'));
   vi.spyOn(performance, 'now').mockImplementation(() => world.nowMs);
 });
@@ -105,5 +109,34 @@ test('what comes together is one write, and where that fails all of it is refuse
   await journal.close();
   const again = JournalFile.open(dir);
   expect((await again.load()).map(({ state }) => [state.spec.group, state.sealed])).toEqual([['g0', 0], ['g1', 0], ['g2', 1]]);
+  await again.close();
+});
+
+test('a file that fills quickly is followed by a larger one, within a bound and where there is room for it', async () => {
+  const KIB = 1024;
+  const journal = JournalFile.open(dir, { bytesMin: 8 * KIB });
+  await journal.load();
+  const size = (): number => statSync(join(dir, 'journal')).size;
+  let state = begun('g0');
+  /** Until another file has taken the present one's place. */
+  const fill = async (eachMs: number): Promise<number> => {
+    for (const before = statSync(join(dir, 'journal')).ino; statSync(join(dir, 'journal')).ino === before; ) {
+      world.nowMs += eachMs;
+      state = cut(state);
+      await journal.append({ id: 0, state }, false);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    return size() / KIB;
+  };
+  expect(size() / KIB).toBe(8);
+  expect(await fill(1000), 'slowly').toBe(8);
+  world.roomBytes = 8 * KIB;
+  expect(await fill(1), 'the disk has room for no larger one').toBe(8);
+  expect(journal.writable).toBe(true);
+  world.roomBytes = Infinity;
+  expect([await fill(1), await fill(1), await fill(1)], 'quickly').toEqual([16, 32, 32]);
+  await journal.close();
+  const again = JournalFile.open(dir);
+  expect((await again.load()).map(({ state: { sealed } }) => sealed)).toEqual([state.sealed]);
   await again.close();
 });
