@@ -27,6 +27,7 @@ import { NIC_FLAG } from './abi.ts';
 import { Cells, NO_PAIR } from './cells.ts';
 import { bridgeRefusal, refusal, uplinkRefusal, wireRefusal } from './claims.ts';
 import { Paced } from './paced.ts';
+import { Turns } from './turns.ts';
 import { Performer } from './perform.ts';
 import { additions } from './plan.ts';
 import type { Attached, Fail, GateEvent, Kernel, MemberView, SpecView, WireView } from './kernel.ts';
@@ -45,6 +46,8 @@ const ALARMS_MS = 500;
 const ALARMS_MS_MAX = 5000;
 /** So often everything is compared, event or not; with hundreds of devices less often. */
 const RECONCILE_MS = 5000;
+/** A look that nobody waits for has the event loop so long at a time. */
+const UNASKED_MS = 5;
 const RECONCILE_MS_MAX = 20_000;
 
 export class KernelGate {
@@ -168,7 +171,7 @@ export class KernelGate {
     this.#look ??= this.#inTurn(async () => {
       this.#look = undefined;
       if (this.#groups.size === 0) return;
-      const { wanted, failures } = await this.#upkeep.carryOut();
+      const { wanted, failures } = await this.#upkeep.carryOut(new Turns(UNASKED_MS));
       this.#reports.ports(wanted, (nic) => this.#ownerOf(nic));
       this.#reports.trouble(failures);
     }).catch((error: unknown) => this.#reports.trouble([{ ifindex: 0, error }]));

@@ -9,7 +9,7 @@
 import { DEVICES_MAX } from './abi.ts';
 import { keyBytes, keyText } from './keys.ts';
 import type { Kernel } from './kernel.ts';
-import { FENCED } from './plan.ts';
+import { FENCED, TABLES } from './plan.ts';
 import type { Action, AttachedHook, Picture, TableName } from './plan.ts';
 import type { Ledger } from './stats.ts';
 import { othersTurn } from './turns.ts';
@@ -61,12 +61,12 @@ export class Performer {
       hooks.push(hook);
       yield;
     }
-    const tables = new Map<TableName, Map<string, number>>();
+    const tables: Partial<Record<TableName, Map<string, number>>> = {};
     for (const name of TABLES) {
-      tables.set(name, this.table(name));
+      tables[name] = this.table(name);
       yield;
     }
-    return { hooks, tables: tablesOf((name) => tables.get(name) ?? this.table(name)), counted: new Set(counted), forwarding: new Set(this.#forwarding.keys()) };
+    return { hooks, tables: tables as Picture['tables'], counted: new Set(counted), forwarding: new Set(this.#forwarding.keys()) };
   }
   table(name: TableName): Map<string, number> {
     return new Map(this.#kernel.entries(name).map(({ key, value }) => [keyText(name, key), value]));
@@ -127,10 +127,6 @@ export class Performer {
     wait: () => this.#kernel.passed(),
   };
 }
-
-const TABLES: readonly TableName[] = ['ports', 'macs', 'guarded', 'devices', 'wires', 'vnis', 'peers'];
-const tablesOf = (of: (name: TableName) => Map<string, number>): Picture['tables'] =>
-  ({ ports: of('ports'), macs: of('macs'), guarded: of('guarded'), devices: of('devices'), wires: of('wires'), vnis: of('vnis'), peers: of('peers') });
 
 const isVetting = (action: Action): action is Extract<Action, { do: 'put' }> => action.do === 'put' && action.table === 'devices';
 

@@ -23,6 +23,9 @@ import type { NicEntry } from './roster.ts';
 import type { Ledger } from './stats.ts';
 import { Turns } from './turns.ts';
 
+/** A look that a command waits for has the event loop so long at a time; a device's worth of attaching takes as long. */
+const ASKED_MS = 20;
+
 export type Pair = HoldPair & LanePair & PoolPair;
 /** A group as the gate keeps it. */
 export interface GroupEntry {
@@ -96,11 +99,11 @@ export class Upkeep {
     this.#ledger.name(ports.map(({ ifindex, name }) => ({ ifindex, name: names.get(nicAt(ifindex)) ?? name })));
     return wanted;
   }
-  /** Until settled only what is missing; afterwards also what is too much. */
-  async carryOut(): Promise<{ readonly wanted: Want; readonly failures: readonly Failure[] }> {
-    const turns = new Turns();
+  /** Until settled only what is missing; afterwards also what is too much. `turns`: when it pauses for others. */
+  async carryOut(turns = new Turns(ASKED_MS)): Promise<{ readonly wanted: Want; readonly failures: readonly Failure[] }> {
     const roadless = this.#renewTunnel();
     const ports = this.#kernel.ports();
+    this.#closeMoved(ports);
     const unmade = [...roadless, ...this.#renewPairs(ports)];
     await turns.give();
     const wanted = this.want(ports);
@@ -137,6 +140,14 @@ export class Upkeep {
     }
   }
   /** Only where guards are in place do intra frames go through the bridge: elsewhere it would flood them. */
+  /** Before anything pauses: who has left the bridge he was placed in may speak into one without guards. */
+  #closeMoved(ports: readonly Port[]): void {
+    const masters = new Map(ports.map(({ ifindex, master }) => [ifindex, master]));
+    for (const { nic } of [...this.#groups.values()].flatMap(({ nics }) => nics)) {
+      const { ifindex, bridge } = this.#cells.nic(nic);
+      if (ifindex !== 0 && masters.get(ifindex) !== bridge) this.#closePath(nic);
+    }
+  }
   #closePath(nic: number): void {
     this.#cells.setFlags(nic, this.#cells.flags(nic) & ~NIC_FLAG.intraBridge);
   }

@@ -15,7 +15,7 @@ import { randomInt } from 'node:crypto';
 import { closeSync, readdirSync, rmSync, rmdirSync } from 'node:fs';
 import {
   TCX_EGRESS, TCX_INGRESS, linkCreate, linkDetach, linkInfo, linkUpdate, mapDelete, mapInfo, mapKeys, mapLookup,
-  mapUpdate, objectGet, objectPin, possibleCpus, programId, programName,
+  mapUpdate, objectPin, possibleCpus, programId, programName,
 } from './ffi/bpf.ts';
 import type { MapInfo } from './ffi/bpf.ts';
 import { MissingPart, TC_EGRESS, TC_INGRESS, clsactAttach, clsactDetach, clsactProgram, loadObject, pinnedAt } from './ffi/libbpf.ts';
@@ -229,10 +229,15 @@ export class Kernel<P extends string> {
       const [, index, side, program] = /^link-(\d+)-(ingress|egress)-(\w+)$/.exec(name) ?? [];
       const known = this.#options.programs.find((candidate) => candidate === program);
       if (known === undefined) continue;
-      const link = objectGet(`${this.#options.pinDir}/${name}`);
-      const info = linkInfo(link);
-      close(link);
-      const fresh = info.ifindex === Number(index) && this.#ours.get(info.programId) === known;
+      const link = pinnedAt(`${this.#options.pinDir}/${name}`);
+      if (link === undefined) continue; // another tool has removed it since
+      let fresh = false;
+      try {
+        const info = linkInfo(link);
+        fresh = info.ifindex === Number(index) && this.#ours.get(info.programId) === known;
+      } finally {
+        close(link);
+      }
       yield { ifindex: Number(index), side: side === 'ingress' ? 'ingress' : 'egress', program: known, fresh };
     }
   }

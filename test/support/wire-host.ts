@@ -37,7 +37,7 @@ function inside(path: string, kernel: Kernel<Program>): GateKernel {
     poolDevice: kernel.poolDevice,
     ensurePool: () => at(() => kernel.ensurePool()),
     deletePool: () => at(() => kernel.deletePool()),
-    hooks: (ifindexes) => at(() => kernel.hooks(ifindexes)),
+    hooks: (ifindexes) => at(() => [...kernel.hooks(ifindexes)]),
     hook: (hook) => at(() => kernel.hook(hook)),
     unhook: (hook) => at(() => kernel.unhook(hook)),
     entries: (table) => kernel.entries(table),
